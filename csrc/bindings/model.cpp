@@ -1,0 +1,104 @@
+#include "model/model.h"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "base/check.h"
+#include "bindings/bindings.h"
+#include "cache/cache.h"
+
+namespace puna {
+
+namespace {
+
+Weight matrix(const nb::dict& tensors, const std::string& name, int64_t rows, int64_t columns) {
+    PUNA_CHECK(tensors.contains(name.c_str()), "model: tensor '" + name + "' is missing");
+    const nb::tuple entry = nb::cast<nb::tuple>(tensors[name.c_str()]);
+    const auto data = nb::cast<Bytes>(entry[1]);
+    Weight w;
+    w.format = format_from_name(nb::cast<std::string>(entry[0]));
+    w.rows = rows;
+    w.columns = columns;
+    PUNA_CHECK(static_cast<int64_t>(data.shape(0)) == w.bytes(),
+               "model: tensor '" + name + "' needs " + std::to_string(w.bytes()) + " bytes as " +
+                   format_name(w.format) + ", got " + std::to_string(data.shape(0)));
+    w.data = data.data();
+    PUNA_CHECK(reinterpret_cast<uintptr_t>(w.data) % 4 == 0, "model: tensor '" + name + "' is not aligned");
+    return w;
+}
+
+const float* vector(const nb::dict& tensors, const std::string& name, int64_t size) {
+    PUNA_CHECK(tensors.contains(name.c_str()), "model: tensor '" + name + "' is missing");
+    const auto data = nb::cast<Array<float, 1>>(tensors[name.c_str()]);
+    PUNA_CHECK(static_cast<int64_t>(data.shape(0)) == size,
+               "model: tensor '" + name + "' needs " + std::to_string(size) + " values, got " +
+                   std::to_string(data.shape(0)));
+    return data.data();
+}
+
+Layer make_layer(const ModelConfig& c, const nb::dict& tensors, int64_t index) {
+    const std::string prefix = "model.layers." + std::to_string(index) + ".";
+    Layer layer;
+    layer.attention_norm = vector(tensors, prefix + "input_layernorm.weight", c.dim);
+    layer.ffn_norm = vector(tensors, prefix + "post_attention_layernorm.weight", c.dim);
+    layer.q = matrix(tensors, prefix + "self_attn.q_proj.weight", c.q_dim(), c.dim);
+    layer.k = matrix(tensors, prefix + "self_attn.k_proj.weight", c.kv_dim(), c.dim);
+    layer.v = matrix(tensors, prefix + "self_attn.v_proj.weight", c.kv_dim(), c.dim);
+    layer.o = matrix(tensors, prefix + "self_attn.o_proj.weight", c.dim, c.q_dim());
+    layer.gate = matrix(tensors, prefix + "mlp.gate_proj.weight", c.ffn_dim, c.dim);
+    layer.up = matrix(tensors, prefix + "mlp.up_proj.weight", c.ffn_dim, c.dim);
+    layer.down = matrix(tensors, prefix + "mlp.down_proj.weight", c.dim, c.ffn_dim);
+    return layer;
+}
+
+}  // namespace
+
+void bind_model(nb::module_& m) {
+    nb::class_<ModelConfig>(m, "ModelConfig")
+        .def(
+            "__init__",
+            [](ModelConfig* self, int64_t dim, int64_t n_layers, int64_t n_heads, int64_t n_kv_heads,
+               int64_t head_dim, int64_t ffn_dim, int64_t vocab_size, int64_t max_seq_len, float norm_eps,
+               std::vector<double> rope_frequencies) {
+                new (self) ModelConfig{dim,        n_layers,    n_heads,  n_kv_heads,
+                                       head_dim,   ffn_dim,     vocab_size, max_seq_len,
+                                       norm_eps,   std::move(rope_frequencies)};
+                self->validate();
+            },
+            nb::kw_only(), nb::arg("dim"), nb::arg("n_layers"), nb::arg("n_heads"), nb::arg("n_kv_heads"),
+            nb::arg("head_dim"), nb::arg("ffn_dim"), nb::arg("vocab_size"), nb::arg("max_seq_len"),
+            nb::arg("norm_eps"), nb::arg("rope_frequencies"));
+
+    // Keeps the dict, and so the arrays that the weights point into, alive.
+    nb::class_<Model>(m, "Model")
+        .def(
+            "__init__",
+            [](Model* self, const ModelConfig& config, const nb::dict& tensors, bool is_tied) {
+                Model model;
+                model.config = config;
+                for (int64_t i = 0; i < config.n_layers; i++)
+                    model.layers.push_back(make_layer(config, tensors, i));
+                model.embedding =
+                    matrix(tensors, "model.embed_tokens.weight", config.vocab_size, config.dim);
+                model.head = is_tied ? model.embedding
+                                     : matrix(tensors, "lm_head.weight", config.vocab_size, config.dim);
+                model.final_norm = vector(tensors, "model.norm.weight", config.dim);
+                new (self) Model(std::move(model));
+            },
+            nb::arg("config"), nb::arg("tensors"), nb::arg("is_tied"), nb::keep_alive<1, 3>(),
+            "tensors: name to (format, packed uint8) for matrices, to float32 for norms.");
+
+    nb::class_<Cache>(m, "Cache")
+        .def(
+            "__init__",
+            [](Cache* self, const ModelConfig& config, int64_t n_blocks, const std::string& type) {
+                PUNA_CHECK(type == "f16" || type == "f32", "cache type must be f16 or f32, got '" + type + "'");
+                new (self) Cache(config, n_blocks, type == "f16" ? CacheType::f16 : CacheType::f32);
+            },
+            nb::arg("config"), nb::arg("n_blocks"), nb::arg("type"))
+        .def_prop_ro("n_blocks", &Cache::n_blocks)
+        .def_prop_ro("bytes_per_block", &Cache::bytes_per_block);
+    m.attr("BLOCK_TOKENS") = kBlockTokens;
+}
+
+}  // namespace puna

@@ -1,0 +1,74 @@
+#include "model/runner.h"
+
+#include <nanobind/stl/vector.h>
+
+#include "base/check.h"
+#include "bindings/bindings.h"
+
+namespace puna {
+
+namespace {
+
+// tokens [T] of all slices; slices [S, 2] = (number of new tokens, first position);
+// block_tables [S, most blocks]; output_rows [R] into tokens.
+Batch make_batch(const Array<int32_t, 1>& tokens, const Array<int64_t, 2>& slices,
+                 const Array<int32_t, 2>& block_tables, const Array<int64_t, 1>& output_rows) {
+    PUNA_CHECK(slices.shape(1) == 2 && slices.shape(0) == block_tables.shape(0),
+               "batch: need (tokens, position) and a block table for every slice");
+    Batch batch;
+    batch.tokens.assign(tokens.data(), tokens.data() + tokens.shape(0));
+    batch.output_rows.assign(output_rows.data(), output_rows.data() + output_rows.shape(0));
+    for (size_t i = 0; i < slices.shape(0); i++)
+        batch.slices.push_back({slices(i, 0), slices(i, 1), block_tables.data() + i * block_tables.shape(1),
+                                static_cast<int64_t>(block_tables.shape(1))});
+    return batch;
+}
+
+}  // namespace
+
+void bind_runner(nb::module_& m) {
+    nb::class_<Runner>(m, "Runner")
+        .def(nb::init<const Model&, Cache&, int>(), nb::arg("model"), nb::arg("cache"), nb::arg("n_threads"),
+             nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>())
+        .def_prop_ro("n_threads", &Runner::n_threads)
+        .def(
+            "sample",
+            [](Runner& self, const Array<int32_t, 1>& tokens, const Array<int64_t, 2>& slices,
+               const Array<int32_t, 2>& block_tables, const Array<int64_t, 1>& output_rows,
+               const std::vector<Sampler*>& samplers) {
+                const Batch batch = make_batch(tokens, slices, block_tables, output_rows);
+                const nb::gil_scoped_release released;
+                return self.sample(batch, samplers);
+            },
+            nb::arg("tokens"), nb::arg("slices"), nb::arg("block_tables"), nb::arg("output_rows"),
+            nb::arg("samplers"), "Run a batch and pick a token for every output row.")
+        .def(
+            "logits",
+            [](Runner& self, const Model& model, const Array<int32_t, 1>& tokens,
+               const Array<int64_t, 2>& slices, const Array<int32_t, 2>& block_tables,
+               const Array<int64_t, 1>& output_rows) {
+                const Batch batch = make_batch(tokens, slices, block_tables, output_rows);
+                auto out = new_array<float>(
+                    {output_rows.shape(0), static_cast<size_t>(model.config.vocab_size)});
+                const nb::gil_scoped_release released;
+                self.logits(batch, out.data());
+                return out;
+            },
+            nb::arg("model"), nb::arg("tokens"), nb::arg("slices"), nb::arg("block_tables"),
+            nb::arg("output_rows"), "Run a batch; float32 logits [output rows, vocabulary].")
+        .def(
+            "hidden",
+            [](Runner& self, const Model& model, const Array<int32_t, 1>& tokens,
+               const Array<int64_t, 2>& slices, const Array<int32_t, 2>& block_tables,
+               const Array<int64_t, 1>& output_rows) {
+                const Batch batch = make_batch(tokens, slices, block_tables, output_rows);
+                auto out = new_array<float>({output_rows.shape(0), static_cast<size_t>(model.config.dim)});
+                const nb::gil_scoped_release released;
+                self.hidden(batch, out.data());
+                return out;
+            },
+            nb::arg("model"), nb::arg("tokens"), nb::arg("slices"), nb::arg("block_tables"),
+            nb::arg("output_rows"), "Run a batch; final hidden states [output rows, dim].");
+}
+
+}  // namespace puna

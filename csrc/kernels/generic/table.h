@@ -1,0 +1,18 @@
+// The body of every kernels/table_<name>.cpp: include the vector vocabulary first, then this.
+#pragma once
+
+#include "kernels/generic/math.h"
+#include "kernels/generic/rows.h"
+// rows before attention, which uses largest and exp_sum
+#include "kernels/generic/attention.h"
+#include "kernels/generic/matmul.h"
+#include "kernels/table.h"
+
+namespace {
+
+constexpr puna::KernelTable make_table(const char* name) {
+    return {name,   matmul,          quantize_row, add_rms_norm, rope,    store_kv,
+            attend, merge_attention, silu_mul,     largest,      exp_sum, unpack_row};
+}
+
+}  // namespace

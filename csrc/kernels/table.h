@@ -1,0 +1,94 @@
+// The kernels that an instruction set provides: plain functions on plain data. They neither throw nor
+// allocate; sizes have been checked by the caller.
+//
+// Numeric contract: every function gives the same bits in every table, for any split of the work into calls.
+// Integer dot products are exact; float sums run in one written order with fused multiply-add where `fma`
+// is written. (bf16 and f32 weights keep this too, for now on every instruction set.)
+#pragma once
+
+#include <cstdint>
+
+#include "model/layout.h"
+
+namespace puna {
+
+// Rows of activations for a matrix product. K is the padded number of columns.
+struct Activations {
+    const float* values;      // [rows][stride], zero beyond the true columns
+    const int8_t* q;          // [rows][stride], zero beyond the true columns
+    const float* scale;       // [rows]
+    const int32_t* zero;      // [rows] zero point: value = (q - zero) * scale
+    const int32_t* group_sum; // [rows][stride / 32] sum of q over each group
+    int64_t stride;           // a multiple of kColumnBlock
+    int64_t rows;
+};
+
+// Tiles [tile_begin, tile_end) of `weights` times all rows of x: y[row][16 * tile + lane].
+struct Product {
+    Format format;
+    const uint8_t* weights;
+    int64_t columns;  // padded
+    int64_t tile_begin, tile_end;
+    Activations x;
+    float* y;
+    int64_t y_stride;
+};
+
+// Key and value blocks hold kBlockTokens positions of one layer and one head: keys [head_dim][position],
+// values [position][head_dim padded to 16].
+constexpr int64_t kBlockTokens = 16;
+constexpr int64_t kChunkTokens = 256;  // attention is summed chunk by chunk, whoever computes them
+constexpr int64_t kMaxGroupHeads = 32;
+
+enum class CacheType : int32_t { f32, f16 };
+
+struct KvLayout {
+    CacheType type;
+    int64_t head_dim, padded_head_dim;
+    int64_t key_bytes, block_bytes;  // of one layer and head; values lie behind the keys
+    int64_t block_stride;            // bytes between blocks
+};
+
+// One chunk of attention for the query heads that share a key head.
+struct AttentionChunk {
+    KvLayout kv;
+    const uint8_t* base;       // blocks of this layer and head
+    const int32_t* block_ids;  // of the chunk, first block first
+    int64_t tokens;            // positions in the chunk, 1 to kChunkTokens
+    const float* query;        // [heads][head_dim]
+    int64_t heads;             // 1 to kMaxGroupHeads
+    float scale;
+};
+
+// Running state of one query head: the softmax's largest score, its sum, and the weighted values.
+// output [heads][padded head_dim]
+struct AttentionState {
+    float* largest;
+    float* sum;
+    float* output;
+};
+
+struct KernelTable {
+    const char* name;
+    void (*matmul)(const Product&);
+    // Asymmetric int8 a row: q, scale, zero point and group sums. `columns` padded.
+    void (*quantize_row)(const float* x, int64_t columns, int8_t* q, float* scale, int32_t* zero,
+                         int32_t* group_sum);
+    // x += delta (where given), then out = x / rms(x) * gain. `dim` elements; buffers padded to 16.
+    void (*add_rms_norm)(float* x, const float* delta, const float* gain, float eps, int64_t dim, float* out);
+    // Rotates `heads` heads in place, half-split order. cosine, sine [head_dim / 2]
+    void (*rope)(float* x, int64_t heads, int64_t head_dim, const float* cosine, const float* sine);
+    void (*store_kv)(const KvLayout&, uint8_t* block, int64_t position, const float* key, const float* value);
+    void (*attend)(const AttentionChunk&, const AttentionState&);
+    // total = total merged with part; `first`: total = part.
+    void (*merge_attention)(int64_t heads, int64_t padded_head_dim, bool first, const AttentionState& part,
+                            const AttentionState& total);
+    void (*silu_mul)(float* gate, const float* up, int64_t n);  // n a multiple of 16
+    float (*largest)(const float* x, int64_t n);
+    // out = exp((x - shift) * factor); the sum is returned.
+    float (*exp_sum)(const float* x, int64_t n, float shift, float factor, float* out);
+    // One row of a packed matrix as floats, `columns` padded values.
+    void (*unpack_row)(Format format, const uint8_t* weights, int64_t columns, int64_t row, float* out);
+};
+
+}  // namespace puna

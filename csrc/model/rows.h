@@ -1,0 +1,74 @@
+// A growing buffer of rows of activations, padded as the kernels need them.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/table.h"
+
+namespace puna {
+
+// Floats [rows][stride], 64-byte aligned, zero where never written.
+class Rows {
+  public:
+    explicit Rows(int64_t width) : stride_(round_up(width, kColumnBlock)) {}
+
+    // Room for n rows; what was in them is lost when the buffer grows.
+    void reserve(int64_t n) {
+        if (n <= capacity_) return;
+        const auto bytes = static_cast<size_t>(checked_mul(checked_mul(n, stride_), sizeof(float)));
+        auto* p = static_cast<float*>(std::aligned_alloc(64, bytes));
+        if (p == nullptr) throw std::bad_alloc();
+        std::memset(p, 0, bytes);
+        memory_.reset(p);
+        capacity_ = n;
+    }
+    int64_t stride() const { return stride_; }
+    float* row(int64_t i) const { return memory_.get() + i * stride_; }
+
+  private:
+    struct Free {
+        void operator()(float* p) const { std::free(p); }
+    };
+    int64_t stride_, capacity_ = 0;
+    std::unique_ptr<float, Free> memory_;
+};
+
+// Rows with their int8 form, made on demand for products with integer weights.
+class QuantizedRows {
+  public:
+    explicit QuantizedRows(int64_t width) : values(width) {}
+
+    void reserve(int64_t n) {
+        values.reserve(n);
+        const auto count = static_cast<size_t>(n), width = static_cast<size_t>(values.stride());
+        if (scale_.size() >= count) return;
+        q_.resize(count * width);
+        scale_.resize(count);
+        zero_.resize(count);
+        group_sum_.resize(count * width / kGroup);
+    }
+    void quantize(const KernelTable& kernels, int64_t i) {
+        const int64_t width = values.stride();
+        kernels.quantize_row(values.row(i), width, q_.data() + i * width, &scale_[static_cast<size_t>(i)],
+                             &zero_[static_cast<size_t>(i)], group_sum_.data() + i * (width / kGroup));
+    }
+    Activations view(int64_t rows) const {
+        return {values.row(0), q_.data(), scale_.data(), zero_.data(), group_sum_.data(), values.stride(),
+                rows};
+    }
+
+    Rows values;
+
+  private:
+    std::vector<int8_t> q_;
+    std::vector<float> scale_;
+    std::vector<int32_t> zero_, group_sum_;
+};
+
+}  // namespace puna

@@ -1,0 +1,385 @@
+#include "model/runner.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <unordered_set>
+
+#include "base/check.h"
+#include "kernels/dispatch.h"
+#include "model/rows.h"
+
+namespace puna {
+
+// Buffers of a step, kept from step to step; [rows of the step][width].
+struct Runner::Workspace {
+    explicit Workspace(const ModelConfig& c)
+        : residual(c.dim), delta(c.dim), normed(c.dim), query(c.q_dim()), key(c.kv_dim()), value(c.kv_dim()),
+          attended(c.q_dim()), gate(c.ffn_dim), up(c.ffn_dim), rope(c.head_dim), final_hidden(c.dim),
+          logits(c.vocab_size) {}
+
+    void reserve(int64_t tokens, int64_t outputs, bool with_head) {
+        for (Rows* rows : {&residual, &delta, &query, &key, &value, &up, &rope}) rows->reserve(tokens);
+        for (QuantizedRows* rows : {&normed, &attended, &gate}) rows->reserve(tokens);
+        final_hidden.reserve(outputs);
+        if (with_head) logits.reserve(outputs);
+    }
+
+    Rows residual, delta;
+    QuantizedRows normed;
+    Rows query, key, value;
+    QuantizedRows attended, gate;
+    Rows up;
+    Rows rope;  // cosines, then sines, of the row's position
+    QuantizedRows final_hidden;
+    Rows logits;
+    // Attention parts: [unit][heads of a group][padded head_dim + 2]
+    std::vector<float> parts;
+    std::vector<std::vector<float>> sampler_scratch;
+};
+
+namespace {
+
+// A token of the batch: where its sequence's blocks are and where it stands in them.
+struct Token {
+    const SequenceSlice* slice;
+    int64_t position;
+};
+
+// What one thread's attention needs room for: `largest`, `sum` and output of a group's heads.
+AttentionState state_at(float* memory, int64_t heads) {
+    return {memory, memory + heads, memory + 2 * heads};
+}
+
+}  // namespace
+
+// One forward pass, as every thread runs it: phases between barriers, each split by thread number.
+class Runner::Forward {
+  public:
+    Forward(const Model& model, const Cache& cache, Workspace& space, const Batch& batch, int n_threads)
+        : model_(model), config_(model.config), cache_(cache), space_(space), batch_(batch),
+          kernels_(puna::kernels()), n_tokens_(static_cast<int64_t>(batch.tokens.size())) {
+        for (const SequenceSlice& slice : batch.slices)
+            for (int64_t i = 0; i < slice.n_tokens; i++) tokens_.push_back({&slice, slice.position + i});
+        plan_attention(n_threads);
+    }
+
+    void run(Worker& worker, bool with_head) {
+        embed(worker);
+        const float* delta = nullptr;
+        for (size_t i = 0; i < model_.layers.size(); i++) {
+            const Layer& layer = model_.layers[i];
+            worker.barrier();
+            norm(worker, layer.attention_norm, delta, {&layer.q, &layer.k, &layer.v});
+            worker.barrier();
+            multiply(worker, space_.normed, {{&layer.q, &space_.query}, {&layer.k, &space_.key},
+                                             {&layer.v, &space_.value}});
+            worker.barrier();
+            rotate_and_store(worker, static_cast<int64_t>(i));
+            worker.barrier();
+            attend(worker, static_cast<int64_t>(i), layer.o);
+            worker.barrier();
+            multiply(worker, space_.attended, {{&layer.o, &space_.delta}});
+            worker.barrier();
+            norm(worker, layer.ffn_norm, space_.delta.row(0), {&layer.gate, &layer.up});
+            worker.barrier();
+            multiply(worker, space_.normed, {{&layer.gate, &space_.gate.values}, {&layer.up, &space_.up}});
+            worker.barrier();
+            activate(worker, layer.down);
+            worker.barrier();
+            multiply(worker, space_.gate, {{&layer.down, &space_.delta}});
+            delta = space_.delta.row(0);
+        }
+        worker.barrier();
+        final_norm(worker, delta);
+        if (!with_head) return;
+        worker.barrier();
+        multiply(worker, space_.final_hidden, {{&model_.head, &space_.logits}},
+                 static_cast<int64_t>(batch_.output_rows.size()));
+    }
+
+  private:
+    struct Job {
+        const Weight* weight;
+        Rows* out;
+    };
+
+    void embed(Worker& worker) {
+        const Weight& table = model_.embedding;
+        const auto [begin, end] = worker.share(n_tokens_);
+        for (int64_t t = begin; t < end; t++) {
+            kernels_.unpack_row(table.format, table.data, table.padded_columns(),
+                                batch_.tokens[static_cast<size_t>(t)], space_.residual.row(t));
+            // In double: a float angle at position 100,000 is off by thousandths of a radian.
+            float* rope = space_.rope.row(t);
+            const int64_t half = config_.head_dim / 2;
+            for (int64_t i = 0; i < half; i++) {
+                const double angle = static_cast<double>(tokens_[static_cast<size_t>(t)].position) *
+                                     config_.rope_frequencies[static_cast<size_t>(i)];
+                rope[i] = static_cast<float>(std::cos(angle));
+                rope[half + i] = static_cast<float>(std::sin(angle));
+            }
+        }
+    }
+
+    template <size_t N>
+    static bool any_integer(const std::array<const Weight*, N>& readers) {
+        return std::any_of(readers.begin(), readers.end(),
+                           [](const Weight* w) { return is_integer(w->format); });
+    }
+
+    template <size_t N>
+    void norm(Worker& worker, const float* gain, const float* delta, const Weight* const (&readers)[N]) {
+        const bool quantize = any_integer(std::to_array(readers));
+        const auto [begin, end] = worker.share(n_tokens_);
+        for (int64_t t = begin; t < end; t++) {
+            kernels_.add_rms_norm(space_.residual.row(t),
+                                  delta == nullptr ? nullptr : space_.delta.row(t), gain, config_.norm_eps,
+                                  config_.dim, space_.normed.values.row(t));
+            if (quantize) space_.normed.quantize(kernels_, t);
+        }
+    }
+
+    // Products that share an input, their tiles dealt out as if they were one matrix.
+    template <size_t N>
+    void multiply(Worker& worker, const QuantizedRows& in, const Job (&jobs)[N]) {
+        multiply(worker, in, jobs, n_tokens_);
+    }
+    template <size_t N>
+    void multiply(Worker& worker, const QuantizedRows& in, const Job (&jobs)[N], int64_t rows) {
+        int64_t total = 0, start = 0;
+        for (const Job& job : jobs) total += job.weight->tiles();
+        const auto [begin, end] = worker.share(total);
+        for (const Job& job : jobs) {
+            const Weight& w = *job.weight;
+            const int64_t first = std::max(begin - start, int64_t{0}), last = std::min(end - start, w.tiles());
+            start += w.tiles();
+            if (first >= last || rows == 0) continue;
+            kernels_.matmul({w.format, w.data, w.padded_columns(), first, last, in.view(rows),
+                             job.out->row(0), job.out->stride()});
+        }
+    }
+
+    void rotate_and_store(Worker& worker, int64_t layer) {
+        const int64_t head_dim = config_.head_dim;
+        const auto [begin, end] = worker.share(n_tokens_);
+        for (int64_t t = begin; t < end; t++) {
+            const float* cosine = space_.rope.row(t);
+            const float* sine = cosine + head_dim / 2;
+            kernels_.rope(space_.query.row(t), config_.n_heads, head_dim, cosine, sine);
+            kernels_.rope(space_.key.row(t), config_.n_kv_heads, head_dim, cosine, sine);
+            const auto& [slice, position] = tokens_[static_cast<size_t>(t)];
+            const int64_t block = slice->blocks[position / kBlockTokens];
+            for (int64_t h = 0; h < config_.n_kv_heads; h++)
+                kernels_.store_kv(cache_.layout(),
+                                  cache_.base(layer, h) + block * cache_.layout().block_stride,
+                                  position % kBlockTokens, space_.key.row(t) + h * head_dim,
+                                  space_.value.row(t) + h * head_dim);
+        }
+    }
+
+    // With few tokens the chunks of a long context are dealt out one by one and merged after a barrier;
+    // with many, each thread takes whole tokens. Either way a token's chunks are summed in order.
+    void plan_attention(int n_threads) {
+        group_ = config_.n_heads / config_.n_kv_heads;
+        part_floats_ = group_ * (cache_.layout().padded_head_dim + 2);
+        first_chunk_.push_back(0);
+        for (const Token& token : tokens_) {
+            const int64_t chunks = token.position / kChunkTokens + 1;
+            first_chunk_.push_back(first_chunk_.back() + chunks);
+        }
+        splits_chunks_ = n_tokens_ * config_.n_kv_heads < 8 * n_threads;
+        const int64_t parts =
+            splits_chunks_ ? first_chunk_.back() * config_.n_kv_heads : int64_t{2} * n_threads;
+        const auto floats = static_cast<size_t>(parts * part_floats_);
+        if (space_.parts.size() < floats) space_.parts.resize(floats);
+    }
+
+    void attend_chunk(int64_t layer, int64_t t, int64_t kv_head, int64_t chunk, const AttentionState& out) {
+        const auto& [slice, position] = tokens_[static_cast<size_t>(t)];
+        const int64_t begin = chunk * kChunkTokens;
+        AttentionChunk a{};
+        a.kv = cache_.layout();
+        a.base = cache_.base(layer, kv_head);
+        a.block_ids = slice->blocks + begin / kBlockTokens;
+        a.tokens = std::min(position + 1 - begin, kChunkTokens);
+        a.query = space_.query.row(t) + kv_head * group_ * config_.head_dim;
+        a.heads = group_;
+        a.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.head_dim)));
+        kernels_.attend(a, out);
+    }
+
+    void finish_attention(int64_t t, int64_t kv_head, const AttentionState& total) {
+        const int64_t head_dim = config_.head_dim, padded = cache_.layout().padded_head_dim;
+        float* out = space_.attended.values.row(t) + kv_head * group_ * head_dim;
+        for (int64_t h = 0; h < group_; h++)
+            for (int64_t d = 0; d < head_dim; d++)
+                out[h * head_dim + d] = total.output[h * padded + d] / total.sum[h];
+    }
+
+    float* part(int64_t index) { return space_.parts.data() + index * part_floats_; }
+
+    void attend(Worker& worker, int64_t layer, const Weight& reader) {
+        splits_chunks_ ? attend_split(worker, layer) : attend_whole(worker, layer);
+        if (!is_integer(reader.format)) return;
+        worker.barrier();
+        const auto [begin, end] = worker.share(n_tokens_);
+        for (int64_t t = begin; t < end; t++) space_.attended.quantize(kernels_, t);
+    }
+
+    void attend_whole(Worker& worker, int64_t layer) {
+        const int64_t padded = cache_.layout().padded_head_dim;
+        const AttentionState total = state_at(part(2 * worker.index()), group_);
+        const AttentionState next = state_at(part(2 * worker.index() + 1), group_);
+        const auto [begin, end] = worker.share(n_tokens_ * config_.n_kv_heads);
+        for (int64_t unit = begin; unit < end; unit++) {
+            const int64_t t = unit / config_.n_kv_heads, h = unit % config_.n_kv_heads;
+            const int64_t chunks = tokens_[static_cast<size_t>(t)].position / kChunkTokens + 1;
+            for (int64_t c = 0; c < chunks; c++) {
+                attend_chunk(layer, t, h, c, c == 0 ? total : next);
+                if (c > 0) kernels_.merge_attention(group_, padded, false, next, total);
+            }
+            finish_attention(t, h, total);
+        }
+    }
+
+    void attend_split(Worker& worker, int64_t layer) {
+        const int64_t padded = cache_.layout().padded_head_dim, n_kv = config_.n_kv_heads;
+        const auto [begin, end] = worker.share(first_chunk_.back() * n_kv);
+        int64_t t = 0;
+        for (int64_t unit = begin; unit < end; unit++) {
+            const int64_t chunk = unit / n_kv;
+            while (chunk >= first_chunk_[static_cast<size_t>(t + 1)]) t++;
+            attend_chunk(layer, t, unit % n_kv, chunk - first_chunk_[static_cast<size_t>(t)],
+                         state_at(part(unit), group_));
+        }
+        worker.barrier();
+        const auto [first, last] = worker.share(n_tokens_ * n_kv);
+        for (int64_t unit = first; unit < last; unit++) {
+            const int64_t row = unit / n_kv, h = unit % n_kv;
+            const int64_t from = first_chunk_[static_cast<size_t>(row)];
+            const int64_t to = first_chunk_[static_cast<size_t>(row + 1)];
+            const AttentionState total = state_at(part(from * n_kv + h), group_);
+            for (int64_t c = from + 1; c < to; c++)
+                kernels_.merge_attention(group_, padded, false, state_at(part(c * n_kv + h), group_), total);
+            finish_attention(row, h, total);
+        }
+    }
+
+    void activate(Worker& worker, const Weight& reader) {
+        const auto [begin, end] = worker.share(n_tokens_);
+        for (int64_t t = begin; t < end; t++) {
+            kernels_.silu_mul(space_.gate.values.row(t), space_.up.row(t), round_up(config_.ffn_dim, 16));
+            if (is_integer(reader.format)) space_.gate.quantize(kernels_, t);
+        }
+    }
+
+    void final_norm(Worker& worker, const float* delta) {
+        const auto [begin, end] = worker.share(static_cast<int64_t>(batch_.output_rows.size()));
+        for (int64_t i = begin; i < end; i++) {
+            const int64_t t = batch_.output_rows[static_cast<size_t>(i)];
+            kernels_.add_rms_norm(space_.residual.row(t), delta == nullptr ? nullptr : space_.delta.row(t),
+                                  model_.final_norm, config_.norm_eps, config_.dim,
+                                  space_.final_hidden.values.row(i));
+            if (is_integer(model_.head.format)) space_.final_hidden.quantize(kernels_, i);
+        }
+    }
+
+    const Model& model_;
+    const ModelConfig& config_;
+    const Cache& cache_;
+    Workspace& space_;
+    const Batch& batch_;
+    const KernelTable& kernels_;
+    const int64_t n_tokens_;
+    std::vector<Token> tokens_;
+    std::vector<int64_t> first_chunk_;  // of each token, over the batch
+    int64_t group_ = 0, part_floats_ = 0;
+    bool splits_chunks_ = false;
+};
+
+Runner::Runner(const Model& model, Cache& cache, int n_threads)
+    : model_(model), cache_(cache), pool_(n_threads), space_(std::make_unique<Workspace>(model.config)) {
+    kernels();  // a bad PUNA_ISA shows here and not in the middle of a step
+}
+
+Runner::~Runner() = default;
+
+void Runner::check(const Batch& batch) const {
+    int64_t total = 0;
+    for (const SequenceSlice& slice : batch.slices) {
+        PUNA_CHECK(slice.n_tokens >= 1 && slice.position >= 0, "batch: a slice needs at least 1 token");
+        const int64_t end = slice.position + slice.n_tokens;
+        PUNA_CHECK(end <= model_.config.max_seq_len,
+                   "batch: position " + std::to_string(end) + " is beyond the model's context of " +
+                       std::to_string(model_.config.max_seq_len) + " tokens");
+        const int64_t needed = (end + kBlockTokens - 1) / kBlockTokens;
+        PUNA_CHECK(slice.n_blocks >= needed, "batch: " + std::to_string(end) + " tokens need " +
+                                                 std::to_string(needed) + " cache blocks, got " +
+                                                 std::to_string(slice.n_blocks));
+        for (int64_t i = 0; i < needed; i++)
+            PUNA_CHECK(slice.blocks[i] >= 0 && slice.blocks[i] < cache_.n_blocks(),
+                       "batch: there is no cache block " + std::to_string(slice.blocks[i]));
+        total += slice.n_tokens;
+    }
+    PUNA_CHECK(total == static_cast<int64_t>(batch.tokens.size()) && total > 0,
+               "batch: the slices have " + std::to_string(total) + " tokens, got " +
+                   std::to_string(batch.tokens.size()));
+    for (const int32_t token : batch.tokens)
+        PUNA_CHECK(token >= 0 && token < model_.config.vocab_size,
+                   "batch: token " + std::to_string(token) + " is not in the vocabulary of " +
+                       std::to_string(model_.config.vocab_size));
+    std::unordered_set<int64_t> seen;
+    for (const int64_t row : batch.output_rows)
+        PUNA_CHECK(row >= 0 && row < total && seen.insert(row).second,
+                   "batch: output row " + std::to_string(row) + " is out of range or named twice");
+}
+
+template <class After>
+void Runner::run(const Batch& batch, bool with_head, After after) {
+    check(batch);
+    const auto outputs = static_cast<int64_t>(batch.output_rows.size());
+    space_->reserve(static_cast<int64_t>(batch.tokens.size()), outputs, with_head);
+    Forward forward(model_, cache_, *space_, batch, pool_.size());
+    pool_.run([&](Worker& worker) {
+        forward.run(worker, with_head);
+        worker.barrier();
+        const auto [begin, end] = worker.share(outputs);
+        for (int64_t i = begin; i < end; i++) after(i, worker.index());
+    });
+}
+
+std::vector<Sample> Runner::sample(const Batch& batch, const std::vector<Sampler*>& samplers) {
+    PUNA_CHECK(samplers.size() == batch.output_rows.size(),
+               "sample: need a sampler for each of " + std::to_string(batch.output_rows.size()) +
+                   " output rows, got " + std::to_string(samplers.size()));
+    const std::unordered_set<Sampler*> distinct(samplers.begin(), samplers.end());
+    PUNA_CHECK(distinct.size() == samplers.size(), "sample: a sampler may serve one output row only");
+    std::vector<Sample> samples(samplers.size());
+    // Room for the scratch of every thread, so that nothing is allocated in a job beyond a sampler's own.
+    space_->sampler_scratch.resize(static_cast<size_t>(pool_.size()));
+    run(batch, true, [&](int64_t i, int thread) {
+        const auto index = static_cast<size_t>(i);
+        samples[index] = samplers[index]->pick(space_->logits.row(i), model_.config.vocab_size,
+                                               space_->sampler_scratch[static_cast<size_t>(thread)]);
+    });
+    return samples;
+}
+
+void Runner::logits(const Batch& batch, float* out) {
+    const auto width = static_cast<size_t>(model_.config.vocab_size);
+    run(batch, true, [&](int64_t i, int) {
+        std::memcpy(out + static_cast<size_t>(i) * width, space_->logits.row(i), width * sizeof(float));
+    });
+}
+
+void Runner::hidden(const Batch& batch, float* out) {
+    const auto width = static_cast<size_t>(model_.config.dim);
+    run(batch, false, [&](int64_t i, int) {
+        std::memcpy(out + static_cast<size_t>(i) * width, space_->final_hidden.values.row(i),
+                    width * sizeof(float));
+    });
+}
+
+}  // namespace puna

@@ -1,0 +1,46 @@
+// Runs a model: one call is the whole forward pass of a batch, on all threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "cache/cache.h"
+#include "model/batch.h"
+#include "model/model.h"
+#include "sample/sampler.h"
+#include "threads/pool.h"
+
+namespace puna {
+
+class Runner {
+  public:
+    Runner(const Model& model, Cache& cache, int n_threads);
+    ~Runner();
+
+    int n_threads() const { return pool_.size(); }
+
+    // One token for every output row; samplers[i] belongs to output_rows[i] and may not repeat.
+    std::vector<Sample> sample(const Batch& batch, const std::vector<Sampler*>& samplers);
+
+    // Logits of the output rows, [rows][vocab_size], into `out`.
+    void logits(const Batch& batch, float* out);
+
+    // Final hidden states of the output rows after the last norm, [rows][dim], into `out`.
+    void hidden(const Batch& batch, float* out);
+
+  private:
+    struct Workspace;
+    class Forward;
+
+    void check(const Batch& batch) const;
+    template <class After>
+    void run(const Batch& batch, bool with_head, After after);
+
+    const Model& model_;
+    Cache& cache_;
+    ThreadPool pool_;
+    std::unique_ptr<Workspace> space_;
+};
+
+}  // namespace puna

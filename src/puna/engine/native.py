@@ -1,0 +1,312 @@
+"""The native C++ engine behind the `Engine` protocol: one thread that runs step after step.
+
+Callers submit from any thread; the engine's thread admits, computes and tells the sinks. It sleeps while
+there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna import _native
+from puna.engine.blocks import BlockManager
+from puna.engine.request import Request
+from puna.engine.scheduler import Scheduler, Step
+from puna.engine.sequence import Sequence as RunningSequence
+from puna.errors import CapacityError, ConfigError, EngineError
+from puna.models.packed import PackedModel
+from puna.tokens import Tokenizer
+
+__all__ = ["NativeEngine", "default_threads"]
+
+_STEP_TOKENS = 256  # long enough for an efficient matrix product, short enough to cancel within a step
+_DEFAULT_CONTEXT = 8192  # what most conversations need; the cache of a 128k context is gigabytes
+_SEQUENCES = 4  # the cache has room for so many full contexts; unused pages cost nothing
+
+
+def default_threads() -> int:
+    """Number of CPUs this process may use: its affinity mask, or the machine's count."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+class NativeEngine:
+    """A model, its cache and its threads; implements `Engine`.
+
+    Attributes:
+        context_tokens: positions that one prompt and its answer may take.
+        n_threads: threads that compute.
+        cache_bytes_per_token: memory that a position costs once it is used.
+    """
+
+    def __init__(
+        self,
+        model: PackedModel,
+        tokenizer: Tokenizer,
+        *,
+        context_tokens: int | None = None,
+        n_threads: int | None = None,
+        cache_tokens: int | None = None,
+    ) -> None:
+        """Prepare the model; memory for the cache is only reserved here and taken when used.
+
+        Args:
+            model: packed weights.
+            tokenizer: of the same model, for the text of the events.
+            context_tokens: at most the model's own; default: the model's own, at most 8192.
+            n_threads: 1 to 1024; default: the CPUs this process may use.
+            cache_tokens: positions of all requests together; default: 4 contexts.
+
+        Raises:
+            ConfigError: a number is out of range.
+            NativeError: the engine cannot run this architecture, or there is no memory.
+        """
+        config = model.config
+        longest = config.max_seq_len
+        self.context_tokens = min(longest, _DEFAULT_CONTEXT) if context_tokens is None else context_tokens
+        if not 2 <= self.context_tokens <= longest:
+            raise ConfigError(
+                f"`context` must be 2 to {longest} tokens for this model, got {self.context_tokens}"
+            )
+        self.n_threads = default_threads() if n_threads is None else n_threads
+        if not 1 <= self.n_threads <= 1024:
+            raise ConfigError(f"`threads` must be 1 to 1024, got {self.n_threads}")
+        native_config = _native_config(model)
+        n_tokens = _SEQUENCES * self.context_tokens if cache_tokens is None else cache_tokens
+        n_blocks = -(-n_tokens // _native.BLOCK_TOKENS)
+        # Exact weights get an exact cache; 16 bits are enough for all others.
+        cache_type = "f32" if all(m.format == "f32" for m in model.matrices.values()) else "f16"
+        cache = _native.Cache(native_config, n_blocks, cache_type)
+        self.cache_bytes_per_token = cache.bytes_per_block // _native.BLOCK_TOKENS
+        self._native_model = _native.Model(
+            native_config, _native_tensors(model), model.config.tied_embeddings
+        )
+        self._runner = _native.Runner(self._native_model, cache, self.n_threads)
+        self._tokenizer = tokenizer
+        self._vocab_size, self._dim = config.vocab_size, config.dim
+        self._scheduler = Scheduler(BlockManager(n_blocks, _native.BLOCK_TOKENS), _STEP_TOKENS)
+        self._samplers: dict[RunningSequence, _native.Sampler] = {}
+        # Guards everything above; held for the length of a step.
+        self._lock = threading.Lock()
+        self._inbox: list[RunningSequence] = []
+        self._cancelled: set[Request] = set()
+        self._has_news = threading.Condition()
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; see `Engine.submit`."""
+        self._check_prompt(request.prompt, room=1)
+        sequence = RunningSequence(request, self._tokenizer, self.context_tokens)
+        blocks = self._scheduler.blocks
+        if blocks.blocks_for(sequence.max_length) > blocks.n_blocks:
+            raise CapacityError(
+                f"the request may take {sequence.max_length} tokens and the cache holds "
+                f"{blocks.n_blocks * blocks.block_tokens}; lower `max_tokens`"
+            )
+        with self._has_news:
+            self._check_open()
+            self._inbox.append(sequence)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="puna-engine", daemon=True)
+                self._thread.start()
+            self._has_news.notify()
+
+    def cancel(self, request: Request) -> None:
+        """End a request at the next step; see `Engine.cancel`."""
+        with self._has_news:
+            self._cancelled.add(request)
+            self._has_news.notify()
+
+    def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Mean final hidden state of each prompt, ``[prompts, dim]``; see `Engine.embed`."""
+        means = np.empty((len(prompts), self._dim), np.float32)
+        for mean, prompt in zip(means, prompts, strict=True):
+            total = np.zeros(self._dim, np.float64)
+            for step in self._chunks(prompt, all_rows=True):
+                hidden = self._runner.hidden(self._native_model, *step)
+                total += np.asarray(hidden, np.float64).sum(axis=0)
+            mean[:] = total / len(prompt)
+        return means
+
+    def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Log-probability of every token after the first, ``[tokens - 1]``; see `Engine.score`."""
+        logprobs = np.empty(max(len(tokens) - 1, 0), np.float32)
+        start = 0
+        for step in self._chunks(tokens, all_rows=True):
+            logits = np.asarray(self._runner.logits(self._native_model, *step), np.float64)
+            targets = np.asarray(tokens[start + 1 : start + 1 + len(logits)])
+            logits = logits[: len(targets)]
+            top = logits.max(axis=-1, keepdims=True, initial=-np.inf)
+            totals = top[:, 0] + np.log(np.exp(logits - top).sum(axis=-1))
+            logprobs[start : start + len(targets)] = logits[np.arange(len(targets)), targets] - totals
+            start += len(step[0])
+        return logprobs
+
+    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Logits at every position, ``[tokens, vocabulary]``: for tests and small texts."""
+        return np.concatenate(
+            [self._runner.logits(self._native_model, *step) for step in self._chunks(tokens, all_rows=True)]
+        )
+
+    def close(self) -> None:
+        """End all requests and stop the thread; see `Engine.close`."""
+        with self._has_news:
+            self._is_closed = True
+            self._has_news.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise EngineError("the engine is closed; load the model again")
+
+    def _check_prompt(self, prompt: Sequence[int], room: int) -> None:
+        if not prompt:
+            raise ConfigError("the prompt is empty, it needs at least 1 token; give it some text")
+        if len(prompt) + room > self.context_tokens:
+            raise CapacityError(
+                f"the prompt has {len(prompt)} tokens and at most {self.context_tokens - room} fit the "
+                f"context of {self.context_tokens}; shorten it or load the model with a larger `context`"
+            )
+        for token in (min(prompt), max(prompt)):
+            if not 0 <= token < self._vocab_size:
+                raise ConfigError(f"token {token} is not in the vocabulary of {self._vocab_size}")
+
+    def _run(self) -> None:
+        """Step after step, until closed."""
+        while True:
+            with self._has_news:
+                self._has_news.wait_for(self._has_work)
+                arrived, self._inbox = self._inbox, []
+                cancelled, self._cancelled = self._cancelled, set()
+                closed = self._is_closed
+            with self._lock:
+                for sequence in arrived:
+                    self._scheduler.add(sequence)
+                for sequence in self._scheduler.all():
+                    if closed or sequence.request in cancelled:
+                        self._forget(sequence)
+                        sequence.cancel()
+                if closed:
+                    return
+                self._step()
+
+    def _has_work(self) -> bool:
+        return bool(self._is_closed or self._inbox or self._cancelled or not self._scheduler.is_idle)
+
+    def _step(self) -> None:
+        step = self._scheduler.next_step()
+        if step is None:
+            return
+        try:
+            samples = self._runner.sample(
+                step.tokens,
+                step.slices,
+                step.block_tables,
+                step.output_rows,
+                [self._sampler(sequence) for sequence in step.sampled],
+            )
+        except Exception as error:
+            # Only what was in the step is lost; the engine goes on with the others.
+            for sequence in step.sequences:
+                self._forget(sequence)
+                sequence.fail(EngineError(f"the engine failed in a step: {error}"))
+            return
+        self._deliver(step, samples)
+
+    def _deliver(self, step: Step, samples: list[_native.Sample]) -> None:
+        for sequence, n_tokens in zip(step.sequences, step.slices[:, 0].tolist(), strict=True):
+            self._scheduler.advance(sequence, n_tokens)
+        for sequence, sample in zip(step.sampled, samples, strict=True):
+            if not sample.is_finite:
+                self._forget(sequence)
+                sequence.fail(
+                    EngineError("the model gave numbers that are not finite; its weights may be damaged")
+                )
+            elif sequence.accept(sample) is not None:
+                self._forget(sequence)
+
+    def _forget(self, sequence: RunningSequence) -> None:
+        self._scheduler.remove(sequence)
+        self._samplers.pop(sequence, None)
+
+    def _sampler(self, sequence: RunningSequence) -> _native.Sampler:
+        sampler = self._samplers.get(sequence)
+        if sampler is None:
+            sampler = self._samplers[sequence] = _new_sampler(sequence.request)
+        return sampler
+
+    def _chunks(
+        self, tokens: Sequence[int], *, all_rows: bool
+    ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]]:
+        """Arguments of the runner for a text in one sequence of its own, chunk by chunk."""
+        self._check_prompt(tokens, room=0)
+        with self._borrowed_blocks(len(tokens)) as blocks:
+            for start in range(0, len(tokens), _STEP_TOKENS):
+                chunk = np.asarray(tokens[start : start + _STEP_TOKENS], np.int32)
+                rows = np.arange(len(chunk), dtype=np.int64) if all_rows else np.array([len(chunk) - 1])
+                yield chunk, np.array([[len(chunk), start]], np.int64), blocks, rows
+
+    @contextmanager
+    def _borrowed_blocks(self, n_tokens: int) -> Iterator[NDArray[np.int32]]:
+        with self._lock:
+            self._check_open()
+            blocks = self._scheduler.blocks
+            taken = blocks.acquire([], blocks.blocks_for(n_tokens))
+            if taken is None:
+                raise CapacityError(
+                    f"the text has {n_tokens} tokens and the cache has room for "
+                    f"{blocks.n_free * blocks.block_tokens} now; wait for running requests to finish"
+                )
+            try:
+                yield np.asarray([taken], np.int32)
+            finally:
+                blocks.release(taken)
+
+
+def _native_config(model: PackedModel) -> _native.ModelConfig:
+    c = model.config
+    return _native.ModelConfig(
+        dim=c.dim,
+        n_layers=c.n_layers,
+        n_heads=c.n_heads,
+        n_kv_heads=c.n_kv_heads,
+        head_dim=c.head_dim,
+        ffn_dim=c.ffn_dim,
+        vocab_size=c.vocab_size,
+        max_seq_len=c.max_seq_len,
+        norm_eps=c.norm_eps,
+        rope_frequencies=c.rope_frequencies(),
+    )
+
+
+def _native_tensors(model: PackedModel) -> dict[str, object]:
+    matrices = {name: (matrix.format, matrix.data) for name, matrix in model.matrices.items()}
+    return {**matrices, **model.norms}
+
+
+def _new_sampler(request: Request) -> _native.Sampler:
+    p = request.params
+    sampler = _native.Sampler(
+        temperature=p.temperature,
+        top_k=p.top_k,
+        top_p=p.top_p,
+        min_p=p.min_p,
+        repetition_penalty=p.repetition_penalty,
+        frequency_penalty=p.frequency_penalty,
+        presence_penalty=p.presence_penalty,
+        seed=request.seed,
+        top_logprobs=-1 if p.logprobs is None else p.logprobs,
+        logit_bias=list(p.logit_bias.items()),
+    )
+    sampler.observe(np.asarray(request.prompt, np.int32))
+    return sampler

@@ -1,0 +1,45 @@
+"""What an engine is: the one interface that the API, the agents and the server generate through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.engine.request import Request
+
+__all__ = ["Engine"]
+
+
+class Engine(Protocol):
+    """Runs requests of one model, many at once. Every method may be called from any thread."""
+
+    context_tokens: int
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; its sink gets the events.
+
+        Raises:
+            CapacityError: the prompt does not fit the context, or never could fit the cache.
+            ConfigError: the prompt is empty or has ids outside the vocabulary.
+            EngineError: the engine is closed.
+        """
+        ...
+
+    def cancel(self, request: Request) -> None:
+        """End a request at the next step, its last event says ``cancelled``; no effect on a finished one."""
+        ...
+
+    def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Mean of the final hidden states over each prompt, ``[prompts, dim]``, not normalised."""
+        ...
+
+    def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Log-probability of every token after the first, given those before it, ``[tokens - 1]``."""
+        ...
+
+    def close(self) -> None:
+        """End all requests and free the memory; may be called twice."""
+        ...

@@ -1,0 +1,139 @@
+"""What the next step computes: one token of every answer, and as much of waiting prompts as fits.
+
+A request is admitted when the cache has room for its longest possible answer, in the order of arrival;
+so nothing that runs is ever stopped for lack of memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.engine.blocks import BlockManager
+from puna.engine.sequence import Sequence
+
+__all__ = ["Scheduler", "Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The input of one step of the native runner.
+
+    S sequences, T tokens, R output rows.
+
+    Attributes:
+        sequences: those with tokens in this step, [S].
+        tokens: int32 [T], of all sequences one after the other.
+        slices: int64 [S, 2], number of tokens and first position of each.
+        block_tables: int32 [S, most blocks].
+        output_rows: int64 [R], rows of `tokens` whose next token is wanted.
+        sampled: the sequences that those rows belong to, [R].
+    """
+
+    sequences: list[Sequence]
+    tokens: NDArray[np.int32]
+    slices: NDArray[np.int64]
+    block_tables: NDArray[np.int32]
+    output_rows: NDArray[np.int64]
+    sampled: list[Sequence]
+
+
+class Scheduler:
+    """Queues sequences, gives them cache blocks, and packs steps. Not thread-safe."""
+
+    def __init__(self, blocks: BlockManager, step_tokens: int) -> None:
+        """Start empty.
+
+        Args:
+            blocks: the cache.
+            step_tokens: tokens a step has at the most, answers of running sequences aside.
+        """
+        self.blocks = blocks
+        self._step_tokens = step_tokens
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits and nothing runs."""
+        return not self._waiting and not self._running
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence."""
+        self._waiting.append(sequence)
+
+    def all(self) -> list[Sequence]:
+        """Every sequence, waiting or running."""
+        return [*self._running, *self._waiting]
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence and free its blocks."""
+        if sequence in self._running:
+            self._running.remove(sequence)
+            self.blocks.release(sequence.blocks)
+            sequence.blocks = []
+        else:
+            self._waiting.remove(sequence)
+
+    def next_step(self) -> Step | None:
+        """Admit what fits and pack a step; None where there is nothing to do."""
+        while self._waiting and self._admit(self._waiting[0]):
+            self._running.append(self._waiting.popleft())
+        parts: list[tuple[Sequence, int]] = []
+        budget = self._step_tokens
+        # Answers first, so that a long prompt does not hold them up; then prompts in order of arrival.
+        for sequence in sorted(self._running, key=lambda s: s.n_waiting > 1):
+            n_tokens = min(sequence.n_waiting, max(budget, 1 if sequence.n_waiting == 1 else 0))
+            if n_tokens > 0:
+                parts.append((sequence, n_tokens))
+                budget -= n_tokens
+        return _pack(parts) if parts else None
+
+    def advance(self, sequence: Sequence, n_tokens: int) -> None:
+        """Note that a step has computed so many more tokens of a sequence."""
+        sequence.n_computed += n_tokens
+        size = self.blocks.block_tokens
+        while (sequence.n_remembered + 1) * size <= sequence.n_computed:
+            start = sequence.n_remembered * size
+            sequence.digest = self.blocks.remember(
+                sequence.blocks[sequence.n_remembered], sequence.digest, sequence.tokens[start : start + size]
+            )
+            sequence.n_remembered += 1
+
+    def _admit(self, sequence: Sequence) -> bool:
+        shared = self.blocks.find_prefix(sequence.tokens)
+        n_new = self.blocks.blocks_for(sequence.max_length) - len(shared)
+        blocks = self.blocks.acquire(shared, n_new)
+        if blocks is None:
+            return False
+        sequence.blocks = blocks
+        sequence.block_table = np.asarray(blocks, np.int32)
+        self.advance(sequence, len(shared) * self.blocks.block_tokens)
+        sequence.n_cached = sequence.n_computed
+        return True
+
+
+def _pack(parts: list[tuple[Sequence, int]]) -> Step:
+    slices = np.array([(n, sequence.n_computed) for sequence, n in parts], np.int64)
+    tokens = [
+        token
+        for sequence, n in parts
+        for token in sequence.tokens[sequence.n_computed : sequence.n_computed + n]
+    ]
+    tables = np.zeros((len(parts), max(len(sequence.blocks) for sequence, _ in parts)), np.int32)
+    for row, (sequence, _) in zip(tables, parts, strict=True):
+        row[: len(sequence.blocks)] = sequence.block_table
+    last_rows = slices[:, 0].cumsum() - 1
+    # A prompt that is not through yet gives no token.
+    finishes = [n == sequence.n_waiting for sequence, n in parts]
+    return Step(
+        sequences=[sequence for sequence, _ in parts],
+        tokens=np.array(tokens, np.int32),
+        slices=slices,
+        block_tables=tables,
+        output_rows=last_rows[finishes],
+        sampled=[sequence for (sequence, _), done in zip(parts, finishes, strict=True) if done],
+    )

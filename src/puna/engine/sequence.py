@@ -1,0 +1,146 @@
+"""One running request: its tokens, its place in the cache, and the text it has let out."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.engine.request import Event, FinishReason, Request, TokenLogprob, Usage
+from puna.engine.stop import StopTexts
+from puna.tokens import TextStream, Tokenizer
+
+__all__ = ["Sampled", "Sequence"]
+
+
+class Sampled(Protocol):
+    """A token as the native sampler gives it."""
+
+    @property
+    def token(self) -> int:
+        """Its id."""
+
+    @property
+    def logprob(self) -> float:
+        """Natural logarithm of its probability."""
+
+    @property
+    def top(self) -> list[tuple[int, float]]:
+        """The most likely tokens at this place."""
+
+
+class Sequence:
+    """The state of a request between steps.
+
+    Attributes:
+        tokens: prompt and answer so far.
+        n_computed: how many of them are in the cache.
+        blocks: cache blocks, first position first.
+        is_cancelled: ends at the next step.
+    """
+
+    def __init__(self, request: Request, tokenizer: Tokenizer, context_tokens: int) -> None:
+        """Prepare a request that has not been given any cache yet.
+
+        Args:
+            request: the request.
+            tokenizer: turns its tokens into text.
+            context_tokens: positions that prompt and answer may take.
+        """
+        self.request = request
+        self.tokens = list(request.prompt)
+        self.n_computed = 0
+        self.n_cached = 0
+        self.blocks: list[int] = []
+        self.block_table: NDArray[np.int32] = np.empty(0, np.int32)
+        self.digest = b""  # of the last full block, the parent of the next
+        self.n_remembered = 0  # blocks that the block manager knows by their contents
+        self.is_cancelled = False
+        self._n_prompt = len(self.tokens)
+        limit = context_tokens - self._n_prompt
+        wanted = request.params.max_tokens
+        self._max_tokens = limit if wanted is None else min(wanted, limit)
+        stops = set(request.params.stop_ids)
+        if not request.params.ignore_eos:
+            stops |= request.stop_ids
+        self._stop_ids = stops
+        self._text = TextStream(tokenizer)
+        self._stop_texts = StopTexts(request.params.stop_texts)
+        self._submitted_s = time.perf_counter()
+        self._first_token_s: float | None = None
+        self._n_generated = 0
+
+    @property
+    def max_length(self) -> int:
+        """Positions that the sequence may come to take."""
+        return self._n_prompt + self._max_tokens
+
+    @property
+    def n_waiting(self) -> int:
+        """Tokens that the next steps must put through the model."""
+        return len(self.tokens) - self.n_computed
+
+    def accept(self, sample: Sampled) -> FinishReason | None:
+        """Take a new token and tell the sink what follows from it.
+
+        Returns:
+            Why the sequence is finished, None where it goes on.
+        """
+        if self._first_token_s is None:
+            self._first_token_s = time.perf_counter()
+        self._n_generated += 1
+        token = sample.token
+        if token in self._stop_ids:
+            return self._finish("stop", self._text.finish())
+        self.tokens.append(token)
+        text, met_stop_text = self._stop_texts.push(self._text.push(token))
+        logprobs = self._logprobs(sample)
+        if met_stop_text:
+            return self._end("stop", text, (token,), logprobs)
+        if self._n_generated >= self._max_tokens:
+            more, _ = self._stop_texts.push(self._text.finish())
+            return self._end("length", text + more + self._stop_texts.finish(), (token,), logprobs)
+        self.request.sink(Event(text=text, tokens=(token,), logprobs=logprobs))
+        return None
+
+    def cancel(self) -> None:
+        """Tell the sink that the request was cancelled, with the text held back so far."""
+        self._finish("cancelled", self._text.finish())
+
+    def fail(self, error: Exception) -> None:
+        """Tell the sink that the request failed."""
+        self.request.sink(Event(error=error))
+
+    def _finish(self, reason: FinishReason, tail: str) -> FinishReason:
+        text, met_stop_text = self._stop_texts.push(tail)
+        return self._end(reason, text if met_stop_text else text + self._stop_texts.finish(), (), ())
+
+    def _end(
+        self,
+        reason: FinishReason,
+        text: str,
+        tokens: tuple[int, ...],
+        logprobs: tuple[TokenLogprob, ...],
+    ) -> FinishReason:
+        self.request.sink(
+            Event(text=text, tokens=tokens, logprobs=logprobs, finish_reason=reason, usage=self._usage())
+        )
+        return reason
+
+    def _logprobs(self, sample: Sampled) -> tuple[TokenLogprob, ...]:
+        if self.request.params.logprobs is None:
+            return ()
+        return (TokenLogprob(sample.token, sample.logprob, tuple(sample.top)),)
+
+    def _usage(self) -> Usage:
+        now = time.perf_counter()
+        first = now if self._first_token_s is None else self._first_token_s
+        return Usage(
+            prompt_tokens=self._n_prompt,
+            cached_tokens=self.n_cached,
+            completion_tokens=self._n_generated,
+            time_to_first_token_s=first - self._submitted_s,
+            decode_s=now - first,
+        )

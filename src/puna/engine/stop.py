@@ -1,0 +1,46 @@
+"""Stop texts in a stream: nothing that may turn out to be part of one is let out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["StopTexts"]
+
+
+class StopTexts:
+    """Holds text back while it could be the beginning of a stop text."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        """Watch for these texts; with none, everything passes at once."""
+        self._texts = tuple(texts)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """Add new text.
+
+        Returns:
+            What may be let out, and whether a stop text was met; after that nothing more is let out.
+        """
+        self._held += text
+        found = [at for stop in self._texts if (at := self._held.find(stop)) >= 0]
+        if found:
+            return self._held[: min(found)], True
+        keep = self._longest_beginning()
+        out = self._held[: len(self._held) - keep]
+        self._held = self._held[len(out) :]
+        return out, False
+
+    def finish(self) -> str:
+        """What was held back and is now certain not to be a stop text."""
+        held, self._held = self._held, ""
+        return held
+
+    def _longest_beginning(self) -> int:
+        """Length of the longest tail of the held text with which a stop text begins."""
+        longest = 0
+        for stop in self._texts:
+            for length in range(min(len(stop) - 1, len(self._held)), longest, -1):
+                if self._held.endswith(stop[:length]):
+                    longest = length
+                    break
+        return longest

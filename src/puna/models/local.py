@@ -1,0 +1,71 @@
+"""From what a user writes to an open checkpoint: name, path or store, packed once and then mapped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from puna.errors import UnknownModelError
+from puna.models.catalogue import resolve
+from puna.models.checkpoint import Checkpoint
+from puna.models.open import open_checkpoint
+from puna.models.packed import Progress as PackProgress
+from puna.models.packed import write_checkpoint
+from puna.models.store import Progress, home, path_of
+
+__all__ = ["LocalModel", "open_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model found on this machine.
+
+    Attributes:
+        name: its catalogue name, or the name of its file or folder.
+        source: the checkpoint as it was fetched or given.
+        checkpoint: what to load: the packed copy where the store keeps one, else `source`.
+    """
+
+    name: str
+    source: Checkpoint
+    checkpoint: Checkpoint
+
+
+def open_model(
+    name_or_path: str,
+    wanted: str,
+    fetching: Progress | None = None,
+    packing: PackProgress | None = None,
+) -> LocalModel:
+    """Find a model and open it, ready to be loaded quickly the next time.
+
+    Models of the catalogue get a packed copy in the store, made on first use; a path is used in place.
+
+    Args:
+        name_or_path: a catalogue name or a path.
+        wanted: one of `puna.models.packed.FORMATS`.
+        fetching: is told about a download.
+        packing: is told about the making of the packed copy.
+
+    Raises:
+        UnknownModelError: there is no such model.
+        StoreError: it cannot be fetched or the store cannot be written.
+        CheckpointError: it is damaged or not supported.
+    """
+    path = path_of(name_or_path, fetching)
+    source = open_checkpoint(path)
+    name = _catalogue_name(name_or_path, path)
+    if name is None:
+        return LocalModel(path.stem if path.is_file() else path.resolve().name, source, source)
+    packed = home() / "packed" / f"{name}-{wanted}"
+    if not packed.exists():
+        write_checkpoint(source, packed, wanted, packing)
+    return LocalModel(name, source, open_checkpoint(packed))
+
+
+def _catalogue_name(name_or_path: str, path: Path) -> str | None:
+    try:
+        row = resolve(name_or_path)
+    except UnknownModelError:
+        return None
+    return row.name if home() in path.parents else None

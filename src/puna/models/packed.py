@@ -1,0 +1,347 @@
+"""Weights in the native engine's packed layouts, in memory and on disk.
+
+A Puna checkpoint is a folder in Hugging Face's layout whose ``model.safetensors`` holds packed bytes;
+``config.json`` says so under ``puna``. Loading it is a memory map. The layouts themselves are defined in
+one place, ``csrc/model/layout.h``.
+
+Start at `weight_format` (which tensor gets which format), then `pack_checkpoint` and `write_checkpoint`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna import _native
+from puna.errors import CheckpointError, ConfigError, StoreError, nearest
+from puna.models.checkpoint import Checkpoint, Tensor, Vocabulary, check_names
+from puna.models.config import ModelConfig
+from puna.models.files import read_json_object
+from puna.models.huggingface import read_config, read_vocabulary
+from puna.models.safetensors import NewTensor, SafetensorsFile, write_safetensors
+
+__all__ = [
+    "FORMATS",
+    "PackedMatrix",
+    "PackedModel",
+    "PunaCheckpoint",
+    "pack_checkpoint",
+    "weight_format",
+    "write_checkpoint",
+]
+
+FORMATS = ("auto", "f32", "bf16", "int8", "int4")
+"""What a user may ask for; `weight_format` says what each means for a tensor."""
+
+_LAYOUT = 1  # of csrc/model/layout.h; a file of another number is refused
+_FORMATS_KEY = "puna.formats"
+
+Progress = Callable[[int, int], None]
+"""Called with the number of tensors done and in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMatrix:
+    """A matrix in one of the engine's layouts.
+
+    Attributes:
+        format: ``f32``, ``bf16``, ``int8_channel``, ``int8_group32`` or ``int4_group32``.
+        rows: outputs.
+        columns: inputs.
+        data: the packed bytes, ``[bytes]``, uint8.
+    """
+
+    format: str
+    rows: int
+    columns: int
+    data: NDArray[np.uint8]
+
+    def to_float32(self) -> NDArray[np.float32]:
+        """The values that the engine computes with, ``[rows, columns]``."""
+        return np.asarray(_native.unpack(self.format, self.data, self.rows, self.columns))
+
+
+@dataclass(frozen=True, slots=True)
+class PackedModel:
+    """All weights of a model, ready for the engine.
+
+    Attributes:
+        config: the architecture.
+        matrices: packed matrices by Hugging Face name.
+        norms: float32 ``[dim]`` by Hugging Face name.
+    """
+
+    config: ModelConfig
+    matrices: dict[str, PackedMatrix]
+    norms: dict[str, NDArray[np.float32]]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all weights."""
+        matrices = sum(matrix.data.nbytes for matrix in self.matrices.values())
+        return matrices + sum(norm.nbytes for norm in self.norms.values())
+
+
+def weight_format(name: str, dtype: str, wanted: str) -> str:
+    """Which packed format a tensor gets.
+
+    Args:
+        name: Hugging Face name of a matrix.
+        dtype: its storage in the checkpoint, ``BF16``, ``Q4_0``, or a packed format of a Puna checkpoint.
+        wanted: one of `FORMATS`. ``auto`` keeps what the file has where the engine has it (F32, BF16,
+            Q8_0 and Q4_0 without loss, F16 as bf16) and takes int8 in groups of 32 for every other
+            integer type. ``int8`` is groups of 32 throughout. ``int4`` is the scheme of the Llama 3.2
+            quantized models: groups of 32 in the blocks, int8 a row for embedding and head.
+
+    Returns:
+        A format of `PackedMatrix`.
+
+    Raises:
+        ConfigError: `wanted` is not one of `FORMATS`.
+    """
+    if wanted not in FORMATS:
+        raise ConfigError(f"format {wanted!r} is unknown; {nearest(wanted, FORMATS)}")
+    if wanted == "auto":
+        kept = {"F32": "f32", "BF16": "bf16", "F16": "bf16", "Q4_0": "int4_group32"}
+        packed = ("f32", "bf16", "int8_channel", "int8_group32", "int4_group32")
+        return dtype if dtype in packed else kept.get(dtype, "int8_group32")
+    if wanted == "int4":
+        is_table = name in ("model.embed_tokens.weight", "lm_head.weight")
+        return "int8_channel" if is_table else "int4_group32"
+    return "int8_group32" if wanted == "int8" else wanted
+
+
+def pack_checkpoint(checkpoint: Checkpoint, wanted: str = "auto", progress: Progress | None = None) -> PackedModel:
+    """Bring a checkpoint into the engine's layouts.
+
+    A Puna checkpoint in the wanted format is mapped, not read; everything else is packed in memory,
+    tensor by tensor.
+
+    Args:
+        checkpoint: an open checkpoint.
+        wanted: one of `FORMATS`.
+        progress: told of every tensor.
+
+    Raises:
+        CheckpointError: a tensor is damaged or cannot be quantized.
+        ConfigError: `wanted` is unknown.
+    """
+    shapes = checkpoint.config.tensor_shapes()
+    matrices: dict[str, PackedMatrix] = {}
+    norms: dict[str, NDArray[np.float32]] = {}
+    for done, (name, shape) in enumerate(shapes.items(), start=1):
+        if len(shape) == 1:
+            norms[name] = checkpoint.tensor(name).to_float32()
+        else:
+            matrices[name] = _pack_matrix(checkpoint, name, wanted)
+        if progress is not None:
+            progress(done, len(shapes))
+    return PackedModel(checkpoint.config, matrices, norms)
+
+
+def _pack_matrix(checkpoint: Checkpoint, name: str, wanted: str) -> PackedMatrix:
+    target = weight_format(name, checkpoint.dtypes[name], wanted)
+    if isinstance(checkpoint, PunaCheckpoint) and checkpoint.dtypes[name] == target:
+        return checkpoint.packed(name)
+    tensor = checkpoint.tensor(name)
+    rows, columns = tensor.shape
+    try:
+        return PackedMatrix(target, rows, columns, np.asarray(_pack(tensor, target)))
+    except _native.NativeError as error:
+        raise CheckpointError(f"{checkpoint.path}: tensor {name!r}: {error}") from error
+
+
+def _pack(tensor: Tensor, target: str) -> NDArray[np.uint8]:
+    if target in ("f32", "bf16"):
+        return _native.pack_values(target, tensor.to_float32())
+    if target == "int8_channel":
+        return _native.pack_channels(*_native.round_channels(tensor.to_float32()))
+    bits = 4 if target == "int4_group32" else 8
+    exact = tensor.to_groups()
+    is_lossless = exact is not None and tensor.dtype == ("Q4_0" if bits == 4 else "Q8_0")
+    if exact is not None and is_lossless:
+        integers, scales = exact
+        return _native.pack_groups(target, integers, scales.view(np.uint16))
+    return _native.pack_groups(target, *_native.round_groups(bits, tensor.to_float32()))
+
+
+class PunaCheckpoint:
+    """A folder of packed weights, mapped read-only; implements `Checkpoint`.
+
+    Attributes:
+        path: the folder.
+        kind: ``Puna``.
+        config: the architecture.
+        dtypes: packed format of every matrix, ``F32`` for norms.
+    """
+
+    kind = "Puna"
+
+    def __init__(self, path: Path) -> None:
+        """Map the folder's weights.
+
+        Args:
+            path: a folder that `write_checkpoint` made.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or the layout is not this version's.
+        """
+        self.path = path
+        settings = read_json_object(path / "config.json").get("puna")
+        layout = settings.get("layout") if isinstance(settings, dict) else None
+        if layout != _LAYOUT:
+            raise CheckpointError(
+                f"{path}: packed with layout {layout!r}, this version reads layout {_LAYOUT}; "
+                "convert the original model again with `puna convert`"
+            )
+        self.config = read_config(path)
+        self._file = SafetensorsFile(path / "model.safetensors")
+        check_names(str(self._file.path), self.config, self._file.entries)
+        formats = _formats(self._file)
+        self.dtypes = {
+            name: "F32" if len(shape) == 1 else formats.get(name, "")
+            for name, shape in self.config.tensor_shapes().items()
+        }
+        for name in self.dtypes:
+            self._check_size(name)
+
+    def _check_size(self, name: str) -> None:
+        shape, found = self.config.tensor_shapes()[name], self._file.data(name).nbytes
+        try:
+            needed = 4 * shape[0] if len(shape) == 1 else _native.packed_bytes(self.dtypes[name], *shape)
+        except _native.NativeError as error:
+            raise CheckpointError(f"{self._file.path}: tensor {name!r}: {error}") from error
+        if found != needed:
+            raise CheckpointError(
+                f"{self._file.path}: tensor {name!r} needs {needed} bytes as {self.dtypes[name]}, got {found}"
+            )
+
+    def packed(self, name: str) -> PackedMatrix:
+        """The named matrix, a view into the mapped file."""
+        rows, columns = self.config.tensor_shapes()[name]
+        return PackedMatrix(self.dtypes[name], rows, columns, self._file.data(name))
+
+    def tensor(self, name: str) -> Tensor:
+        """The named tensor as float32, unpacked."""
+        shape = self.config.tensor_shapes()[name]
+        if len(shape) == 1:
+            return Tensor(name, "F32", shape, self._file.data(name))
+        return Tensor(name, "F32", shape, self.packed(name).to_float32().view(np.uint8))
+
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer and its special tokens."""
+        return read_vocabulary(self.path, self.config.vocab_size)
+
+
+def _formats(file: SafetensorsFile) -> dict[str, str]:
+    try:
+        formats = json.loads(file.metadata.get(_FORMATS_KEY, ""))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{file.path}: the header has no readable `{_FORMATS_KEY}`") from error
+    if not isinstance(formats, dict) or not all(isinstance(value, str) for value in formats.values()):
+        raise CheckpointError(f"{file.path}: `{_FORMATS_KEY}` must map tensor names to formats")
+    return formats
+
+
+def write_checkpoint(checkpoint: Checkpoint, out: Path, wanted: str, progress: Progress | None = None) -> None:
+    """Write a Puna checkpoint, all of it or nothing.
+
+    One tensor is in memory at a time.
+
+    Args:
+        checkpoint: the source.
+        out: the folder to make; it must not exist yet.
+        wanted: one of `FORMATS`.
+        progress: told of every tensor.
+
+    Raises:
+        StoreError: `out` exists, or cannot be written.
+        CheckpointError: the source is damaged or cannot be quantized.
+        ConfigError: `wanted` is unknown.
+    """
+    if out.exists():
+        raise StoreError(f"{out} exists already; remove it first or choose another name")
+    vocabulary = checkpoint.vocabulary()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    except OSError as error:
+        raise StoreError(f"{out} cannot be made: {error.strerror or error}") from error
+    try:
+        _write_weights(checkpoint, temporary / "model.safetensors", wanted, progress)
+        _write_json(temporary / "config.json", _config_json(checkpoint, vocabulary, wanted))
+        write_vocabulary(temporary, vocabulary)
+        temporary.chmod(0o755)
+        temporary.rename(out)
+    except OSError as error:
+        raise StoreError(f"{out} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_weights(checkpoint: Checkpoint, path: Path, wanted: str, progress: Progress | None) -> None:
+    shapes = checkpoint.config.tensor_shapes()
+    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+    formats = {name: weight_format(name, checkpoint.dtypes[name], wanted) for name in matrices}
+    # Norms last: their sizes are no multiples of 64, and every matrix is to begin at one.
+    order = matrices + [name for name in shapes if name not in formats]
+    done = 0
+
+    def produce(name: str) -> NDArray[Any]:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, len(order))
+        if name in formats:
+            return _pack_matrix(checkpoint, name, wanted).data
+        return checkpoint.tensor(name).to_float32()
+
+    tensors = [
+        NewTensor(
+            name,
+            "U8" if name in formats else "F32",
+            (_native.packed_bytes(formats[name], *shapes[name]),) if name in formats else shapes[name],
+            lambda name=name: produce(name),  # type: ignore[misc]
+        )
+        for name in order
+    ]
+    write_safetensors(path, tensors, {_FORMATS_KEY: json.dumps(formats)})
+
+
+def _config_json(checkpoint: Checkpoint, vocabulary: Vocabulary, wanted: str) -> dict[str, Any]:
+    source = {"kind": checkpoint.kind, "name": checkpoint.path.name}
+    raw = checkpoint.config.to_hf()
+    raw["bos_token_id"] = vocabulary.bos_id
+    raw["puna"] = {"layout": _LAYOUT, "format": wanted, "source": source}
+    return raw
+
+
+def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
+    """Write a vocabulary as Hugging Face's files, so that `read_vocabulary` gives it back.
+
+    Args:
+        folder: gets ``tokenizer.json``, ``tokenizer_config.json`` and ``generation_config.json``.
+        vocabulary: what to write.
+    """
+    (folder / "tokenizer.json").write_text(vocabulary.tokenizer_json, encoding="utf-8")
+    settings: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_bos_token": vocabulary.add_bos,
+        **vocabulary.special_tokens,
+    }
+    if vocabulary.chat_template is not None:
+        settings["chat_template"] = vocabulary.chat_template
+    _write_json(folder / "tokenizer_config.json", settings)
+    _write_json(folder / "generation_config.json", {"eos_token_id": list(vocabulary.eos_ids)})
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
