@@ -73,7 +73,8 @@ void bind_model(nb::module_& m) {
     nb::class_<Model>(m, "Model")
         .def(
             "__init__",
-            [](Model* self, const ModelConfig& config, const nb::dict& tensors, bool is_tied) {
+            [](Model* self, const ModelConfig& config, const nb::typed<nb::dict, nb::str, nb::object>& tensors,
+               bool is_tied) {
                 Model model;
                 model.config = config;
                 for (int64_t i = 0; i < config.n_layers; i++)

@@ -44,31 +44,31 @@ void bind_runner(nb::module_& m) {
             nb::arg("samplers"), "Run a batch and pick a token for every output row.")
         .def(
             "logits",
-            [](Runner& self, const Model& model, const Array<int32_t, 1>& tokens,
-               const Array<int64_t, 2>& slices, const Array<int32_t, 2>& block_tables,
+            [](Runner& self, const Array<int32_t, 1>& tokens, const Array<int64_t, 2>& slices,
+               const Array<int32_t, 2>& block_tables,
                const Array<int64_t, 1>& output_rows) {
                 const Batch batch = make_batch(tokens, slices, block_tables, output_rows);
                 auto out = new_array<float>(
-                    {output_rows.shape(0), static_cast<size_t>(model.config.vocab_size)});
+                    {output_rows.shape(0), static_cast<size_t>(self.config().vocab_size)});
                 const nb::gil_scoped_release released;
                 self.logits(batch, out.data());
                 return out;
             },
-            nb::arg("model"), nb::arg("tokens"), nb::arg("slices"), nb::arg("block_tables"),
-            nb::arg("output_rows"), "Run a batch; float32 logits [output rows, vocabulary].")
+            nb::arg("tokens"), nb::arg("slices"), nb::arg("block_tables"), nb::arg("output_rows"),
+            "Run a batch; float32 logits [output rows, vocabulary].")
         .def(
             "hidden",
-            [](Runner& self, const Model& model, const Array<int32_t, 1>& tokens,
-               const Array<int64_t, 2>& slices, const Array<int32_t, 2>& block_tables,
+            [](Runner& self, const Array<int32_t, 1>& tokens, const Array<int64_t, 2>& slices,
+               const Array<int32_t, 2>& block_tables,
                const Array<int64_t, 1>& output_rows) {
                 const Batch batch = make_batch(tokens, slices, block_tables, output_rows);
-                auto out = new_array<float>({output_rows.shape(0), static_cast<size_t>(model.config.dim)});
+                auto out = new_array<float>({output_rows.shape(0), static_cast<size_t>(self.config().dim)});
                 const nb::gil_scoped_release released;
                 self.hidden(batch, out.data());
                 return out;
             },
-            nb::arg("model"), nb::arg("tokens"), nb::arg("slices"), nb::arg("block_tables"),
-            nb::arg("output_rows"), "Run a batch; final hidden states [output rows, dim].");
+            nb::arg("tokens"), nb::arg("slices"), nb::arg("block_tables"), nb::arg("output_rows"),
+            "Run a batch; final hidden states [output rows, dim].");
 }
 
 }  // namespace puna

@@ -18,6 +18,7 @@ class Runner {
     Runner(const Model& model, Cache& cache, int n_threads);
     ~Runner();
 
+    const ModelConfig& config() const { return model_.config; }
     int n_threads() const { return pool_.size(); }
 
     // One token for every output row; samplers[i] belongs to output_rows[i] and may not repeat.

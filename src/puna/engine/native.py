@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,7 @@ class NativeEngine:
         context_tokens: int | None = None,
         n_threads: int | None = None,
         cache_tokens: int | None = None,
+        cache_type: Literal["auto", "f32", "f16"] = "auto",
     ) -> None:
         """Prepare the model; memory for the cache is only reserved here and taken when used.
 
@@ -64,6 +66,8 @@ class NativeEngine:
             context_tokens: at most the model's own; default: the model's own, at most 8192.
             n_threads: 1 to 1024; default: the CPUs this process may use.
             cache_tokens: positions of all requests together; default: 4 contexts.
+            cache_type: how keys and values are kept; ``auto``: f32 where all weights are, else f16,
+                which is enough for weights that were rounded themselves.
 
         Raises:
             ConfigError: a number is out of range.
@@ -82,14 +86,13 @@ class NativeEngine:
         native_config = _native_config(model)
         n_tokens = _SEQUENCES * self.context_tokens if cache_tokens is None else cache_tokens
         n_blocks = -(-n_tokens // _native.BLOCK_TOKENS)
-        # Exact weights get an exact cache; 16 bits are enough for all others.
-        cache_type = "f32" if all(m.format == "f32" for m in model.matrices.values()) else "f16"
+        if cache_type == "auto":
+            is_exact = all(matrix.format == "f32" for matrix in model.matrices.values())
+            cache_type = "f32" if is_exact else "f16"
         cache = _native.Cache(native_config, n_blocks, cache_type)
         self.cache_bytes_per_token = cache.bytes_per_block // _native.BLOCK_TOKENS
-        self._native_model = _native.Model(
-            native_config, _native_tensors(model), model.config.tied_embeddings
-        )
-        self._runner = _native.Runner(self._native_model, cache, self.n_threads)
+        native_model = _native.Model(native_config, _native_tensors(model), config.tied_embeddings)
+        self._runner = _native.Runner(native_model, cache, self.n_threads)
         self._tokenizer = tokenizer
         self._vocab_size, self._dim = config.vocab_size, config.dim
         self._scheduler = Scheduler(BlockManager(n_blocks, _native.BLOCK_TOKENS), _STEP_TOKENS)
@@ -132,7 +135,7 @@ class NativeEngine:
         for mean, prompt in zip(means, prompts, strict=True):
             total = np.zeros(self._dim, np.float64)
             for step in self._chunks(prompt, all_rows=True):
-                hidden = self._runner.hidden(self._native_model, *step)
+                hidden = self._runner.hidden(*step)
                 total += np.asarray(hidden, np.float64).sum(axis=0)
             mean[:] = total / len(prompt)
         return means
@@ -142,7 +145,7 @@ class NativeEngine:
         logprobs = np.empty(max(len(tokens) - 1, 0), np.float32)
         start = 0
         for step in self._chunks(tokens, all_rows=True):
-            logits = np.asarray(self._runner.logits(self._native_model, *step), np.float64)
+            logits = np.asarray(self._runner.logits(*step), np.float64)
             targets = np.asarray(tokens[start + 1 : start + 1 + len(logits)])
             logits = logits[: len(targets)]
             top = logits.max(axis=-1, keepdims=True, initial=-np.inf)
@@ -154,7 +157,7 @@ class NativeEngine:
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits at every position, ``[tokens, vocabulary]``: for tests and small texts."""
         return np.concatenate(
-            [self._runner.logits(self._native_model, *step) for step in self._chunks(tokens, all_rows=True)]
+            [self._runner.logits(*step) for step in self._chunks(tokens, all_rows=True)]
         )
 
     def close(self) -> None:
@@ -195,7 +198,8 @@ class NativeEngine:
                 for sequence in self._scheduler.all():
                     if closed or sequence.request in cancelled:
                         self._forget(sequence)
-                        sequence.cancel()
+                        with suppress(Exception):  # its reader may be gone
+                            sequence.cancel()
                 if closed:
                     return
                 self._step()
@@ -218,8 +222,7 @@ class NativeEngine:
         except Exception as error:
             # Only what was in the step is lost; the engine goes on with the others.
             for sequence in step.sequences:
-                self._forget(sequence)
-                sequence.fail(EngineError(f"the engine failed in a step: {error}"))
+                self._fail(sequence, f"the engine failed in a step: {error}")
             return
         self._deliver(step, samples)
 
@@ -228,12 +231,20 @@ class NativeEngine:
             self._scheduler.advance(sequence, n_tokens)
         for sequence, sample in zip(step.sampled, samples, strict=True):
             if not sample.is_finite:
+                self._fail(sequence, "the model gave numbers that are not finite; its weights may be damaged")
+                continue
+            try:
+                is_finished = sequence.accept(sample) is not None
+            except Exception as error:  # a token outside the tokenizer, or a sink whose reader is gone
+                self._fail(sequence, f"the answer cannot be delivered: {error}")
+                continue
+            if is_finished:
                 self._forget(sequence)
-                sequence.fail(
-                    EngineError("the model gave numbers that are not finite; its weights may be damaged")
-                )
-            elif sequence.accept(sample) is not None:
-                self._forget(sequence)
+
+    def _fail(self, sequence: RunningSequence, reason: str) -> None:
+        self._forget(sequence)
+        with suppress(Exception):  # the sink itself may be what failed
+            sequence.fail(EngineError(reason))
 
     def _forget(self, sequence: RunningSequence) -> None:
         self._scheduler.remove(sequence)

@@ -115,10 +115,6 @@ class SamplingParams:
         """`stop` as a tuple, where a single text was given too."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
-    def drawn_seed(self) -> int:
-        """The seed, drawn afresh where none is set."""
-        return secrets.randbits(63) if self.seed is None else self.seed
-
 
 def _check_whole(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -237,4 +233,4 @@ class Request:
 
     def __post_init__(self) -> None:
         """Fix the seed, so that it can be told."""
-        self.seed = self.params.drawn_seed()
+        self.seed = secrets.randbits(63) if self.params.seed is None else self.params.seed

@@ -38,7 +38,6 @@ class Sequence:
         tokens: prompt and answer so far.
         n_computed: how many of them are in the cache.
         blocks: cache blocks, first position first.
-        is_cancelled: ends at the next step.
     """
 
     def __init__(self, request: Request, tokenizer: Tokenizer, context_tokens: int) -> None:
@@ -57,7 +56,6 @@ class Sequence:
         self.block_table: NDArray[np.int32] = np.empty(0, np.int32)
         self.digest = b""  # of the last full block, the parent of the next
         self.n_remembered = 0  # blocks that the block manager knows by their contents
-        self.is_cancelled = False
         self._n_prompt = len(self.tokens)
         limit = context_tokens - self._n_prompt
         wanted = request.params.max_tokens

@@ -1,0 +1,54 @@
+// A few lines of test harness: REQUIRE prints what failed and counts it.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <vector>
+
+namespace puna::test {
+
+inline int failures = 0;
+inline int checks = 0;
+
+#define REQUIRE(condition)                                                        \
+    do {                                                                          \
+        puna::test::checks++;                                                     \
+        if (!(condition)) {                                                       \
+            puna::test::failures++;                                               \
+            std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);   \
+        }                                                                         \
+    } while (false)
+
+inline std::vector<float> random_floats(int64_t n, uint32_t seed, float scale = 1.0f) {
+    std::mt19937 generator(seed);
+    std::normal_distribution<float> normal(0.0f, scale);
+    std::vector<float> values(static_cast<size_t>(n));
+    for (float& v : values) v = normal(generator);
+    return values;
+}
+
+// The same bits, NaN equal to NaN.
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+    if (a.size() != b.size()) return false;
+    for (size_t i = 0; i < a.size(); i++) {
+        if (std::isnan(a[i]) && std::isnan(b[i])) continue;
+        if (std::memcmp(&a[i], &b[i], sizeof(float)) != 0) {
+            std::printf("  first difference at %zu of %zu: %.9g and %.9g\n", i, a.size(), a[i], b[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
+// Names of the tables that this machine can run; the others are printed.
+std::vector<const char*> runnable_isas();
+
+void test_kernels();
+void test_forward();
+void test_sampler();
+void test_pool();
+
+}  // namespace puna::test

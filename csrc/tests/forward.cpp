@@ -1,0 +1,127 @@
+// The whole forward pass: the same bits however a text is cut into steps, whatever else is in the batch, on
+// every table, with any number of threads.
+#include <algorithm>
+
+#include "cache/cache.h"
+#include "kernels/dispatch.h"
+#include "model/runner.h"
+#include "pack/pack.h"
+#include "tests/check.h"
+
+namespace puna::test {
+
+namespace {
+
+// A tiny Llama with random weights, odd sizes and one format for all matrices.
+struct TinyModel {
+    Model model;
+    std::vector<std::vector<uint8_t>> packed;
+    std::vector<std::vector<float>> norms;
+
+    explicit TinyModel(Format format) {
+        ModelConfig& c = model.config;
+        c = {44, 2, 6, 2, 10, 72, 50, 1024, 1e-5f, {}};
+        for (int i = 0; i < 5; i++) c.rope_frequencies.push_back(std::pow(10000.0, -i / 5.0));
+        packed.reserve(32);
+        norms.reserve(8);
+        for (int64_t i = 0; i < c.n_layers; i++) {
+            Layer layer;
+            layer.attention_norm = norm();
+            layer.ffn_norm = norm();
+            layer.q = matrix(format, c.q_dim(), c.dim);
+            layer.k = matrix(format, c.kv_dim(), c.dim);
+            layer.v = matrix(format, c.kv_dim(), c.dim);
+            layer.o = matrix(format, c.dim, c.q_dim());
+            layer.gate = matrix(format, c.ffn_dim, c.dim);
+            layer.up = matrix(format, c.ffn_dim, c.dim);
+            layer.down = matrix(format, c.dim, c.ffn_dim);
+            model.layers.push_back(layer);
+        }
+        model.embedding = model.head = matrix(format, c.vocab_size, c.dim);
+        model.final_norm = norm();
+    }
+
+    const float* norm() {
+        norms.push_back(random_floats(model.config.dim, static_cast<uint32_t>(norms.size()), 0.5f));
+        return norms.back().data();
+    }
+    Weight matrix(Format format, int64_t rows, int64_t columns) {
+        const auto values = random_floats(rows * columns, static_cast<uint32_t>(100 + packed.size()), 0.2f);
+        Weight w;
+        w.format = format;
+        w.rows = rows;
+        w.columns = columns;
+        packed.emplace_back(static_cast<size_t>(w.bytes()));
+        w.data = packed.back().data();
+        if (format == Format::f32) {
+            pack_f32(values.data(), rows, columns, packed.back().data());
+            return w;
+        }
+        std::vector<int8_t> q(values.size());
+        std::vector<uint16_t> scale(static_cast<size_t>(rows * ((columns + 31) / 32)));
+        round_groups(4, values.data(), rows, columns, q.data(), scale.data());
+        pack_groups(format, q.data(), scale.data(), rows, columns, packed.back().data());
+        return w;
+    }
+};
+
+constexpr int64_t kLength = 600;  // over two attention chunks
+
+std::vector<int32_t> text(uint32_t seed) {
+    std::mt19937 generator(seed);
+    std::vector<int32_t> tokens(kLength);
+    for (int32_t& token : tokens) token = static_cast<int32_t>(generator() % 50);
+    return tokens;
+}
+
+// Logits of all positions, computed `chunk` tokens a step beside an unrelated sequence where `crowded`.
+std::vector<float> all_logits(const TinyModel& tiny, CacheType type, int n_threads, int64_t chunk, bool crowded) {
+    const ModelConfig& c = tiny.model.config;
+    const int64_t n_blocks = kLength / kBlockTokens + 1;
+    Cache cache(c, 2 * n_blocks, type);
+    Runner runner(tiny.model, cache, n_threads);
+    // Blocks in reverse order: a table that is not the identity.
+    std::vector<int32_t> mine, others;
+    for (int64_t i = 0; i < n_blocks; i++) {
+        mine.push_back(static_cast<int32_t>(2 * n_blocks - 1 - i));
+        others.push_back(static_cast<int32_t>(i));
+    }
+    const auto tokens = text(1), other = text(2);
+    std::vector<float> logits(static_cast<size_t>(kLength * c.vocab_size));
+    for (int64_t start = 0; start < kLength; start += chunk) {
+        const int64_t n = std::min(chunk, kLength - start);
+        Batch batch;
+        if (crowded) {
+            batch.tokens.assign(other.begin() + start, other.begin() + start + n);
+            batch.slices.push_back({n, start, others.data(), n_blocks});
+        }
+        const auto before = static_cast<int64_t>(batch.tokens.size());
+        batch.tokens.insert(batch.tokens.end(), tokens.begin() + start, tokens.begin() + start + n);
+        batch.slices.push_back({n, start, mine.data(), n_blocks});
+        for (int64_t i = 0; i < n; i++) batch.output_rows.push_back(before + i);
+        runner.logits(batch, logits.data() + start * c.vocab_size);
+    }
+    return logits;
+}
+
+}  // namespace
+
+void test_forward() {
+    const std::string chosen = kernels().name;
+    for (const Format format : {Format::f32, Format::int4_group32}) {
+        const TinyModel tiny(format);
+        const CacheType type = format == Format::f32 ? CacheType::f32 : CacheType::f16;
+        set_isa("scalar");
+        const auto expected = all_logits(tiny, type, 1, 100, false);
+        REQUIRE(std::all_of(expected.begin(), expected.end(), [](float v) { return std::isfinite(v); }));
+        for (const char* isa : runnable_isas()) {
+            set_isa(isa);
+            REQUIRE(same_bits(all_logits(tiny, type, 1, kLength, false), expected));
+            REQUIRE(same_bits(all_logits(tiny, type, 3, 37, true), expected));
+        }
+        set_isa(chosen);
+        REQUIRE(same_bits(all_logits(tiny, type, 2, 1, false), expected));
+    }
+}
+
+}  // namespace puna::test

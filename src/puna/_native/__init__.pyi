@@ -1,0 +1,109 @@
+"""
+Puna's native engine. Its public face is puna.engine; nothing here is a stable interface.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy
+from numpy.typing import NDArray
+
+from puna._native import kernels as kernels
+import puna.errors
+
+
+class NativeError(puna.errors.NativeError):
+    pass
+
+def isa() -> str:
+    """Name of the kernel table in use."""
+
+def set_isa(name: str) -> None:
+    """Use the named kernel table from the next step on."""
+
+def isas() -> list[tuple[str, bool]]:
+    """
+    Kernel tables of this build, slowest first, and whether this machine runs them.
+    """
+
+def packed_bytes(format: str, rows: int, columns: int) -> int:
+    """Bytes of a packed matrix."""
+
+def pack_values(format: str, values: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> NDArray[numpy.uint8]:
+    """float32 [rows, columns] to packed f32 or bf16 bytes."""
+
+def pack_channels(q: Annotated[NDArray[numpy.int8], dict(shape=(None, None), order='C', device='cpu', writable=False)], scale: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> NDArray[numpy.uint8]:
+    """int8 [rows, columns] and float32 [rows] to packed int8_channel bytes."""
+
+def pack_groups(format: str, q: Annotated[NDArray[numpy.int8], dict(shape=(None, None), order='C', device='cpu', writable=False)], scale: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> NDArray[numpy.uint8]:
+    """
+    int8 [rows, columns] and float16 bits [rows, columns / 32] to packed int4_group32 or int8_group32 bytes.
+    """
+
+def unpack(format: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], rows: int, columns: int) -> NDArray[numpy.float32]:
+    """Packed bytes to float32 [rows, columns]."""
+
+def round_groups(bits: int, values: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> tuple[NDArray[numpy.int8], NDArray[numpy.uint16]]:
+    """
+    Round float32 [rows, columns] to nearest in groups of 32: int8 values and float16 scale bits.
+    """
+
+def round_channels(values: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> tuple[NDArray[numpy.int8], NDArray[numpy.float32]]:
+    """Round float32 [rows, columns] to int8 with a float32 scale a row."""
+
+class ModelConfig:
+    def __init__(self, *, dim: int, n_layers: int, n_heads: int, n_kv_heads: int, head_dim: int, ffn_dim: int, vocab_size: int, max_seq_len: int, norm_eps: float, rope_frequencies: Sequence[float]) -> None: ...
+
+class Model:
+    def __init__(self, config: ModelConfig, tensors: dict[str, object], is_tied: bool) -> None:
+        """
+        tensors: name to (format, packed uint8) for matrices, to float32 for norms.
+        """
+
+class Cache:
+    def __init__(self, config: ModelConfig, n_blocks: int, type: str) -> None: ...
+
+    @property
+    def n_blocks(self) -> int: ...
+
+    @property
+    def bytes_per_block(self) -> int: ...
+
+BLOCK_TOKENS: int = 16
+
+class Sample:
+    @property
+    def token(self) -> int: ...
+
+    @property
+    def is_finite(self) -> bool: ...
+
+    @property
+    def logprob(self) -> float: ...
+
+    @property
+    def top(self) -> list[tuple[int, float]]: ...
+
+class Sampler:
+    def __init__(self, *, temperature: float, top_k: int, top_p: float, min_p: float, repetition_penalty: float, frequency_penalty: float, presence_penalty: float, seed: int, top_logprobs: int, logit_bias: Sequence[tuple[int, float]]) -> None: ...
+
+    def observe(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+        """Tokens of the prompt, for the repetition penalty."""
+
+    def pick(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Sample:
+        """The next token for these logits, as in a step."""
+
+class Runner:
+    def __init__(self, model: Model, cache: Cache, n_threads: int) -> None: ...
+
+    @property
+    def n_threads(self) -> int: ...
+
+    def sample(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], slices: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], output_rows: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], samplers: Sequence[Sampler]) -> list[Sample]:
+        """Run a batch and pick a token for every output row."""
+
+    def logits(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], slices: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], output_rows: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> NDArray[numpy.float32]:
+        """Run a batch; float32 logits [output rows, vocabulary]."""
+
+    def hidden(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], slices: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], output_rows: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> NDArray[numpy.float32]:
+        """Run a batch; final hidden states [output rows, dim]."""

@@ -1,0 +1,137 @@
+"""Opening files that came from outside: mapped read-only, or read as text or one JSON object, within limits.
+
+Every reader of this package goes through these functions, so that a placeholder saved in a file's
+place, an oversized file or a file that may not be read gives the same words everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.errors import CheckpointError
+
+__all__ = ["map_file", "parse_json_object", "read_head", "read_json_object", "read_text"]
+
+# Llama 3's tokenizer.json, the largest text that a model folder holds, has 17 MB.
+_MAX_TEXT_BYTES = 64 * 1024 * 1024
+_HEAD_BYTES = 1024
+
+
+def map_file(path: Path) -> NDArray[np.uint8]:
+    """Map a whole file into memory, read-only; the pages are read when they are touched.
+
+    Args:
+        path: a regular file of at least one byte.
+
+    Returns:
+        The file's bytes; the map is released with the last array that views it.
+
+    Raises:
+        CheckpointError: the file is not there, empty, not readable, or a placeholder for another.
+    """
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is empty; the download may have failed, fetch it again") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    _refuse_placeholder(path, mapped[:_HEAD_BYTES])
+    return np.frombuffer(mapped, dtype=np.uint8)
+
+
+def read_head(path: Path) -> bytes:
+    """Read the first bytes of a file, to tell its format; fewer than 1024 where it is shorter.
+
+    Raises:
+        CheckpointError: the file is not there, not readable, or a placeholder for another.
+    """
+    return _read(path, _HEAD_BYTES)
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file of at most 64 MB.
+
+    Raises:
+        CheckpointError: the file is not there, not readable, too large, not UTF-8, or a placeholder.
+    """
+    data = _read(path, _MAX_TEXT_BYTES + 1)
+    if len(data) > _MAX_TEXT_BYTES:
+        raise CheckpointError(f"{path}: needs at most {_MAX_TEXT_BYTES} bytes, got more")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: needs UTF-8 text, got byte {data[error.start]:#04x}") from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object, of at most 64 MB.
+
+    Raises:
+        CheckpointError: as `read_text` and `parse_json_object`.
+    """
+    return parse_json_object(read_text(path), str(path))
+
+
+def parse_json_object(text: str, source: str) -> dict[str, Any]:
+    """Parse text that must be one JSON object in which no object has the same key twice.
+
+    Args:
+        text: the JSON text.
+        source: where it is from, for the message.
+
+    Raises:
+        CheckpointError: not JSON, nested too deeply, a key given twice, or not an object.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_object_without_duplicates)
+    except RecursionError as error:
+        raise CheckpointError(f"{source}: the JSON is nested too deeply") from error
+    except ValueError as error:
+        raise CheckpointError(f"{source}: not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{source}: needs a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key!r} is given twice")
+            seen.add(key)
+    return result
+
+
+def _read(path: Path, n_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(n_bytes)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    _refuse_placeholder(path, data[:_HEAD_BYTES])
+    return data
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{path} cannot be read: {error.strerror or error}")
+
+
+def _refuse_placeholder(path: Path, head: bytes) -> None:
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in its folder"
+        )
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise CheckpointError(
+            f"{path} is a web page, not a model file; the link probably led to a page about the file "
+            "or a login, download the file itself"
+        )

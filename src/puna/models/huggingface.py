@@ -1,0 +1,225 @@
+"""Reading a Llama from a folder in Hugging Face's layout: `HuggingFaceCheckpoint`.
+
+`read_config` and `read_vocabulary` read the folder's small files and serve Puna's own folders too,
+which differ in how they store the tensors only.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from puna.errors import CheckpointError
+from puna.models.checkpoint import Tensor, Vocabulary, check_shapes
+from puna.models.config import ModelConfig
+from puna.models.files import parse_json_object, read_json_object, read_text
+from puna.models.safetensors import SafetensorsFile
+
+__all__ = ["HuggingFaceCheckpoint", "read_config", "read_vocabulary"]
+
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_DTYPES = ("F32", "F16", "BF16")
+# Rotary tables that old versions of transformers stored; they follow from the config.
+_IGNORED = re.compile(r"model\.layers\.[0-9]+\.self_attn\.rotary_emb\.inv_freq")
+
+
+class HuggingFaceCheckpoint:
+    """A Llama in a folder of safetensors files; implements `puna.models.checkpoint.Checkpoint`.
+
+    Attributes:
+        path: the folder.
+        kind: ``Hugging Face``.
+        config: the architecture.
+        dtypes: storage of every tensor, in the order of the forward pass.
+    """
+
+    kind = "Hugging Face"
+
+    def __init__(self, path: Path) -> None:
+        """Open a folder and check that it holds one whole Llama.
+
+        Args:
+            path: a folder with ``config.json`` and ``model.safetensors``, or shards of it with their index.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, the model is not a Llama, or a tensor is missing,
+                unknown, or of the wrong shape or type.
+        """
+        self.path = path
+        self.config = read_config(path)
+        self._files = {
+            name: file
+            for file in _weight_files(path)
+            for name in file.entries
+            if not _is_ignored(name, self.config)
+        }
+        shapes = {name: file.entries[name].shape for name, file in self._files.items()}
+        check_shapes(str(path), self.config, shapes)
+        self.dtypes = {name: self._dtype(name) for name in self.config.tensor_shapes()}
+
+    def tensor(self, name: str) -> Tensor:
+        """The named tensor, a view into its file.
+
+        Raises:
+            CheckpointError: there is no tensor of that name.
+        """
+        if name not in self._files:
+            raise CheckpointError(f"{self.path} has no tensor {name!r}")
+        file = self._files[name]
+        shape, data = file.entries[name].shape, file.data(name)
+        if len(shape) == 2:
+            data = data.reshape(shape[0], -1)
+        return Tensor(name, self.dtypes[name], shape, data)
+
+    def vocabulary(self) -> Vocabulary:
+        """The folder's tokenizer.
+
+        Raises:
+            CheckpointError: as `read_vocabulary`.
+        """
+        return read_vocabulary(self.path, self.config.vocab_size)
+
+    def _dtype(self, name: str) -> str:
+        dtype = self._files[name].entries[name].dtype
+        if dtype not in _DTYPES:
+            raise CheckpointError(
+                f"{self._files[name].path}: tensor {name!r} must be stored as "
+                f"{', '.join(_DTYPES)}, got {dtype}"
+            )
+        return dtype
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read the architecture from a folder's ``config.json``.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not of a Llama.
+    """
+    return ModelConfig.from_hf(read_json_object(folder / "config.json"))
+
+
+def read_vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
+    """Read the tokenizer and its special tokens from a folder.
+
+    Args:
+        folder: holds ``tokenizer.json`` and, where the model has them, ``tokenizer_config.json``,
+            ``generation_config.json``, ``chat_template.jinja`` and ``config.json``.
+        vocab_size: rows of the embedding; every id must be under it.
+
+    Raises:
+        CheckpointError: there is no ``tokenizer.json``, a file is damaged, or an id is out of range.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(
+            f"{folder} has no tokenizer.json; copy it there from the folder that the model came from"
+        )
+    text = read_text(folder / "tokenizer.json")
+    tokenizer = parse_json_object(text, str(folder / "tokenizer.json"))
+    ids = _token_ids(folder, tokenizer)
+    settings = _optional(folder / "tokenizer_config.json")
+    config = _optional(folder / "config.json")
+    special = {key: token for key in ("bos_token", "eos_token") if (token := _token_text(settings, key))}
+    bos = ids.get(special.get("bos_token", ""), config.get("bos_token_id"))
+    eos = [
+        *_as_list(_optional(folder / "generation_config.json").get("eos_token_id")),
+        *_as_list(config.get("eos_token_id")),
+        *_as_list(ids.get(special.get("eos_token", ""))),
+    ]
+    for key, value in (("bos_token_id", bos), *(("eos_token_id", value) for value in eos)):
+        if value is not None and (type(value) is not int or not 0 <= value < vocab_size):
+            raise CheckpointError(
+                f"{folder}: `{key}` must be a token id under {vocab_size}, got {value!r:.50}"
+            )
+    return Vocabulary(
+        tokenizer_json=text,
+        bos_id=bos,
+        eos_ids=tuple(dict.fromkeys(eos)),
+        add_bos=bos is not None and _adds_bos(settings, tokenizer, special.get("bos_token")),
+        chat_template=_chat_template(folder, settings),
+        special_tokens=special,
+    )
+
+
+def _weight_files(folder: Path) -> list[SafetensorsFile]:
+    if not (folder / _INDEX).is_file():
+        if not (folder / _WEIGHTS).is_file():
+            raise CheckpointError(f"{folder} has a config.json and neither {_WEIGHTS} nor {_INDEX}")
+        return [SafetensorsFile(folder / _WEIGHTS)]
+    index = folder / _INDEX
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{index}: needs an object `weight_map`, got {weight_map!r:.50}")
+    for name in weight_map.values():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.safetensors", name):
+            raise CheckpointError(f"{index}: needs names of safetensors files beside it, got {name!r:.100}")
+    files = [SafetensorsFile(folder / name) for name in sorted(set(weight_map.values()))]
+    held = {(name, file.path.name) for file in files for name in file.entries}
+    differing = sorted(held ^ set(weight_map.items()))
+    if differing:
+        name, shard = differing[0]
+        raise CheckpointError(
+            f"{index} and the files do not agree on where {len(differing)} tensors are, the first is "
+            f"{name!r} in {shard}; the download may be incomplete or mixed from two models"
+        )
+    return files
+
+
+def _is_ignored(name: str, config: ModelConfig) -> bool:
+    # A tied head may be stored all the same, as a second copy of the embedding.
+    return bool(_IGNORED.fullmatch(name)) or (name == "lm_head.weight" and config.tied_embeddings)
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json_object(path) if path.is_file() else {}
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _token_ids(folder: Path, tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """Ids by text of the tokens that stand apart from the byte-pair vocabulary."""
+    added = tokenizer.get("added_tokens", [])
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        raise CheckpointError(f"{folder}: `added_tokens` of tokenizer.json must be a list of objects")
+    return {token["content"]: token.get("id") for token in added if isinstance(token.get("content"), str)}
+
+
+def _token_text(settings: dict[str, Any], key: str) -> str | None:
+    value = settings.get(key)
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _adds_bos(settings: dict[str, Any], tokenizer: dict[str, Any], bos_token: str | None) -> bool:
+    explicit = settings.get("add_bos_token")
+    if isinstance(explicit, bool):
+        return explicit
+    # Llama 3 says it in tokenizer.json only: a template that puts the token before the text.
+    post = tokenizer.get("post_processor")
+    steps = post.get("processors") if isinstance(post, dict) and post.get("type") == "Sequence" else [post]
+    return any(_template_starts_with(step, bos_token) for step in _as_list(steps))
+
+
+def _template_starts_with(step: Any, bos_token: str | None) -> bool:
+    match step:
+        case {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": str(first)}}, *_]}:
+            return bos_token is None or first == bos_token
+    return False
+
+
+def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
+    # Newer versions of transformers write the template to a file of its own, and prefer that.
+    if (folder / "chat_template.jinja").is_file():
+        return read_text(folder / "chat_template.jinja")
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        template = named.get("default")
+    if not isinstance(template, str | None):
+        raise CheckpointError(f"{folder}: `chat_template` must be text, got {template!r:.50}")
+    return template

@@ -1,0 +1,56 @@
+"""Tiny random Llamas in Hugging Face's layout, made with transformers and tokenizers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+SPECIAL = ("<|bos|>", "<|eos|>", "<|user|>", "<|end|>")
+TEMPLATE = (
+    "{{ '<|bos|>' }}{% for m in messages %}{{ '<|user|>' + m.role + ':' + m.content + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|user|>assistant:' }}{% endif %}"
+)
+
+
+def save_tiny(folder: Path, *, seed: int = 0, shards: str | None = None, **changes: Any) -> LlamaForCausalLM:
+    """Save a random model of about 30,000 weights with a byte tokenizer; changes go to `LlamaConfig`."""
+    settings = {
+        "vocab_size": 260,
+        "hidden_size": 48,
+        "intermediate_size": 112,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+        "tie_word_embeddings": False,
+        "attn_implementation": "eager",
+        **changes,
+    }
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(LlamaConfig(**settings)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # Away from the tiny initial weights, so that attention is not flat and norms are not all one.
+            parameter.normal_(1.0 if "norm" in name else 0.0, 0.2)
+    model.save_pretrained(folder, **({"max_shard_size": shards} if shards else {}))
+    save_byte_tokenizer(folder)
+    return model
+
+
+def save_byte_tokenizer(folder: Path) -> None:
+    """One token a byte, ids 0 to 255, and four special tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(list(SPECIAL))
+    backend.save(str(folder / "tokenizer.json"))
+    settings = {"bos_token": SPECIAL[0], "eos_token": SPECIAL[1], "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
