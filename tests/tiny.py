@@ -12,7 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 SPECIAL = ("<|bos|>", "<|eos|>", "<|user|>", "<|end|>")
 TEMPLATE = (
-    "{{ '<|bos|>' }}{% for m in messages %}{{ '<|user|>' + m.role + ':' + m.content + '<|end|>' }}{% endfor %}"
+    "{{ '<|bos|>' }}"
+    "{% for m in messages %}{{ '<|user|>' + m.role + ':' + m.content + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|user|>assistant:' }}{% endif %}"
 )
 

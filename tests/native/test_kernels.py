@@ -63,9 +63,7 @@ def test_products_agree_bit_for_bit_and_with_float64(format: str) -> None:
         for isa in ISAS:
             y = _native.kernels.matmul(isa, format, packed, rows, columns, x)
             assert same_bits(y, scalar), f"{isa} differs from scalar: {format} {rows}x{columns}, {n} rows"
-            one = [
-                _native.kernels.matmul(isa, format, packed, rows, columns, x[i : i + 1]) for i in range(n)
-            ]
+            one = [_native.kernels.matmul(isa, format, packed, rows, columns, x[i : i + 1]) for i in range(n)]
             assert same_bits(np.concatenate(one), scalar), f"{isa}: rows alone and together differ"
 
 
@@ -187,6 +185,7 @@ def test_puna_isa_forces_a_path() -> None:
         assert done.stdout.strip() == isa, done.stderr
     done = run_with_isa("sse9", "from puna import _native; _native.isa()")
     assert done.returncode != 0
-    assert f"instruction set 'sse9' is unknown or not supported by this machine; available: {', '.join(ISAS)}" in (
-        done.stderr
+    assert (
+        f"instruction set 'sse9' is unknown or not supported by this machine; available: {', '.join(ISAS)}"
+        in (done.stderr)
     )

@@ -156,9 +156,7 @@ class NativeEngine:
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits at every position, ``[tokens, vocabulary]``: for tests and small texts."""
-        return np.concatenate(
-            [self._runner.logits(*step) for step in self._chunks(tokens, all_rows=True)]
-        )
+        return np.concatenate([self._runner.logits(*step) for step in self._chunks(tokens, all_rows=True)])
 
     def close(self) -> None:
         """End all requests and stop the thread; see `Engine.close`."""

@@ -119,7 +119,9 @@ def weight_format(name: str, dtype: str, wanted: str) -> str:
     return "int8_group32" if wanted == "int8" else wanted
 
 
-def pack_checkpoint(checkpoint: Checkpoint, wanted: str = "auto", progress: Progress | None = None) -> PackedModel:
+def pack_checkpoint(
+    checkpoint: Checkpoint, wanted: str = "auto", progress: Progress | None = None
+) -> PackedModel:
     """Bring a checkpoint into the engine's layouts.
 
     A Puna checkpoint in the wanted format is mapped, not read; everything else is packed in memory,
@@ -251,7 +253,9 @@ def _formats(file: SafetensorsFile) -> dict[str, str]:
     return formats
 
 
-def write_checkpoint(checkpoint: Checkpoint, out: Path, wanted: str, progress: Progress | None = None) -> None:
+def write_checkpoint(
+    checkpoint: Checkpoint, out: Path, wanted: str, progress: Progress | None = None
+) -> None:
     """Write a Puna checkpoint, all of it or nothing.
 
     One tensor is in memory at a time.
