@@ -16,9 +16,9 @@ class Error : public std::runtime_error {
 };
 
 // Throws Error(message) unless `ok`. The message is built by the caller only on the failing path.
-#define PUNA_CHECK(ok, message)                   \
-    do {                                          \
-        if (!(ok)) throw ::puna::Error(message);  \
+#define PUNA_CHECK(ok, message)                  \
+    do {                                         \
+        if (!(ok)) throw ::puna::Error(message); \
     } while (false)
 
 inline int64_t checked_mul(int64_t a, int64_t b) {

@@ -30,9 +30,9 @@ Weight matrix(const nb::dict& tensors, const std::string& name, int64_t rows, in
 const float* vector(const nb::dict& tensors, const std::string& name, int64_t size) {
     PUNA_CHECK(tensors.contains(name.c_str()), "model: tensor '" + name + "' is missing");
     const auto data = nb::cast<Array<float, 1>>(tensors[name.c_str()]);
-    PUNA_CHECK(static_cast<int64_t>(data.shape(0)) == size,
-               "model: tensor '" + name + "' needs " + std::to_string(size) + " values, got " +
-                   std::to_string(data.shape(0)));
+    PUNA_CHECK(static_cast<int64_t>(data.shape(0)) == size, "model: tensor '" + name + "' needs " +
+                                                                std::to_string(size) + " values, got " +
+                                                                std::to_string(data.shape(0)));
     return data.data();
 }
 
@@ -60,9 +60,9 @@ void bind_model(nb::module_& m) {
             [](ModelConfig* self, int64_t dim, int64_t n_layers, int64_t n_heads, int64_t n_kv_heads,
                int64_t head_dim, int64_t ffn_dim, int64_t vocab_size, int64_t max_seq_len, float norm_eps,
                std::vector<double> rope_frequencies) {
-                new (self) ModelConfig{dim,        n_layers,    n_heads,  n_kv_heads,
-                                       head_dim,   ffn_dim,     vocab_size, max_seq_len,
-                                       norm_eps,   std::move(rope_frequencies)};
+                new (self)
+                    ModelConfig{dim,     n_layers,   n_heads,     n_kv_heads, head_dim,
+                                ffn_dim, vocab_size, max_seq_len, norm_eps,   std::move(rope_frequencies)};
                 self->validate();
             },
             nb::kw_only(), nb::arg("dim"), nb::arg("n_layers"), nb::arg("n_heads"), nb::arg("n_kv_heads"),
@@ -73,14 +73,13 @@ void bind_model(nb::module_& m) {
     nb::class_<Model>(m, "Model")
         .def(
             "__init__",
-            [](Model* self, const ModelConfig& config, const nb::typed<nb::dict, nb::str, nb::object>& tensors,
-               bool is_tied) {
+            [](Model* self, const ModelConfig& config,
+               const nb::typed<nb::dict, nb::str, nb::object>& tensors, bool is_tied) {
                 Model model;
                 model.config = config;
                 for (int64_t i = 0; i < config.n_layers; i++)
                     model.layers.push_back(make_layer(config, tensors, i));
-                model.embedding =
-                    matrix(tensors, "model.embed_tokens.weight", config.vocab_size, config.dim);
+                model.embedding = matrix(tensors, "model.embed_tokens.weight", config.vocab_size, config.dim);
                 model.head = is_tied ? model.embedding
                                      : matrix(tensors, "lm_head.weight", config.vocab_size, config.dim);
                 model.final_norm = vector(tensors, "model.norm.weight", config.dim);
@@ -93,7 +92,8 @@ void bind_model(nb::module_& m) {
         .def(
             "__init__",
             [](Cache* self, const ModelConfig& config, int64_t n_blocks, const std::string& type) {
-                PUNA_CHECK(type == "f16" || type == "f32", "cache type must be f16 or f32, got '" + type + "'");
+                PUNA_CHECK(type == "f16" || type == "f32",
+                           "cache type must be f16 or f32, got '" + type + "'");
                 new (self) Cache(config, n_blocks, type == "f16" ? CacheType::f16 : CacheType::f32);
             },
             nb::arg("config"), nb::arg("n_blocks"), nb::arg("type"))

@@ -1,9 +1,10 @@
+#include "pack/pack.h"
+
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 
 #include "base/check.h"
 #include "bindings/bindings.h"
-#include "pack/pack.h"
 
 namespace puna {
 

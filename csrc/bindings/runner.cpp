@@ -45,11 +45,10 @@ void bind_runner(nb::module_& m) {
         .def(
             "logits",
             [](Runner& self, const Array<int32_t, 1>& tokens, const Array<int64_t, 2>& slices,
-               const Array<int32_t, 2>& block_tables,
-               const Array<int64_t, 1>& output_rows) {
+               const Array<int32_t, 2>& block_tables, const Array<int64_t, 1>& output_rows) {
                 const Batch batch = make_batch(tokens, slices, block_tables, output_rows);
-                auto out = new_array<float>(
-                    {output_rows.shape(0), static_cast<size_t>(self.config().vocab_size)});
+                auto out =
+                    new_array<float>({output_rows.shape(0), static_cast<size_t>(self.config().vocab_size)});
                 const nb::gil_scoped_release released;
                 self.logits(batch, out.data());
                 return out;
@@ -59,8 +58,7 @@ void bind_runner(nb::module_& m) {
         .def(
             "hidden",
             [](Runner& self, const Array<int32_t, 1>& tokens, const Array<int64_t, 2>& slices,
-               const Array<int32_t, 2>& block_tables,
-               const Array<int64_t, 1>& output_rows) {
+               const Array<int32_t, 2>& block_tables, const Array<int64_t, 1>& output_rows) {
                 const Batch batch = make_batch(tokens, slices, block_tables, output_rows);
                 auto out = new_array<float>({output_rows.shape(0), static_cast<size_t>(self.config().dim)});
                 const nb::gil_scoped_release released;

@@ -37,8 +37,8 @@ CpuFeatures detect() {
     const bool saves_ymm = (saved & 0x6) == 0x6, saves_zmm = (saved & 0xe6) == 0xe6;
     CpuFeatures f{};
     f.avx2 = saves_ymm && bit(seven.b, 5) && bit(one.c, 12) && bit(one.c, 29);
-    f.avx512 = f.avx2 && saves_zmm && bit(seven.b, 16) && bit(seven.b, 30) && bit(seven.b, 17) &&
-               bit(seven.b, 31);
+    f.avx512 =
+        f.avx2 && saves_zmm && bit(seven.b, 16) && bit(seven.b, 30) && bit(seven.b, 17) && bit(seven.b, 31);
     f.vnni = f.avx512 && bit(seven.c, 11);
     return f;
 }

@@ -56,8 +56,8 @@ const KernelTable& find_kernels(const std::string& name) {
         if (entry.table->name == name) return *entry.table;
         available += (available.empty() ? "" : ", ") + std::string(entry.table->name);
     }
-    throw Error("instruction set '" + name + "' is unknown or not supported by this machine; available: " +
-                available);
+    throw Error("instruction set '" + name +
+                "' is unknown or not supported by this machine; available: " + available);
 }
 
 const KernelTable& kernels() {

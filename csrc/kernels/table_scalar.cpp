@@ -1,4 +1,5 @@
-// Kernels for the specification, for any CPU. This file is compiled for that instruction set: it exports one table and nothing else.
+// Kernels for the specification, for any CPU. This file is compiled for that instruction set: it exports one
+// table and nothing else.
 #include "base/half.h"
 #include "kernels/table.h"
 #include "vec/scalar.h"

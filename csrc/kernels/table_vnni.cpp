@@ -1,4 +1,5 @@
-// Kernels for AVX-512 with VNNI. This file is compiled for that instruction set: it exports one table and nothing else.
+// Kernels for AVX-512 with VNNI. This file is compiled for that instruction set: it exports one table and
+// nothing else.
 #include "base/half.h"
 #include "kernels/table.h"
 #include "vec/avx512.h"

@@ -7,9 +7,9 @@
 namespace puna {
 
 struct SequenceSlice {
-    int64_t n_tokens;        // new tokens in this step
-    int64_t position;        // of the first of them, the length of what is cached
-    const int32_t* blocks;   // cache blocks from position 0 on
+    int64_t n_tokens;       // new tokens in this step
+    int64_t position;       // of the first of them, the length of what is cached
+    const int32_t* blocks;  // cache blocks from position 0 on
     int64_t n_blocks;
 };
 

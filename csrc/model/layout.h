@@ -48,9 +48,12 @@ static_assert(sizeof(ChannelTail) == 128);
 // instruction-set files.
 [[maybe_unused]] static int64_t tile_bytes(Format format, int64_t columns) {
     switch (format) {
-        case Format::f32: return columns * 64;
-        case Format::bf16: return columns * 32;
-        case Format::int8_channel: return columns * 16 + static_cast<int64_t>(sizeof(ChannelTail));
+        case Format::f32:
+            return columns * 64;
+        case Format::bf16:
+            return columns * 32;
+        case Format::int8_channel:
+            return columns * 16 + static_cast<int64_t>(sizeof(ChannelTail));
         case Format::int8_group32:
             return columns / kColumnBlock * static_cast<int64_t>(sizeof(Int8GroupBlock)) + 64;
         case Format::int4_group32:

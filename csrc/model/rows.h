@@ -59,8 +59,8 @@ class QuantizedRows {
                              &zero_[static_cast<size_t>(i)], group_sum_.data() + i * (width / kGroup));
     }
     Activations view(int64_t rows) const {
-        return {values.row(0), q_.data(), scale_.data(), zero_.data(), group_sum_.data(), values.stride(),
-                rows};
+        return {values.row(0),     q_.data(),       scale_.data(), zero_.data(),
+                group_sum_.data(), values.stride(), rows};
     }
 
     Rows values;

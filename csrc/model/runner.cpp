@@ -15,8 +15,17 @@ namespace puna {
 // Buffers of a step, kept from step to step; [rows of the step][width].
 struct Runner::Workspace {
     explicit Workspace(const ModelConfig& c)
-        : residual(c.dim), delta(c.dim), normed(c.dim), query(c.q_dim()), key(c.kv_dim()), value(c.kv_dim()),
-          attended(c.q_dim()), gate(c.ffn_dim), up(c.ffn_dim), rope(c.head_dim), final_hidden(c.dim),
+        : residual(c.dim),
+          delta(c.dim),
+          normed(c.dim),
+          query(c.q_dim()),
+          key(c.kv_dim()),
+          value(c.kv_dim()),
+          attended(c.q_dim()),
+          gate(c.ffn_dim),
+          up(c.ffn_dim),
+          rope(c.head_dim),
+          final_hidden(c.dim),
           logits(c.vocab_size) {}
 
     void reserve(int64_t tokens, int64_t outputs, bool with_head) {
@@ -48,9 +57,7 @@ struct Token {
 };
 
 // What one thread's attention needs room for: `largest`, `sum` and output of a group's heads.
-AttentionState state_at(float* memory, int64_t heads) {
-    return {memory, memory + heads, memory + 2 * heads};
-}
+AttentionState state_at(float* memory, int64_t heads) { return {memory, memory + heads, memory + 2 * heads}; }
 
 }  // namespace
 
@@ -58,8 +65,13 @@ AttentionState state_at(float* memory, int64_t heads) {
 class Runner::Forward {
   public:
     Forward(const Model& model, const Cache& cache, Workspace& space, const Batch& batch, int n_threads)
-        : model_(model), config_(model.config), cache_(cache), space_(space), batch_(batch),
-          kernels_(puna::kernels()), n_tokens_(static_cast<int64_t>(batch.tokens.size())) {
+        : model_(model),
+          config_(model.config),
+          cache_(cache),
+          space_(space),
+          batch_(batch),
+          kernels_(puna::kernels()),
+          n_tokens_(static_cast<int64_t>(batch.tokens.size())) {
         for (const SequenceSlice& slice : batch.slices)
             for (int64_t i = 0; i < slice.n_tokens; i++) tokens_.push_back({&slice, slice.position + i});
         plan_attention(n_threads);
@@ -73,8 +85,8 @@ class Runner::Forward {
             worker.barrier();
             norm(worker, layer.attention_norm, delta, {&layer.q, &layer.k, &layer.v});
             worker.barrier();
-            multiply(worker, space_.normed, {{&layer.q, &space_.query}, {&layer.k, &space_.key},
-                                             {&layer.v, &space_.value}});
+            multiply(worker, space_.normed,
+                     {{&layer.q, &space_.query}, {&layer.k, &space_.key}, {&layer.v, &space_.value}});
             worker.barrier();
             rotate_and_store(worker, static_cast<int64_t>(i));
             worker.barrier();
@@ -134,9 +146,8 @@ class Runner::Forward {
         const bool quantize = any_integer(std::to_array(readers));
         const auto [begin, end] = worker.share(n_tokens_);
         for (int64_t t = begin; t < end; t++) {
-            kernels_.add_rms_norm(space_.residual.row(t),
-                                  delta == nullptr ? nullptr : space_.delta.row(t), gain, config_.norm_eps,
-                                  config_.dim, space_.normed.values.row(t));
+            kernels_.add_rms_norm(space_.residual.row(t), delta == nullptr ? nullptr : space_.delta.row(t),
+                                  gain, config_.norm_eps, config_.dim, space_.normed.values.row(t));
             if (quantize) space_.normed.quantize(kernels_, t);
         }
     }
@@ -153,7 +164,8 @@ class Runner::Forward {
         const auto [begin, end] = worker.share(total);
         for (const Job& job : jobs) {
             const Weight& w = *job.weight;
-            const int64_t first = std::max(begin - start, int64_t{0}), last = std::min(end - start, w.tiles());
+            const int64_t first = std::max(begin - start, int64_t{0}),
+                          last = std::min(end - start, w.tiles());
             start += w.tiles();
             if (first >= last || rows == 0) continue;
             kernels_.matmul({w.format, w.data, w.padded_columns(), first, last, in.view(rows),

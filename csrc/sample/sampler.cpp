@@ -156,7 +156,8 @@ Sample Sampler::pick(float* logits, int64_t n, std::vector<float>& scratch) {
     if (wants_logprobs && changes) original.assign(logits, logits + n);
     if (changes) penalize(logits, n);
     sample.token = settings_.temperature > 0 ? draw(logits, n, scratch) : argmax(logits, n);
-    if (wants_logprobs) sample.logprob = (original.empty() ? logits : original.data())[sample.token] - log_total;
+    if (wants_logprobs)
+        sample.logprob = (original.empty() ? logits : original.data())[sample.token] - log_total;
     if (has_penalties_) uses_[sample.token].in_output++;
     n_picked_++;
     return sample;

@@ -13,13 +13,13 @@ namespace puna::test {
 inline int failures = 0;
 inline int checks = 0;
 
-#define REQUIRE(condition)                                                        \
-    do {                                                                          \
-        puna::test::checks++;                                                     \
-        if (!(condition)) {                                                       \
-            puna::test::failures++;                                               \
-            std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);   \
-        }                                                                         \
+#define REQUIRE(condition)                                                      \
+    do {                                                                        \
+        puna::test::checks++;                                                   \
+        if (!(condition)) {                                                     \
+            puna::test::failures++;                                             \
+            std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
+        }                                                                       \
     } while (false)
 
 inline std::vector<float> random_floats(int64_t n, uint32_t seed, float scale = 1.0f) {

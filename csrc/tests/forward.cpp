@@ -75,7 +75,8 @@ std::vector<int32_t> text(uint32_t seed) {
 }
 
 // Logits of all positions, computed `chunk` tokens a step beside an unrelated sequence where `crowded`.
-std::vector<float> all_logits(const TinyModel& tiny, CacheType type, int n_threads, int64_t chunk, bool crowded) {
+std::vector<float> all_logits(const TinyModel& tiny, CacheType type, int n_threads, int64_t chunk,
+                              bool crowded) {
     const ModelConfig& c = tiny.model.config;
     const int64_t n_blocks = kLength / kBlockTokens + 1;
     Cache cache(c, 2 * n_blocks, type);

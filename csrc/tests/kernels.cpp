@@ -39,7 +39,8 @@ std::vector<uint8_t> pack_random(Format format, int64_t rows, int64_t columns, W
     return packed;
 }
 
-std::vector<float> multiply(const KernelTable& table, const Weight& w, const std::vector<float>& x, int64_t n) {
+std::vector<float> multiply(const KernelTable& table, const Weight& w, const std::vector<float>& x,
+                            int64_t n) {
     QuantizedRows in(w.columns);
     in.reserve(n);
     for (int64_t i = 0; i < n; i++) {

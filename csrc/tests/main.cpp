@@ -1,8 +1,7 @@
 // The native engine tested on its own, for the sanitizers: every kernel table against the scalar one, the
 // forward pass over chunkings, batches and thread counts, the sampler, the thread pool.
-#include "tests/check.h"
-
 #include "kernels/dispatch.h"
+#include "tests/check.h"
 
 namespace puna::test {
 

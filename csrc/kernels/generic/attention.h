@@ -48,8 +48,7 @@ inline void block_scores(const AttentionChunk& a, const uint8_t* block, int64_t 
         const F32x16 key = load_kv<type>(block, d * puna::kBlockTokens);
         for (int h = 0; h < H; h++) acc[h] = fma(set1(q[h * a.kv.head_dim + d]), key, acc[h]);
     }
-    for (int h = 0; h < H; h++)
-        store(scores + (head + h) * puna::kChunkTokens, acc[h] * set1(a.scale));
+    for (int h = 0; h < H; h++) store(scores + (head + h) * puna::kChunkTokens, acc[h] * set1(a.scale));
 }
 
 // output[head..head+H][16 dims] = sum over positions of weight * value, positions ascending.
@@ -109,7 +108,8 @@ void merge_attention(int64_t heads, int64_t padded_head_dim, bool first, const A
         }
         // Scores with a NaN give a NaN sum, and that is what must come through.
         const float top = part.largest[h] > total.largest[h] ? part.largest[h] : total.largest[h];
-        const F32x16 old_weight = exp(set1(total.largest[h] - top)), new_weight = exp(set1(part.largest[h] - top));
+        const F32x16 old_weight = exp(set1(total.largest[h] - top)),
+                     new_weight = exp(set1(part.largest[h] - top));
         float sum[16];
         store(sum, fma(set1(total.sum[h]), old_weight, set1(part.sum[h]) * new_weight));
         total.largest[h] = top;

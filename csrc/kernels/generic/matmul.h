@@ -176,8 +176,10 @@ inline void over_tiles(const Product& p, Tiles four_rows, Tiles one_row, Tiles o
 void matmul(const Product& p) {
     using puna::Format;
     switch (p.format) {
-        case Format::f32: return over_tiles(p, f32_tiles<4, 1>, f32_tiles<1, 1>, f32_tiles<1, 4>);
-        case Format::bf16: return over_tiles(p, bf16_tiles<4, 1>, bf16_tiles<1, 1>, bf16_tiles<1, 4>);
+        case Format::f32:
+            return over_tiles(p, f32_tiles<4, 1>, f32_tiles<1, 1>, f32_tiles<1, 4>);
+        case Format::bf16:
+            return over_tiles(p, bf16_tiles<4, 1>, bf16_tiles<1, 1>, bf16_tiles<1, 4>);
         case Format::int8_channel:
             return over_tiles(p, int8_channel_tiles<4, 1>, int8_channel_tiles<1, 1>,
                               int8_channel_tiles<1, 4>);
@@ -195,10 +197,12 @@ void unpack_row(puna::Format format, const uint8_t* weights, int64_t columns, in
     for (int64_t k = 0; k < columns; k++) {
         const int64_t g = k / 32 % 2, run = k % 32 / 4, c = k % 4;
         switch (format) {
-            case Format::f32: out[k] = reinterpret_cast<const float*>(tile)[16 * k + lane]; break;
+            case Format::f32:
+                out[k] = reinterpret_cast<const float*>(tile)[16 * k + lane];
+                break;
             case Format::bf16:
-                out[k] = puna::bf16_to_f32(
-                    reinterpret_cast<const uint16_t*>(tile)[k / 2 * 32 + 2 * lane + k % 2]);
+                out[k] =
+                    puna::bf16_to_f32(reinterpret_cast<const uint16_t*>(tile)[k / 2 * 32 + 2 * lane + k % 2]);
                 break;
             case Format::int8_channel: {
                 const auto* tail = reinterpret_cast<const puna::ChannelTail*>(tile + 16 * columns);

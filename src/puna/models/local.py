@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from puna.errors import UnknownModelError
+from puna.errors import CheckpointError, StoreError, UnknownModelError
 from puna.models.catalogue import resolve
 from puna.models.checkpoint import Checkpoint
 from puna.models.open import open_checkpoint
 from puna.models.packed import Progress as PackProgress
 from puna.models.packed import write_checkpoint
-from puna.models.store import Progress, home, path_of
+from puna.models.store import Progress, home, packed_folder, path_of
 
 __all__ = ["LocalModel", "open_model"]
 
@@ -57,10 +58,23 @@ def open_model(
     name = _catalogue_name(name_or_path, path)
     if name is None:
         return LocalModel(path.stem if path.is_file() else path.resolve().name, source, source)
-    packed = home() / "packed" / f"{name}-{wanted}"
-    if not packed.exists():
-        write_checkpoint(source, packed, wanted, packing)
-    return LocalModel(name, source, open_checkpoint(packed))
+    return LocalModel(name, source, _packed_copy(source, packed_folder(name) / wanted, wanted, packing))
+
+
+def _packed_copy(source: Checkpoint, folder: Path, wanted: str, packing: PackProgress | None) -> Checkpoint:
+    try:
+        if folder.exists():
+            return open_checkpoint(folder)
+    except CheckpointError:
+        # Damaged, or of an older layout: it can be made again at any time.
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        write_checkpoint(source, folder, wanted, packing)
+    except StoreError:
+        # Another process may have made it meanwhile.
+        if not folder.exists():
+            raise
+    return open_checkpoint(folder)
 
 
 def _catalogue_name(name_or_path: str, path: Path) -> str | None:

