@@ -4,6 +4,11 @@
 #include <cpuid.h>
 
 #include <cstdint>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace puna {
@@ -40,6 +45,38 @@ CpuFeatures detect() {
     f.avx512 =
         f.avx2 && saves_zmm && bit(seven.b, 16) && bit(seven.b, 30) && bit(seven.b, 17) && bit(seven.b, 31);
     f.vnni = f.avx512 && bit(seven.c, 11);
+    return f;
+}
+
+}  // namespace
+
+#elif defined(__aarch64__) && defined(__linux__)
+
+namespace {
+
+CpuFeatures detect() {
+    CpuFeatures f{};
+    f.dotprod = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+    f.i8mm = f.dotprod && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
+    return f;
+}
+
+}  // namespace
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+
+namespace {
+
+bool has(const char* name) {
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+
+CpuFeatures detect() {
+    CpuFeatures f{};
+    f.dotprod = has("hw.optional.arm.FEAT_DotProd");
+    f.i8mm = f.dotprod && has("hw.optional.arm.FEAT_I8MM");
     return f;
 }
 

@@ -4,9 +4,11 @@
 namespace puna {
 
 struct CpuFeatures {
-    bool avx2;    // with FMA and F16C
-    bool avx512;  // F, BW, DQ, VL
-    bool vnni;    // AVX-512 VNNI
+    bool avx2;     // with FMA and F16C
+    bool avx512;   // F, BW, DQ, VL
+    bool vnni;     // AVX-512 VNNI
+    bool dotprod;  // Arm: signed int8 dot products
+    bool i8mm;     // Arm: the int8 matrix extension, with dotprod
 };
 
 const CpuFeatures& cpu_features();

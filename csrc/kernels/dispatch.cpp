@@ -11,6 +11,8 @@ namespace puna {
 extern const KernelTable kTable_scalar;
 #ifdef PUNA_X86
 extern const KernelTable kTable_avx2, kTable_avx512, kTable_vnni;
+#elif defined(PUNA_ARM)
+extern const KernelTable kTable_dotprod, kTable_i8mm;
 #endif
 
 namespace {
@@ -27,6 +29,9 @@ const std::vector<Entry>& entries() {
         {&kTable_avx2, cpu_features().avx2},
         {&kTable_avx512, cpu_features().avx512},
         {&kTable_vnni, cpu_features().vnni},
+#elif defined(PUNA_ARM)
+        {&kTable_dotprod, cpu_features().dotprod},
+        {&kTable_i8mm, cpu_features().i8mm},
 #endif
     };
     return all;
