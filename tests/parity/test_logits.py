@@ -145,7 +145,9 @@ def test_each_format_equals_a_float64_model_of_the_same_weights(format: str, tmp
                 module.register_forward_pre_hook(lambda _, inputs: (fake_quantize(inputs[0]),))
     tokens = tokens_of(60)
     tokenizer = Tokenizer(open_checkpoint(tmp_path).vocabulary())
-    ours = NativeEngine(packed, tokenizer, cache_type="f32").logits(tokens)
+    engine = NativeEngine(packed, tokenizer, cache_type="f32")
+    ours = engine.logits(tokens)
+    engine.close()
     error = np.abs(ours - reference_logits(model, tokens))
     # Float32 sums, as above; but an input that lies at a tie may round the other way and move the logits
     # of its place by a step of its quantization.

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,11 @@ __all__ = ["NativeEngine", "default_threads"]
 _STEP_TOKENS = 256  # long enough for an efficient matrix product, short enough to cancel within a step
 _DEFAULT_CONTEXT = 8192  # what most conversations need; the cache of a 128k context is gigabytes
 _SEQUENCES = 4  # the cache has room for so many full contexts; unused pages cost nothing
+
+T = TypeVar("T")
+
+# tokens, slices, block tables, output rows: see `puna.engine.scheduler.Step`.
+_RunnerInput = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]
 
 
 def default_threads() -> int:
@@ -97,9 +104,9 @@ class NativeEngine:
         self._vocab_size, self._dim = config.vocab_size, config.dim
         self._scheduler = Scheduler(BlockManager(n_blocks, _native.BLOCK_TOKENS), _STEP_TOKENS)
         self._samplers: dict[RunningSequence, _native.Sampler] = {}
-        # Guards everything above; held for the length of a step.
-        self._lock = threading.Lock()
+        # Everything above belongs to the engine's thread; what others ask of it waits in these.
         self._inbox: list[RunningSequence] = []
+        self._tasks: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._cancelled: set[Request] = set()
         self._has_news = threading.Condition()
         self._is_closed = False
@@ -116,12 +123,8 @@ class NativeEngine:
                 f"{blocks.n_blocks * blocks.block_tokens}; lower `max_tokens`"
             )
         with self._has_news:
-            self._check_open()
+            self._wake()
             self._inbox.append(sequence)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="puna-engine", daemon=True)
-                self._thread.start()
-            self._has_news.notify()
 
     def cancel(self, request: Request) -> None:
         """End a request at the next step; see `Engine.cancel`."""
@@ -131,44 +134,44 @@ class NativeEngine:
 
     def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Mean final hidden state of each prompt, ``[prompts, dim]``; see `Engine.embed`."""
-        means = np.empty((len(prompts), self._dim), np.float32)
-        for mean, prompt in zip(means, prompts, strict=True):
-            total = np.zeros(self._dim, np.float64)
-            for step in self._chunks(prompt, all_rows=True):
-                hidden = self._runner.hidden(*step)
-                total += np.asarray(hidden, np.float64).sum(axis=0)
-            mean[:] = total / len(prompt)
-        return means
+        means = [self._between_steps(partial(self._mean_hidden, prompt)) for prompt in prompts]
+        return np.array(means, np.float32).reshape(len(prompts), self._dim)
 
     def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Log-probability of every token after the first, ``[tokens - 1]``; see `Engine.score`."""
-        logprobs = np.empty(max(len(tokens) - 1, 0), np.float32)
-        start = 0
-        for step in self._chunks(tokens, all_rows=True):
-            logits = np.asarray(self._runner.logits(*step), np.float64)
-            targets = np.asarray(tokens[start + 1 : start + 1 + len(logits)])
-            logits = logits[: len(targets)]
-            top = logits.max(axis=-1, keepdims=True, initial=-np.inf)
-            totals = top[:, 0] + np.log(np.exp(logits - top).sum(axis=-1))
-            logprobs[start : start + len(targets)] = logits[np.arange(len(targets)), targets] - totals
-            start += len(step[0])
-        return logprobs
+        return self._between_steps(partial(self._logprobs, tokens))
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits at every position, ``[tokens, vocabulary]``: for tests and small texts."""
-        return np.concatenate([self._runner.logits(*step) for step in self._chunks(tokens, all_rows=True)])
+        return self._between_steps(
+            lambda: np.concatenate([self._runner.logits(*step) for step in self._chunks(tokens)])
+        )
 
     def close(self) -> None:
         """End all requests and stop the thread; see `Engine.close`."""
         with self._has_news:
             self._is_closed = True
             self._has_news.notify()
+        # The engine's own thread may be the last to let go of the model.
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
-    def _check_open(self) -> None:
+    def _wake(self) -> None:
+        """Have the thread look for work; the caller holds `_has_news`."""
         if self._is_closed:
             raise EngineError("the engine is closed; load the model again")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="puna-engine", daemon=True)
+            self._thread.start()
+        self._has_news.notify()
+
+    def _between_steps(self, task: Callable[[], T]) -> T:
+        """Run a task on the engine's thread, which alone may use the model, and wait for its result."""
+        future: Future[T] = Future()
+        with self._has_news:
+            self._wake()
+            self._tasks.append((task, future))
+        return future.result()
 
     def _check_prompt(self, prompt: Sequence[int], room: int) -> None:
         if not prompt:
@@ -184,26 +187,28 @@ class NativeEngine:
 
     def _run(self) -> None:
         """Step after step, until closed."""
-        while True:
+        is_closed = False
+        while not is_closed:
             with self._has_news:
                 self._has_news.wait_for(self._has_work)
                 arrived, self._inbox = self._inbox, []
+                tasks, self._tasks = self._tasks, []
                 cancelled, self._cancelled = self._cancelled, set()
-                closed = self._is_closed
-            with self._lock:
-                for sequence in arrived:
-                    self._scheduler.add(sequence)
-                for sequence in self._scheduler.all():
-                    if closed or sequence.request in cancelled:
-                        self._forget(sequence)
-                        with suppress(Exception):  # its reader may be gone
-                            sequence.cancel()
-                if closed:
-                    return
-                self._step()
+                is_closed = self._is_closed
+            for sequence in arrived:
+                self._scheduler.add(sequence)
+            for sequence in self._scheduler.all():
+                if is_closed or sequence.request in cancelled:
+                    self._forget(sequence)
+                    with suppress(Exception):  # its reader may be gone
+                        sequence.cancel()
+            for task, future in tasks:
+                _fulfil(task, future)
+            self._step()
 
     def _has_work(self) -> bool:
-        return bool(self._is_closed or self._inbox or self._cancelled or not self._scheduler.is_idle)
+        has_news = self._is_closed or self._inbox or self._tasks or self._cancelled
+        return bool(has_news or not self._scheduler.is_idle)
 
     def _step(self) -> None:
         step = self._scheduler.next_step()
@@ -254,32 +259,47 @@ class NativeEngine:
             sampler = self._samplers[sequence] = _new_sampler(sequence.request)
         return sampler
 
-    def _chunks(
-        self, tokens: Sequence[int], *, all_rows: bool
-    ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]]:
-        """Arguments of the runner for a text in one sequence of its own, chunk by chunk."""
+    def _mean_hidden(self, tokens: Sequence[int]) -> NDArray[np.float64]:
+        total = np.zeros(self._dim, np.float64)
+        for step in self._chunks(tokens):
+            total += np.asarray(self._runner.hidden(*step), np.float64).sum(axis=0)
+        return total / len(tokens)
+
+    def _logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        logprobs: list[NDArray[np.float64]] = []
+        for step in self._chunks(tokens):
+            start = int(step[1][0, 1])
+            targets = np.asarray(tokens[start + 1 : start + 1 + len(step[0])])
+            logits = np.asarray(self._runner.logits(*step)[: len(targets)], np.float64)
+            top = logits.max(axis=-1, keepdims=True, initial=-np.inf)
+            totals = top[:, 0] + np.log(np.exp(logits - top).sum(axis=-1))
+            logprobs.append(logits[np.arange(len(targets)), targets] - totals)
+        return np.concatenate(logprobs).astype(np.float32)
+
+    def _chunks(self, tokens: Sequence[int]) -> Iterator[_RunnerInput]:
+        """A text in a sequence of its own, chunk by chunk, with an output at every position."""
         self._check_prompt(tokens, room=0)
-        with self._borrowed_blocks(len(tokens)) as blocks:
+        blocks = self._scheduler.blocks
+        taken = blocks.acquire([], blocks.blocks_for(len(tokens)))
+        if taken is None:
+            raise CapacityError(
+                f"the text has {len(tokens)} tokens and the cache has room for "
+                f"{blocks.n_free * blocks.block_tokens} now; wait for running requests to finish"
+            )
+        try:
             for start in range(0, len(tokens), _STEP_TOKENS):
                 chunk = np.asarray(tokens[start : start + _STEP_TOKENS], np.int32)
-                rows = np.arange(len(chunk), dtype=np.int64) if all_rows else np.array([len(chunk) - 1])
-                yield chunk, np.array([[len(chunk), start]], np.int64), blocks, rows
+                slices = np.array([[len(chunk), start]], np.int64)
+                yield chunk, slices, np.asarray([taken], np.int32), np.arange(len(chunk), dtype=np.int64)
+        finally:
+            blocks.release(taken)
 
-    @contextmanager
-    def _borrowed_blocks(self, n_tokens: int) -> Iterator[NDArray[np.int32]]:
-        with self._lock:
-            self._check_open()
-            blocks = self._scheduler.blocks
-            taken = blocks.acquire([], blocks.blocks_for(n_tokens))
-            if taken is None:
-                raise CapacityError(
-                    f"the text has {n_tokens} tokens and the cache has room for "
-                    f"{blocks.n_free * blocks.block_tokens} now; wait for running requests to finish"
-                )
-            try:
-                yield np.asarray([taken], np.int32)
-            finally:
-                blocks.release(taken)
+
+def _fulfil(task: Callable[[], T], future: Future[T]) -> None:
+    try:
+        future.set_result(task())
+    except BaseException as error:  # the caller's to handle, whatever it is
+        future.set_exception(error)
 
 
 def _native_config(model: PackedModel) -> _native.ModelConfig:
