@@ -4,6 +4,10 @@
 #include <cpuid.h>
 
 #include <cstdint>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -34,6 +38,16 @@ uint64_t xcr0() {
     return uint64_t{high} << 32 | low;
 }
 
+// Linux grants the tiles' registers, 8 KiB a thread, to a process that asks.
+bool may_use_tiles() {
+#ifdef __linux__
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
+}
+
 CpuFeatures detect() {
     const auto bit = [](uint32_t word, int i) { return (word >> i & 1) != 0; };
     const Registers one = cpuid(1, 0), seven = cpuid(7, 0);
@@ -45,6 +59,8 @@ CpuFeatures detect() {
     f.avx512 =
         f.avx2 && saves_zmm && bit(seven.b, 16) && bit(seven.b, 30) && bit(seven.b, 17) && bit(seven.b, 31);
     f.vnni = f.avx512 && bit(seven.c, 11);
+    const bool saves_tiles = (saved & 0x60000) == 0x60000;
+    f.amx = f.vnni && saves_tiles && bit(seven.d, 24) && bit(seven.d, 25) && may_use_tiles();
     return f;
 }
 

@@ -15,11 +15,12 @@ namespace puna {
 // Rows of activations for a matrix product. K is the padded number of columns.
 struct Activations {
     const float* values;       // [rows][stride], zero beyond the true columns
-    const int8_t* q;           // [rows][stride], zero beyond the true columns
+    const int8_t* q;           // [rows][q_stride], zero beyond the true columns
     const float* scale;        // [rows]
     const int32_t* zero;       // [rows] zero point: value = (q - zero) * scale
     const int32_t* group_sum;  // [rows][stride / 32] sum of q over each group
     int64_t stride;            // a multiple of kColumnBlock
+    int64_t q_stride;
     int64_t rows;
 };
 

@@ -42,30 +42,33 @@ class Rows {
 // Rows with their int8 form, made on demand for products with integer weights.
 class QuantizedRows {
   public:
-    explicit QuantizedRows(int64_t width) : values(width) {}
+    explicit QuantizedRows(int64_t width) : values(width), q_stride_(values.stride() + kSkew) {}
 
     void reserve(int64_t n) {
         values.reserve(n);
         const auto count = static_cast<size_t>(n), width = static_cast<size_t>(values.stride());
         if (scale_.size() >= count) return;
-        q_.resize(count * width);
+        q_.resize(count * static_cast<size_t>(q_stride_));
         scale_.resize(count);
         zero_.resize(count);
         group_sum_.resize(count * width / kGroup);
     }
     void quantize(const KernelTable& kernels, int64_t i) {
         const int64_t width = values.stride();
-        kernels.quantize_row(values.row(i), width, q_.data() + i * width, &scale_[static_cast<size_t>(i)],
+        kernels.quantize_row(values.row(i), width, q_.data() + i * q_stride_, &scale_[static_cast<size_t>(i)],
                              &zero_[static_cast<size_t>(i)], group_sum_.data() + i * (width / kGroup));
     }
     Activations view(int64_t rows) const {
         return {values.row(0),     q_.data(),       scale_.data(), zero_.data(),
-                group_sum_.data(), values.stride(), rows};
+                group_sum_.data(), values.stride(), q_stride_,     rows};
     }
 
     Rows values;
 
   private:
+    // Rows a power of two apart would fall on the same few lines of the cache.
+    static constexpr int64_t kSkew = 64;
+    int64_t q_stride_;
     std::vector<int8_t> q_;
     std::vector<float> scale_;
     std::vector<int32_t> zero_, group_sum_;

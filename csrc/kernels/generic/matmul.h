@@ -61,14 +61,14 @@ void bf16_tiles(const Product& p, int64_t tile, int64_t row) {
 template <int R, int T>
 void int8_channel_tiles(const Product& p, int64_t first_tile, int64_t row) {
     const int64_t bytes = puna::tile_bytes(puna::Format::int8_channel, p.columns);
-    const int8_t* x = p.x.q + row * p.x.stride;
+    const int8_t* x = p.x.q + row * p.x.q_stride;
     for (int t = 0; t < T; t++) {
         const uint8_t* w = p.weights + (first_tile + t) * bytes;
         I32x16 acc[R];
         for (int r = 0; r < R; r++) acc[r] = i32_zero();
         for (int64_t k = 0; k < p.columns; k += 4) {
             const U8x64 wk = load_u8(w + 16 * k);
-            for (int r = 0; r < R; r++) acc[r] = dot4(acc[r], wk, x + r * p.x.stride + k);
+            for (int r = 0; r < R; r++) acc[r] = dot4(acc[r], wk, x + r * p.x.q_stride + k);
         }
         const auto* tail = reinterpret_cast<const puna::ChannelTail*>(w + 16 * p.columns);
         for (int r = 0; r < R; r++) {
@@ -119,9 +119,9 @@ template <class Group, int R, int T>
 void group_tiles(const Product& p, int64_t first_tile, int64_t row) {
     using Block = typename Group::Block;
     const int64_t bytes = puna::tile_bytes(Group::format, p.columns), n_blocks = p.columns / 64;
-    const int64_t stride = p.x.stride;
-    const int8_t* x = p.x.q + row * stride;
-    const int32_t* sums = p.x.group_sum + row * (stride / puna::kGroup);
+    const int64_t sums_stride = p.x.stride / puna::kGroup;
+    const int8_t* x = p.x.q + row * p.x.q_stride;
+    const int32_t* sums = p.x.group_sum + row * sums_stride;
     for (int t = 0; t < T; t++) {
         const uint8_t* tile = p.weights + (first_tile + t) * bytes;
         const Block* blocks = reinterpret_cast<const Block*>(tile);
@@ -132,10 +132,10 @@ void group_tiles(const Product& p, int64_t first_tile, int64_t row) {
                 const int64_t group = 2 * b + g;
                 I32x16 acc[R];
                 for (int r = 0; r < R; r++) acc[r] = i32_zero();
-                Group::template dot<R>(blocks[b], g, x + group * puna::kGroup, stride, acc);
+                Group::template dot<R>(blocks[b], g, x + group * puna::kGroup, p.x.q_stride, acc);
                 const F32x16 scale = load_f16(blocks[b].scale[g]);
                 for (int r = 0; r < R; r++) {
-                    const int32_t sum = sums[r * (stride / puna::kGroup) + group];
+                    const int32_t sum = sums[r * sums_stride + group];
                     const I32x16 exact = acc[r] - i32_set1(Group::offset * sum);
                     total[r] = fma(scale, to_f32(exact), total[r]);
                 }
@@ -188,6 +188,18 @@ void matmul(const Product& p) {
         case Format::int4_group32:
             return over_tiles(p, int4_group_tiles<4, 1>, int4_group_tiles<1, 1>, int4_group_tiles<1, 4>);
     }
+}
+
+// The same product without its first rows.
+[[maybe_unused]] inline Product rows_from(Product p, int64_t first) {
+    p.x.values += first * p.x.stride;
+    p.x.q += first * p.x.q_stride;
+    p.x.scale += first;
+    p.x.zero += first;
+    p.x.group_sum += first * (p.x.stride / puna::kGroup);
+    p.x.rows -= first;
+    p.y += first * p.y_stride;
+    return p;
 }
 
 void unpack_row(puna::Format format, const uint8_t* weights, int64_t columns, int64_t row, float* out) {
