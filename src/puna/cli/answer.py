@@ -1,0 +1,81 @@
+"""An answer on its way to stdout, and what can be told about it afterwards."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from puna.cli.output import print_json, say, visible
+
+if TYPE_CHECKING:
+    from puna.engine.request import Completion
+    from puna.llama import Llama, Stream
+
+__all__ = ["print_answer", "stats_text"]
+
+
+def print_answer(llama: Llama, stream: Stream, *, as_json: bool, stats: bool) -> Completion:
+    """Print an answer: its text as it comes, or all of it as JSON at the end.
+
+    Args:
+        llama: the model, which the JSON names.
+        stream: the answer.
+        as_json: print one document with text, tokens, log-probabilities and usage.
+        stats: tell what it cost, on stderr.
+
+    Returns:
+        The whole answer.
+    """
+    if not as_json:
+        _stream_text(stream)
+    completion = stream.result()
+    if as_json:
+        print_json(_document(llama, completion))
+    if stats:
+        say(stats_text(completion))
+    return completion
+
+
+def stats_text(completion: Completion) -> str:
+    """What an answer cost, in a line."""
+    usage = completion.usage
+    return (
+        f"{usage.prompt_tokens} prompt tokens ({usage.cached_tokens} cached), "
+        f"{usage.completion_tokens} new tokens at {usage.decode_tokens_per_s:.1f} tok/s, "
+        f"the first after {usage.time_to_first_token_s:.3f} s; "
+        f"ended by {completion.finish_reason}, seed {completion.seed}"
+    )
+
+
+def _stream_text(stream: Stream) -> None:
+    """Write the text as it is to a pipe, and without control characters to a terminal."""
+    is_terminal, last = sys.stdout.isatty(), ""
+    try:
+        for event in stream:
+            text = visible(event.text) if is_terminal else event.text
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            last = text or last
+    finally:
+        # After Ctrl-C too, so that the shell's prompt gets a line of its own.
+        if not last.endswith("\n"):
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+
+
+def _document(llama: Llama, completion: Completion) -> dict[str, Any]:
+    document = asdict(completion)
+    document["usage"]["decode_tokens_per_s"] = completion.usage.decode_tokens_per_s
+    document["logprobs"] = [
+        {
+            **_named(llama, entry.token, entry.logprob),
+            "top": [_named(llama, token, logprob) for token, logprob in entry.top],
+        }
+        for entry in completion.logprobs
+    ]
+    return {"model": llama.info.name, **document}
+
+
+def _named(llama: Llama, token: int, logprob: float) -> dict[str, Any]:
+    return {"token": token, "text": llama.tokenizer.decode([token], show_special=True), "logprob": logprob}

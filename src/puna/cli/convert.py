@@ -1,0 +1,35 @@
+"""``puna convert``: a model in Puna's own layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from puna.cli import options
+from puna.cli.output import say, size_text
+from puna.cli.progress import FetchProgress, PackProgress
+
+__all__ = ["convert"]
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="Name or path of a model.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist yet.")],
+    format: options.Format = "auto",
+) -> None:
+    """Pack a model for quick loading.
+
+    The folder holds the weights as the engine wants them, so that loading is a memory map.
+    """
+    from puna.evaluate.speed import checkpoint_bytes
+    from puna.models.open import open_checkpoint
+    from puna.models.packed import write_checkpoint
+    from puna.models.store import path_of
+
+    with FetchProgress() as fetching, PackProgress("converting") as packing:
+        path = path_of(source, fetching)
+        write_checkpoint(open_checkpoint(path), out, format, packing)
+    say(f"{path}: {size_text(checkpoint_bytes(path))}")
+    say(f"{out}: {size_text(checkpoint_bytes(out))} as {format}")

@@ -1,0 +1,135 @@
+"""Options and arguments that several commands have, written once so that they mean the same everywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from puna.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from puna.engine.request import SamplingOptions
+
+__all__ = [
+    "Context",
+    "Format",
+    "Json",
+    "MaxTokens",
+    "MinP",
+    "Model",
+    "RepetitionPenalty",
+    "Seed",
+    "Stats",
+    "Stop",
+    "Temperature",
+    "Threads",
+    "TopK",
+    "TopP",
+    "sampling",
+]
+
+
+def _checked_format(name: str) -> str:
+    from puna.models.packed import FORMATS
+
+    if name not in FORMATS:
+        raise ConfigError(f"format {name!r} is unknown; {nearest(name, FORMATS)}")
+    return name
+
+
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        callback=_checked_format,
+        help="How weights are held: f32, bf16, int8, int4, or auto, as near to the file as the engine can.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL", help="Name or path of a model; default: smollm2-135m-instruct.", show_default=False
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", metavar="N", help="Threads that compute; default: the CPUs this process may use."
+    ),
+]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        "--context",
+        metavar="N",
+        help="Tokens that a prompt and its answer may take; default: the model's own, at most 8192.",
+    ),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", metavar="N", help="At most N new tokens; default: up to the context."),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", metavar="X", help="0 takes the likeliest token every time, up to 2; default: 0.6."
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option("--top-k", metavar="N", help="Only the N likeliest tokens; default: 0, all of them."),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p",
+        metavar="X",
+        help="Only the likeliest tokens that together have probability X; default: 0.9.",
+    ),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(
+        "--min-p", metavar="X", help="Only tokens at least X times as likely as the likeliest; default: 0."
+    ),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(
+        "--repetition-penalty",
+        metavar="X",
+        help="Over 1 makes tokens of prompt and answer less likely to come again; default: 1.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", metavar="N", help="The same seed and prompt give the same answer; default: drawn anew."
+    ),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", metavar="TEXT", help="End the answer before TEXT; may be given 16 times."),
+]
+Stats = Annotated[
+    bool, typer.Option("--stats", help="Tell tokens, speed and time to the first token, on stderr.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def sampling(**given: Any) -> SamplingOptions:
+    """Keep the sampling options that were given, and check them before anything slow begins.
+
+    Args:
+        **given: fields of `puna.SamplingParams`; None stands for "not given".
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+    from puna.engine.request import SamplingParams
+
+    options = {name: value for name, value in given.items() if value is not None}
+    SamplingParams(**options)
+    return cast("SamplingOptions", options)

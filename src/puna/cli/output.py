@@ -1,0 +1,62 @@
+"""What is printed, and where: answers and results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+
+__all__ = ["is_terminal", "one_line", "print_json", "print_rows", "say", "size_text", "visible"]
+
+# Control characters could move the cursor, retitle the window or fill the clipboard. C0 has pictures in
+# Unicode; C1 and DEL get the replacement character; a carriage return only ever belongs to a line's end.
+_VISIBLE = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
+    **dict.fromkeys(range(0x7F, 0xA0), 0xFFFD),
+    ord("\r"): None,
+}
+
+
+def visible(text: str) -> str:
+    """Make a text safe for a terminal: no control characters but newline and tab.
+
+    Args:
+        text: anything that a model, a file or a server said.
+    """
+    return text.translate(_VISIBLE)
+
+
+def one_line(text: str) -> str:
+    """A text without line ends, for messages."""
+    return " ".join(text.split("\n"))
+
+
+def say(text: str) -> None:
+    """Print a line to stderr, safe for a terminal."""
+    typer.echo(visible(text), err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document to stdout; other characters than ASCII are escaped."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Print labels and what belongs to them in two columns to stdout."""
+    rows = list(rows)
+    width = max(len(label) for label, _ in rows) + 2
+    for label, value in rows:
+        typer.echo(visible(f"{label:<{width}}{value}"))
+
+
+def size_text(n_bytes: int) -> str:
+    """A size for people, in MB or GB of a thousand: ``143.8 MB``."""
+    return f"{n_bytes / 1e6:,.1f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:,.2f} GB"
+
+
+def is_terminal() -> bool:
+    """Whether somebody sits at both ends: stdin and stdout are a terminal."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
