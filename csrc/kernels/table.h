@@ -81,8 +81,8 @@ struct KernelTable {
     void (*rope)(float* x, int64_t heads, int64_t head_dim, const float* cosine, const float* sine);
     void (*store_kv)(const KvLayout&, uint8_t* block, int64_t position, const float* key, const float* value);
     void (*attend)(const AttentionChunk&, const AttentionState&);
-    // total = total merged with part; `first`: total = part.
-    void (*merge_attention)(int64_t heads, int64_t padded_head_dim, bool first, const AttentionState& part,
+    // total = total merged with part.
+    void (*merge_attention)(int64_t heads, int64_t padded_head_dim, const AttentionState& part,
                             const AttentionState& total);
     void (*silu_mul)(float* gate, const float* up, int64_t n);  // n a multiple of 16
     float (*largest)(const float* x, int64_t n);

@@ -192,21 +192,23 @@ class Runner::Forward {
     }
 
     // With few tokens the chunks of a long context are dealt out one by one and merged after a barrier;
-    // with many, each thread takes whole tokens. Either way a token's chunks are summed in order.
+    // with many, each thread takes blocks of tokens, which read a chunk of keys one after the other while it
+    // is in the nearest cache. Either way a token's chunks are summed in order.
     void plan_attention(int n_threads) {
         group_ = config_.n_heads / config_.n_kv_heads;
         part_floats_ = group_ * (cache_.layout().padded_head_dim + 2);
         first_chunk_.push_back(0);
-        for (const Token& token : tokens_) {
-            const int64_t chunks = token.position / kChunkTokens + 1;
-            first_chunk_.push_back(first_chunk_.back() + chunks);
-        }
-        splits_chunks_ = n_tokens_ * config_.n_kv_heads < 8 * n_threads;
+        for (const Token& token : tokens_) first_chunk_.push_back(first_chunk_.back() + n_chunks(token));
+        const int64_t units = n_tokens_ * config_.n_kv_heads;
+        splits_chunks_ = units < 8 * n_threads;
+        token_block_ = std::clamp(units / (8 * n_threads), int64_t{1}, int64_t{16});
         const int64_t parts =
-            splits_chunks_ ? first_chunk_.back() * config_.n_kv_heads : int64_t{2} * n_threads;
+            splits_chunks_ ? first_chunk_.back() * config_.n_kv_heads : (token_block_ + 1) * n_threads;
         const auto floats = static_cast<size_t>(parts * part_floats_);
         if (space_.parts.size() < floats) space_.parts.resize(floats);
     }
+
+    static int64_t n_chunks(const Token& token) { return token.position / kChunkTokens + 1; }
 
     void attend_chunk(int64_t layer, int64_t t, int64_t kv_head, int64_t chunk, const AttentionState& out) {
         const auto& [slice, position] = tokens_[static_cast<size_t>(t)];
@@ -241,19 +243,32 @@ class Runner::Forward {
     }
 
     void attend_whole(Worker& worker, int64_t layer) {
-        const int64_t padded = cache_.layout().padded_head_dim;
-        const AttentionState total = state_at(part(2 * worker.index()), group_);
-        const AttentionState next = state_at(part(2 * worker.index() + 1), group_);
-        const auto [begin, end] = worker.share(n_tokens_ * config_.n_kv_heads);
+        const int64_t n_blocks = (n_tokens_ + token_block_ - 1) / token_block_;
+        const auto [begin, end] = worker.share(n_blocks * config_.n_kv_heads);
         for (int64_t unit = begin; unit < end; unit++) {
-            const int64_t t = unit / config_.n_kv_heads, h = unit % config_.n_kv_heads;
-            const int64_t chunks = tokens_[static_cast<size_t>(t)].position / kChunkTokens + 1;
-            for (int64_t c = 0; c < chunks; c++) {
-                attend_chunk(layer, t, h, c, c == 0 ? total : next);
-                if (c > 0) kernels_.merge_attention(group_, padded, false, next, total);
-            }
-            finish_attention(t, h, total);
+            const int64_t first = unit / config_.n_kv_heads * token_block_;
+            attend_block(layer, first, std::min(first + token_block_, n_tokens_), unit % config_.n_kv_heads,
+                         (token_block_ + 1) * worker.index());
         }
+    }
+
+    // Tokens [first, last) and one key head; the parts from `memory` on are this thread's.
+    void attend_block(int64_t layer, int64_t first, int64_t last, int64_t kv_head, int64_t memory) {
+        const int64_t padded = cache_.layout().padded_head_dim;
+        const AttentionState next = state_at(part(memory + token_block_), group_);
+        const auto total = [&](int64_t t) { return state_at(part(memory + t - first), group_); };
+        bool is_any_left = true;
+        for (int64_t c = 0; is_any_left; c++) {
+            is_any_left = false;
+            for (int64_t t = first; t < last; t++) {
+                const int64_t left = n_chunks(tokens_[static_cast<size_t>(t)]) - c;
+                if (left <= 0) continue;
+                attend_chunk(layer, t, kv_head, c, c == 0 ? total(t) : next);
+                if (c > 0) kernels_.merge_attention(group_, padded, next, total(t));
+                is_any_left = is_any_left || left > 1;
+            }
+        }
+        for (int64_t t = first; t < last; t++) finish_attention(t, kv_head, total(t));
     }
 
     void attend_split(Worker& worker, int64_t layer) {
@@ -274,7 +289,7 @@ class Runner::Forward {
             const int64_t to = first_chunk_[static_cast<size_t>(row + 1)];
             const AttentionState total = state_at(part(from * n_kv + h), group_);
             for (int64_t c = from + 1; c < to; c++)
-                kernels_.merge_attention(group_, padded, false, state_at(part(c * n_kv + h), group_), total);
+                kernels_.merge_attention(group_, padded, state_at(part(c * n_kv + h), group_), total);
             finish_attention(row, h, total);
         }
     }
@@ -307,7 +322,7 @@ class Runner::Forward {
     const int64_t n_tokens_;
     std::vector<Token> tokens_;
     std::vector<int64_t> first_chunk_;  // of each token, over the batch
-    int64_t group_ = 0, part_floats_ = 0;
+    int64_t group_ = 0, part_floats_ = 0, token_block_ = 1;
     bool splits_chunks_ = false;
 };
 

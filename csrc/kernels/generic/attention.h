@@ -38,74 +38,99 @@ void store_kv(const KvLayout& kv, uint8_t* block, int64_t position, const float*
     }
 }
 
-// Scores of H query heads against the 16 keys of a block.
-template <CacheType type, int H>
-inline void block_scores(const AttentionChunk& a, const uint8_t* block, int64_t head, float* scores) {
-    const float* q = a.query + head * a.kv.head_dim;
-    F32x16 acc[H];
-    for (int h = 0; h < H; h++) acc[h] = set1(0.0f);
-    for (int64_t d = 0; d < a.kv.head_dim; d++) {
-        const F32x16 key = load_kv<type>(block, d * puna::kBlockTokens);
-        for (int h = 0; h < H; h++) acc[h] = fma(set1(q[h * a.kv.head_dim + d]), key, acc[h]);
-    }
-    for (int h = 0; h < H; h++) store(scores + (head + h) * puna::kChunkTokens, acc[h] * set1(a.scale));
+// Where the block with the chunk's position 16 * b lies.
+inline const uint8_t* block_at(const AttentionChunk& a, int64_t b) {
+    return a.base + a.block_ids[b] * a.kv.block_stride;
 }
 
-// output[head..head+H][16 dims] = sum over positions of weight * value, positions ascending.
-template <CacheType type, int H>
+// Scores of H query heads against the 16 keys of each of B blocks.
+template <CacheType type, int H, int B>
+inline void block_scores(const AttentionChunk& a, int64_t head, int64_t first_block, float* scores) {
+    const float* q = a.query + head * a.kv.head_dim;
+    const uint8_t* blocks[B];
+    F32x16 acc[H][B];
+    for (int b = 0; b < B; b++) {
+        blocks[b] = block_at(a, first_block + b);
+        for (int h = 0; h < H; h++) acc[h][b] = set1(0.0f);
+    }
+    for (int64_t d = 0; d < a.kv.head_dim; d++) {
+        F32x16 key[B];
+        for (int b = 0; b < B; b++) key[b] = load_kv<type>(blocks[b], d * puna::kBlockTokens);
+        for (int h = 0; h < H; h++) {
+            const F32x16 query = set1(q[h * a.kv.head_dim + d]);
+            for (int b = 0; b < B; b++) acc[h][b] = fma(query, key[b], acc[h][b]);
+        }
+    }
+    for (int h = 0; h < H; h++)
+        for (int b = 0; b < B; b++)
+            store(scores + (head + h) * puna::kChunkTokens + (first_block + b) * puna::kBlockTokens,
+                  acc[h][b] * set1(a.scale));
+}
+
+// output[head..head+H][16 * D dims] = sum over positions of weight * value, positions ascending.
+template <CacheType type, int H, int D>
 inline void weighted_values(const AttentionChunk& a, const float* weights, int64_t head, int64_t dim,
                             float* output) {
-    const int64_t size = type == CacheType::f16 ? 2 : 4;
-    F32x16 acc[H];
-    for (int h = 0; h < H; h++) acc[h] = set1(0.0f);
+    const int64_t row_bytes = a.kv.padded_head_dim * (type == CacheType::f16 ? 2 : 4);
+    F32x16 acc[H][D];
+    for (int h = 0; h < H; h++)
+        for (int d = 0; d < D; d++) acc[h][d] = set1(0.0f);
     for (int64_t t = 0; t < a.tokens; t++) {
-        const uint8_t* block = a.base + a.block_ids[t / puna::kBlockTokens] * a.kv.block_stride;
-        const int64_t row = t % puna::kBlockTokens * a.kv.padded_head_dim * size;
-        const F32x16 value = load_kv<type>(block + a.kv.key_bytes + row, dim);
-        for (int h = 0; h < H; h++)
-            acc[h] = fma(set1(weights[(head + h) * puna::kChunkTokens + t]), value, acc[h]);
+        const uint8_t* row =
+            block_at(a, t / puna::kBlockTokens) + a.kv.key_bytes + t % puna::kBlockTokens * row_bytes;
+        F32x16 value[D];
+        for (int d = 0; d < D; d++) value[d] = load_kv<type>(row, dim + 16 * d);
+        for (int h = 0; h < H; h++) {
+            const F32x16 weight = set1(weights[(head + h) * puna::kChunkTokens + t]);
+            for (int d = 0; d < D; d++) acc[h][d] = fma(weight, value[d], acc[h][d]);
+        }
     }
-    for (int h = 0; h < H; h++) store(output + (head + h) * a.kv.padded_head_dim + dim, acc[h]);
+    for (int h = 0; h < H; h++)
+        for (int d = 0; d < D; d++)
+            store(output + (head + h) * a.kv.padded_head_dim + dim + 16 * d, acc[h][d]);
+}
+
+// Both for H heads from `head` on, two blocks or two vectors at once while there are two.
+template <CacheType type, int H>
+inline void scores_of_heads(const AttentionChunk& a, int64_t head, int64_t n_blocks, float* scores) {
+    int64_t b = 0;
+    for (; b + 2 <= n_blocks; b += 2) block_scores<type, H, 2>(a, head, b, scores);
+    if (b < n_blocks) block_scores<type, H, 1>(a, head, b, scores);
+}
+template <CacheType type, int H>
+inline void values_of_heads(const AttentionChunk& a, int64_t head, const float* weights, float* output) {
+    int64_t dim = 0;
+    for (; dim + 32 <= a.kv.padded_head_dim; dim += 32)
+        weighted_values<type, H, 2>(a, weights, head, dim, output);
+    if (dim < a.kv.padded_head_dim) weighted_values<type, H, 1>(a, weights, head, dim, output);
 }
 
 template <CacheType type>
 void attend_as(const AttentionChunk& a, const AttentionState& state) {
     alignas(64) float scores[puna::kMaxGroupHeads * puna::kChunkTokens];
-    const int64_t blocks = (a.tokens + puna::kBlockTokens - 1) / puna::kBlockTokens;
-    for (int64_t b = 0; b < blocks; b++) {
-        const uint8_t* block = a.base + a.block_ids[b] * a.kv.block_stride;
-        int64_t h = 0;
-        for (; h + 4 <= a.heads; h += 4) block_scores<type, 4>(a, block, h, scores + b * 16);
-        for (; h < a.heads; h++) block_scores<type, 1>(a, block, h, scores + b * 16);
-    }
+    const int64_t n_blocks = (a.tokens + puna::kBlockTokens - 1) / puna::kBlockTokens;
+    int64_t head = 0;
+    for (; head + 4 <= a.heads; head += 4) scores_of_heads<type, 4>(a, head, n_blocks, scores);
+    for (; head < a.heads; head++) scores_of_heads<type, 1>(a, head, n_blocks, scores);
     for (int64_t h = 0; h < a.heads; h++) {
         float* row = scores + h * puna::kChunkTokens;
-        for (int64_t t = a.tokens; t < blocks * 16; t++) row[t] = -__builtin_inff();
-        state.largest[h] = largest(row, blocks * 16);
-        state.sum[h] = exp_sum(row, blocks * 16, state.largest[h], 1.0f, row);
+        for (int64_t t = a.tokens; t < n_blocks * 16; t++) row[t] = -__builtin_inff();
+        state.largest[h] = largest(row, n_blocks * 16);
+        state.sum[h] = exp_sum(row, n_blocks * 16, state.largest[h], 1.0f, row);
     }
-    for (int64_t dim = 0; dim < a.kv.padded_head_dim; dim += 16) {
-        int64_t h = 0;
-        for (; h + 4 <= a.heads; h += 4) weighted_values<type, 4>(a, scores, h, dim, state.output);
-        for (; h < a.heads; h++) weighted_values<type, 1>(a, scores, h, dim, state.output);
-    }
+    for (head = 0; head + 4 <= a.heads; head += 4) values_of_heads<type, 4>(a, head, scores, state.output);
+    for (; head < a.heads; head++) values_of_heads<type, 1>(a, head, scores, state.output);
 }
 
 void attend(const AttentionChunk& a, const AttentionState& state) {
     a.kv.type == CacheType::f16 ? attend_as<CacheType::f16>(a, state) : attend_as<CacheType::f32>(a, state);
 }
 
-void merge_attention(int64_t heads, int64_t padded_head_dim, bool first, const AttentionState& part,
+void merge_attention(int64_t heads, int64_t padded_head_dim, const AttentionState& part,
                      const AttentionState& total) {
     for (int64_t h = 0; h < heads; h++) {
         float* out = total.output + h * padded_head_dim;
         const float* in = part.output + h * padded_head_dim;
-        if (first) {
-            total.largest[h] = part.largest[h];
-            total.sum[h] = part.sum[h];
-            for (int64_t i = 0; i < padded_head_dim; i += 16) store(out + i, load(in + i));
-            continue;
-        }
         // Scores with a NaN give a NaN sum, and that is what must come through.
         const float top = part.largest[h] > total.largest[h] ? part.largest[h] : total.largest[h];
         const F32x16 old_weight = exp(set1(total.largest[h] - top)),

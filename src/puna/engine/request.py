@@ -107,7 +107,8 @@ class SamplingParams:
             _check_number(f"logit_bias[{token}]", bias, -100, 100)
         for token in self.stop_ids:
             _check_whole("stop_ids", token, 0, 2**31 - 1)
-        if len(self.stop_texts) > 16 or not all(isinstance(s, str) and s for s in self.stop_texts):
+        stops = self.stop_texts if isinstance(self.stop, str | Sequence) else ("",)
+        if len(stops) > 16 or not all(isinstance(text, str) and text for text in stops):
             raise ConfigError(f"`stop` must be at most 16 texts, none of them empty, got {self.stop!r:.200}")
 
     @property

@@ -28,6 +28,8 @@ BAD = [
     ("seed", 2**64, "got 18446744073709551616"),
     ("stop", [""], "none of them empty"),
     ("stop", ["x"] * 17, "at most 16"),
+    ("stop", 5, "got 5"),
+    ("stop", [5], r"got \[5\]"),
     ("stop_ids", [-5], "got -5"),
     ("logit_bias", {1: 101}, r"`logit_bias\[1\]` must be a number from -100 to 100, got 101"),
     ("logit_bias", {-1: 0}, "got -1"),
