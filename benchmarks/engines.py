@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -76,4 +76,5 @@ def load(name: str, path: Path, context: int, threads: int) -> Engine:
 
 def version_of(name: str) -> str:
     """Version of the package that runs an engine."""
-    return version("puna" if name == "puna" else "llama-cpp-python")
+    module = import_module("puna" if name == "puna" else "llama_cpp")
+    return str(module.__version__)
