@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from puna.engine.request import Completion, Event, SamplingParams, TokenLogprob, Usage
     from puna.errors import PunaError
     from puna.llama import AsyncStream, Llama, Stream, load
-    from puna.pipeline import pipeline
     from puna.prompt.messages import Assistant, Message, System, Tool, User
+    from puna.text_generation import pipeline
 
 __version__ = "0.1.0"
 
@@ -35,7 +35,7 @@ _HOME = {
     "Usage": "puna.engine.request",
     "User": "puna.prompt.messages",
     "load": "puna.llama",
-    "pipeline": "puna.pipeline",
+    "pipeline": "puna.text_generation",
 }
 
 __all__ = [

@@ -187,7 +187,7 @@ class Llama:
             prompt: as in `stream`; a list of texts gives a list of completions in the same order.
             **options: see `SamplingParams`.
         """
-        if isinstance(prompt, list) and prompt and isinstance(prompt[0], str):
+        if isinstance(prompt, list) and all(isinstance(text, str) for text in prompt):
             streams = [self.stream(text, **options) for text in prompt]
             return [stream.result() for stream in streams]
         return self.stream(prompt, **options).result()  # type: ignore[arg-type]

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["print_answer", "stats_text"]
 
 
-def print_answer(llama: Llama, stream: Stream, *, as_json: bool, stats: bool) -> Completion:
+def print_answer(
+    llama: Llama, stream: Stream, *, as_json: bool, stats: bool, asked_for_tokens: bool
+) -> Completion:
     """Print an answer: its text as it comes, or all of it as JSON at the end.
 
     Args:
@@ -23,6 +25,7 @@ def print_answer(llama: Llama, stream: Stream, *, as_json: bool, stats: bool) ->
         stream: the answer.
         as_json: print one document with text, tokens, log-probabilities and usage.
         stats: tell what it cost, on stderr.
+        asked_for_tokens: the user said how many tokens there may be, so a cut needs no word.
 
     Returns:
         The whole answer.
@@ -32,6 +35,9 @@ def print_answer(llama: Llama, stream: Stream, *, as_json: bool, stats: bool) ->
     completion = stream.result()
     if as_json:
         print_json(_document(llama, completion))
+    elif completion.finish_reason == "length" and not asked_for_tokens:
+        n_tokens = completion.usage.completion_tokens
+        say(f"cut after {n_tokens} tokens; --max-tokens and --context set how many there may be")
     if stats:
         say(stats_text(completion))
     return completion

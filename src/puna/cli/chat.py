@@ -72,4 +72,10 @@ def chat(
     messages = [{"role": "user", "content": text}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
-    print_answer(llama, llama.chat(messages, **sampling), as_json=as_json, stats=stats)
+    print_answer(
+        llama,
+        llama.chat(messages, **sampling),
+        as_json=as_json,
+        stats=stats,
+        asked_for_tokens=max_tokens is not None,
+    )

@@ -72,7 +72,13 @@ def complete(
     if not text:
         raise ConfigError("there is no prompt; give one as an argument or through a pipe")
     llama = load_model(name, format=format, threads=threads, context=context)
-    completion = print_answer(llama, llama.stream(text, **sampling), as_json=as_json, stats=stats)
+    completion = print_answer(
+        llama,
+        llama.stream(text, **sampling),
+        as_json=as_json,
+        stats=stats,
+        asked_for_tokens=max_tokens is not None,
+    )
     if not as_json:
         for entry in completion.logprobs:
             say(_logprob_row(llama, entry))

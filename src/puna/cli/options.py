@@ -29,6 +29,9 @@ __all__ = [
     "sampling",
 ]
 
+# A small model may repeat itself for ever; what is cut is said.
+_MAX_TOKENS = 1024
+
 
 def _checked_format(name: str) -> str:
     from puna.models.packed import FORMATS
@@ -69,7 +72,7 @@ Context = Annotated[
 ]
 MaxTokens = Annotated[
     int | None,
-    typer.Option("--max-tokens", metavar="N", help="At most N new tokens; default: up to the context."),
+    typer.Option("--max-tokens", metavar="N", help="At most N new tokens; default: 1024."),
 ]
 Temperature = Annotated[
     float | None,
@@ -122,6 +125,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 def sampling(**given: Any) -> SamplingOptions:
     """Keep the sampling options that were given, and check them before anything slow begins.
 
+    An answer has an end on the command line: 1024 tokens where `max_tokens` is not given.
+
     Args:
         **given: fields of `puna.SamplingParams`; None stands for "not given".
 
@@ -131,5 +136,6 @@ def sampling(**given: Any) -> SamplingOptions:
     from puna.engine.request import SamplingParams
 
     options = {name: value for name, value in given.items() if value is not None}
+    options.setdefault("max_tokens", _MAX_TOKENS)
     SamplingParams(**options)
     return cast("SamplingOptions", options)

@@ -1,0 +1,61 @@
+# `make help` lists the targets. Everything here runs in the active Python environment.
+BUILD := build/sanitized
+CSRC := $(shell find csrc -name '*.h' -o -name '*.cpp')
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install Puna with the test extra, Python files linked to this checkout
+	pip install --editable '.[test]'
+
+.PHONY: check
+check: lint types native test ## all that .ci/run checks
+
+.PHONY: lint
+lint: ## format, style and spelling, Python and C++
+	ruff format --check .
+	ruff check .
+	codespell
+	clang-format --dry-run -Werror $(CSRC)
+
+.PHONY: format
+format: ## bring Python and C++ files into the format that `lint` wants
+	ruff format .
+	ruff check --fix-only .
+	clang-format -i $(CSRC)
+
+.PHONY: types
+types: ## mypy, strict
+	mypy
+
+.PHONY: test
+test: ## all Python tests, on the installed package
+	pytest
+
+.PHONY: native
+native: ## the C++ tests under the address and undefined-behaviour sanitizers
+	cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Debug -DPUNA_NATIVE_TESTS=ON -DPUNA_SANITIZE=address,undefined
+	cmake --build $(BUILD) --target puna_native_tests
+	tests/native/check_symbols $(BUILD)
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(BUILD)/puna_native_tests
+
+.PHONY: docs
+docs: ## run every block of the README and the docs
+	pytest tests/docs
+
+.PHONY: snapshots
+snapshots: ## write the files that pin the public names and the native library's types
+	python -m tests.contracts.public
+	python -m nanobind.stubgen --quiet -m puna._native -r -O src/puna
+
+.PHONY: bench
+bench: ## speed, size and memory of the default model on this machine
+	puna bench
+
+.PHONY: size
+size: ## lines of code a package
+	@for d in src/puna src/puna/*/ csrc csrc/*/ tests; do \
+	  printf '%6d %s\n' "$$(find $$d -name '*.py' -o -name '*.h' -o -name '*.cpp' | xargs cat | wc -l)" "$$d"; done
