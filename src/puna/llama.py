@@ -44,7 +44,7 @@ class ModelInfo:
     Attributes:
         name: the model's name.
         path: where it lies.
-        kind: ``GGUF``, ``Hugging Face`` or ``Puna``.
+        kind: ``GGUF``, ``Hugging Face``, ``Meta`` or ``Puna``.
         formats: how many matrices are in each packed format.
         weight_bytes: bytes of all weights as the engine has them.
         chat_format: ``llama3``, ``template`` or ``base``.

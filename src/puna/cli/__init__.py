@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 
 import puna
-from puna.cli import bench, chat, complete, convert, doctor, show
+from puna.cli import bench, chat, complete, convert, doctor, pull, rm, show, verify
+from puna.cli import list as listing
 from puna.cli.output import one_line, say
 from puna.errors import PunaError
 
@@ -33,6 +34,10 @@ app = typer.Typer(
 )
 for command in (chat.chat, complete.complete, convert.convert, show.show, bench.bench, doctor.doctor):
     app.command()(command)
+app.command("list")(listing.list_models)
+app.command()(pull.pull)
+app.command("rm")(rm.remove)
+app.command()(verify.verify)
 
 
 class _Debug:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import typer
 
-__all__ = ["is_terminal", "one_line", "print_json", "print_rows", "say", "size_text", "visible"]
+__all__ = [
+    "duration_text",
+    "is_terminal",
+    "one_line",
+    "print_json",
+    "print_rows",
+    "print_table",
+    "say",
+    "size_text",
+    "visible",
+]
 
 # Control characters could move the cursor, retitle the window or fill the clipboard. C0 has pictures in
 # Unicode; C1 and DEL get the replacement character; a carriage return only ever belongs to a line's end.
@@ -52,9 +62,24 @@ def print_rows(rows: Iterable[tuple[str, str]]) -> None:
         typer.echo(visible(f"{label:<{width}}{value}"))
 
 
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print columns with their heads to stdout, as wide as what is in them."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        typer.echo(visible(line.rstrip()))
+
+
 def size_text(n_bytes: int) -> str:
     """A size for people, in MB or GB of a thousand: ``143.8 MB``."""
     return f"{n_bytes / 1e6:,.1f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:,.2f} GB"
+
+
+def duration_text(seconds: float) -> str:
+    """A time for people: ``45 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def is_terminal() -> bool:

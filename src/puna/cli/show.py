@@ -14,6 +14,7 @@ __all__ = ["show"]
 
 def show(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a model.")],
+    context: options.Context = None,
     as_json: options.Json = False,
 ) -> None:
     """Tell what a model is and needs.
@@ -25,9 +26,9 @@ def show(
 
     row, path = find_local(model)
     if path is not None:
-        facts = describe(open_checkpoint(path), row)
+        facts = describe(open_checkpoint(path), row, context)
     elif row is not None:
-        facts = describe_row(row)
+        facts = describe_row(row, context)
     if as_json:
         print_json(facts)
     else:
@@ -35,14 +36,40 @@ def show(
 
 
 def _catalogue_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    name, count = facts["name"], facts["published_parameters"]
+    later = "" if facts["is_runnable"] else ", and this version does not run it yet"
     return [
-        ("name", facts["name"]),
+        ("name", name),
         ("what", facts["description"]),
-        ("licence", facts["licence"]),
-        ("download", size_text(facts["download_bytes"])),
+        ("parameters", f"{facts['parameters']:,}, published as {count}"),
+        ("context", f"{facts['context_tokens']:,} tokens"),
+        ("languages", ", ".join(facts["languages"])),
+        ("chat format", f"{facts['chat_format']}{', calls tools' if facts['has_tool_calling'] else ''}"),
+        ("licence", f"{facts['licence']}, {facts['licence_url']}"),
+        *(("", duty) for duty in facts["duties"]),
+        ("sources", ", ".join(facts["sources"])),
+        ("download", size_text(facts["download_bytes"]) + _fits(facts["fits_disk"], "on this disk")),
         ("file size", size_text(facts["file_bytes"])),
-        ("installed", f"no; `puna chat {facts['name']}` fetches it"),
+        *_memory_rows(facts),
+        ("installed", f"no; `puna pull {name}` fetches it{later}"),
     ]
+
+
+def _memory_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    context = f"{facts['default_context_tokens']:,} tokens"
+    return [
+        (
+            f"memory, {wanted}",
+            f"{size_text(need['total_bytes'])}: weights {size_text(need['weight_bytes'])}, {context} "
+            f"{size_text(need['cache_bytes'])}, work {size_text(need['workspace_bytes'])}"
+            + _fits(need["fits"], "this machine"),
+        )
+        for wanted, need in facts["memory"].items()
+    ]
+
+
+def _fits(fits: bool | None, where: str) -> str:
+    return "" if fits is None else f"; {'fits' if fits else 'does not fit'} {where}"
 
 
 def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -65,12 +92,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("vocabulary", f"{facts['vocabulary']:,} tokens"),
         ("chat format", facts["chat_format"]),
         *(("matrices", _matrices(row)) for row in facts["tensors"]),
-        *((f"weights, {wanted}", size_text(n_bytes)) for wanted, n_bytes in facts["weight_bytes"].items()),
-        (
-            "memory",
-            f"{size_text(facts['memory_bytes'])} with weights as auto and one full context of "
-            f"{facts['default_context_tokens']:,} tokens",
-        ),
+        *_memory_rows(facts),
     ]
 
 

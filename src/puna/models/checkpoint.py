@@ -1,6 +1,6 @@
 """The one interface over checkpoint files: a config, a vocabulary and named tensors.
 
-Readers (`gguf.py`, `huggingface.py`) translate their file's names, order of rows and spelling of
+Readers (`gguf.py`, `huggingface.py`, `meta.py`) translate their file's names, order of rows and spelling of
 settings into what this page defines, so that nothing above this package knows where a model came
 from. Names are Hugging Face's; rotary rows of q and k are in Hugging Face's half-split order.
 """
@@ -82,7 +82,7 @@ class Checkpoint(Protocol):
     """A model on disk, open for reading, one tensor at a time; closing is the garbage collector's."""
 
     path: Path
-    kind: str  # "GGUF", "Hugging Face" or "Puna", for people
+    kind: str  # "GGUF", "Hugging Face", "Meta" or "Puna", for people
     config: ModelConfig
     dtypes: dict[str, str]  # tensor name -> storage, in the order of `ModelConfig.tensor_shapes`
 

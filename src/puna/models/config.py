@@ -1,8 +1,8 @@
 """What a Llama is, in numbers: one small dataclass that every part of Puna reads.
 
-Start at `ModelConfig`. `from_hf` and `from_gguf` translate the two common spellings; a key that
-neither uses nor deliberately ignores is an error, so that no unknown variation of the
-architecture runs as if it were a plain Llama.
+Start at `ModelConfig`. `from_hf`, `from_gguf` and `from_meta` translate the three spellings (in
+`config_hf.py`, `config_gguf.py` and `config_meta.py`); a key that they neither use nor deliberately
+ignore is an error, so that no unknown variation of the architecture runs as if it were a plain Llama.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from puna.errors import CheckpointError
 
-__all__ = ["ModelConfig", "RopeScaling"]
+__all__ = ["ModelConfig", "RopeScaling", "as_float"]
 
 # Limits far above any Llama (405B: dim 16384, 126 layers) and far below what would overflow a size.
 _MAX = {
@@ -197,31 +197,15 @@ class ModelConfig:
         Raises:
             CheckpointError: not a Llama, a missing or unknown key, or a value out of range.
         """
-        return _HfReader(raw).read().validate()
+        from puna.models.config_hf import read_hf
+
+        return read_hf(raw).validate()
 
     def to_hf(self) -> dict[str, Any]:
         """The same config as a Hugging Face ``config.json`` that transformers loads."""
-        raw: dict[str, Any] = {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "hidden_size": self.dim,
-            "num_hidden_layers": self.n_layers,
-            "num_attention_heads": self.n_heads,
-            "num_key_value_heads": self.n_kv_heads,
-            "head_dim": self.head_dim,
-            "intermediate_size": self.ffn_dim,
-            "vocab_size": self.vocab_size,
-            "max_position_embeddings": self.max_seq_len,
-            "rope_theta": self.rope_theta,
-            "rms_norm_eps": self.norm_eps,
-            "tie_word_embeddings": self.tied_embeddings,
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
-        }
-        if self.rope_scaling is not None:
-            raw["rope_scaling"] = _scaling_to_hf(self.rope_scaling)
-        return raw
+        from puna.models.config_hf import write_hf
+
+        return write_hf(self)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], rope_factors: tuple[float, ...] = ()) -> ModelConfig:
@@ -237,7 +221,29 @@ class ModelConfig:
         Raises:
             CheckpointError: not a Llama, a missing or unknown key, or a value out of range.
         """
-        return _read_gguf(metadata, rope_factors).validate()
+        from puna.models.config_gguf import read_gguf
+
+        return read_gguf(metadata, rope_factors).validate()
+
+    @classmethod
+    def from_meta(cls, raw: Mapping[str, Any], *, vocab_size: int, tied_embeddings: bool) -> ModelConfig:
+        """Read the contents of Meta's ``params.json``.
+
+        Args:
+            raw: the parsed JSON object.
+            vocab_size: rows of the embedding in the weights; Llama 2's file gives -1 for it.
+            tied_embeddings: whether the weights have no head of their own.
+
+        Returns:
+            A validated config. What the file does not say (context, factor of the rotary scaling) is
+            chosen by the release, see `puna.models.config_meta`.
+
+        Raises:
+            CheckpointError: a model with vision, a missing or unknown key, or a value out of range.
+        """
+        from puna.models.config_meta import read_meta
+
+        return read_meta(raw, vocab_size, tied_embeddings).validate()
 
 
 def _llama3_frequency(frequency: float, scaling: RopeScaling) -> float:
@@ -251,215 +257,15 @@ def _llama3_frequency(frequency: float, scaling: RopeScaling) -> float:
     return (1 - smooth) * frequency / scaling.factor + smooth * frequency
 
 
-def _scaling_to_hf(scaling: RopeScaling) -> dict[str, Any]:
-    if scaling.kind == "llama3":
-        return {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_context,
-        }
-    if scaling.kind == "linear":
-        return {"rope_type": "linear", "factor": scaling.factor}
-    # Not a type that transformers knows: only Puna writes and reads it, for GGUF files that carry factors.
-    return {"rope_type": "factors", "factors": list(scaling.factors)}
+def as_float(key: str, value: Any) -> float:
+    """A setting that must be a number, as a float.
 
-
-# Keys of config.json that do not change the forward pass of a Llama.
-_HF_IGNORED = frozenset(
-    {
-        "_name_or_path", "architectures", "attention_dropout", "auto_map", "bos_token_id", "dtype",
-        "eos_token_id", "initializer_range", "is_llama_config", "pad_token_id", "pretraining_tp", "puna",
-        "rope_interleaved", "torch_dtype", "transformers.js_config", "transformers_version",
-        "unk_token_id", "use_cache",
-    }
-)  # fmt: skip
-# Keys that would change it: only the plain value is a Llama.
-_HF_FIXED = {
-    "model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
-    "quantization_config": None, "partial_rotary_factor": 1.0,
-}  # fmt: skip
-
-
-class _HfReader:
-    """Takes keys out of a ``config.json`` one by one and complains about what is left."""
-
-    def __init__(self, raw: Mapping[str, Any]) -> None:
-        self._raw = {key: value for key, value in raw.items() if key not in _HF_IGNORED}
-
-    def read(self) -> ModelConfig:
-        if self._raw.get("model_type") != "llama":
-            raise CheckpointError(
-                f"config.json: `model_type` must be 'llama', got {self._raw.get('model_type')!r}; "
-                "Puna runs the Llama architecture only"
-            )
-        for key, plain in _HF_FIXED.items():
-            value = self._raw.pop(key, plain)
-            if value != plain:
-                raise CheckpointError(f"config.json: `{key}` must be {plain!r}, got {value!r}")
-        dim, n_heads = self._int("hidden_size"), self._int("num_attention_heads")
-        if n_heads < 1:
-            raise CheckpointError(f"config.json: `num_attention_heads` must be at least 1, got {n_heads}")
-        theta, scaling = self._rope()
-        config = ModelConfig(
-            dim=dim,
-            n_layers=self._int("num_hidden_layers"),
-            n_heads=n_heads,
-            n_kv_heads=self._int("num_key_value_heads", n_heads),
-            head_dim=self._int("head_dim", dim // n_heads),
-            ffn_dim=self._int("intermediate_size"),
-            vocab_size=self._int("vocab_size"),
-            max_seq_len=self._int("max_position_embeddings", 2048),
-            rope_theta=theta,
-            rope_scaling=scaling,
-            norm_eps=self._float("rms_norm_eps", 1e-6),
-            tied_embeddings=self._bool("tie_word_embeddings", False),
-        )
-        if self._raw:
-            raise CheckpointError(
-                f"config.json: unknown keys {sorted(self._raw)}; Puna does not run a model whose config it "
-                "does not understand in full"
-            )
-        return config
-
-    def _rope(self) -> tuple[float, RopeScaling | None]:
-        # transformers 5 writes `rope_parameters`; before it, `rope_theta` and `rope_scaling` stood apart.
-        merged = self._object("rope_parameters")
-        scaling = self._object("rope_scaling")
-        theta = merged.pop("rope_theta", None)
-        theta = self._float("rope_theta", 10_000.0) if theta is None else _number("rope_theta", theta)
-        self._raw.pop("rope_theta", None)
-        return theta, _scaling_from_hf({**scaling, **merged})
-
-    def _object(self, key: str) -> dict[str, Any]:
-        value = self._raw.pop(key, None)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise CheckpointError(f"config.json: `{key}` must be an object, got {value!r}")
-        return dict(value)
-
-    def _int(self, key: str, default: int | None = None) -> int:
-        value = self._raw.pop(key, None)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise CheckpointError(f"config.json: `{key}` must be a whole number, got {value!r}")
-        return value
-
-    def _float(self, key: str, default: float) -> float:
-        value = self._raw.pop(key, None)
-        return _number(key, default if value is None else value)
-
-    def _bool(self, key: str, default: bool) -> bool:
-        value = self._raw.pop(key, default)
-        if not isinstance(value, bool):
-            raise CheckpointError(f"config.json: `{key}` must be true or false, got {value!r}")
-        return value
-
-
-def _number(key: str, value: Any) -> float:
+    Raises:
+        CheckpointError: it is no number, or too large for a float.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise CheckpointError(f"model config: `{key}` must be a number, got {value!r}")
     try:
         return float(value)
     except OverflowError as error:
         raise CheckpointError(f"model config: `{key}` must be a number that fits a float") from error
-
-
-def _scaling_from_hf(raw: dict[str, Any]) -> RopeScaling | None:
-    kind = raw.pop("rope_type", raw.pop("type", "default"))
-    raw.pop("type", None)
-    known = {
-        "llama3": {
-            "factor": "factor",
-            "low_freq_factor": "low_freq_factor",
-            "high_freq_factor": "high_freq_factor",
-            "original_max_position_embeddings": "original_context",
-        },
-        "linear": {"factor": "factor"},
-        "factors": {"factors": "factors"},
-        "default": {},
-    }
-    if kind not in list(known):  # a list: what the file says may not be hashable
-        raise CheckpointError(f"config.json: rope type must be one of {sorted(known)}, got {kind!r}")
-    fields: dict[str, Any] = {}
-    for key, field in known[kind].items():
-        if key not in raw:
-            raise CheckpointError(f"config.json: rope type {kind!r} needs `{key}`")
-        value = raw.pop(key)
-        if field == "factors":
-            if not isinstance(value, list):
-                raise CheckpointError(f"config.json: rope `factors` must be a list, got {value!r}")
-            fields[field] = tuple(_number(key, item) for item in value)
-        elif field == "original_context":
-            if type(value) is not int:
-                raise CheckpointError(f"config.json: rope `{key}` must be a whole number, got {value!r}")
-            fields[field] = value
-        else:
-            fields[field] = _number(key, value)
-    if raw:
-        raise CheckpointError(f"config.json: unknown rope keys {sorted(raw)} for type {kind!r}")
-    return None if kind == "default" else RopeScaling(kind=kind, **fields)
-
-
-# Keys under `llama.` that repeat what others say or only help other programs.
-_GGUF_IGNORED = frozenset(
-    {"vocab_size", "attention.key_length", "attention.value_length", "rope.dimension_count"}
-)
-
-
-def _read_gguf(metadata: Mapping[str, Any], rope_factors: tuple[float, ...]) -> ModelConfig:
-    if metadata.get("general.architecture") != "llama":
-        raise CheckpointError(
-            f"GGUF: `general.architecture` must be 'llama', got {metadata.get('general.architecture')!r}; "
-            "Puna runs the Llama architecture only"
-        )
-    raw = {k.removeprefix("llama."): v for k, v in metadata.items() if k.startswith("llama.")}
-
-    def whole(key: str, default: int | None = None) -> int:
-        value = raw.pop(key, default)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise CheckpointError(f"GGUF: `llama.{key}` must be a whole number, got {value!r}")
-        return value
-
-    dim, n_heads = whole("embedding_length"), whole("attention.head_count")
-    if n_heads < 1:
-        raise CheckpointError(f"GGUF: `llama.attention.head_count` must be at least 1, got {n_heads}")
-    head_dim = whole("attention.key_length", dim // n_heads)
-    for key in ("attention.value_length", "rope.dimension_count"):
-        if whole(key, head_dim) != head_dim:
-            raise CheckpointError(f"GGUF: `llama.{key}` must equal the head width {head_dim}")
-    scaling = RopeScaling(kind="factors", factors=rope_factors) if rope_factors else None
-    if "rope.scaling.type" in raw:
-        kind, factor = raw.pop("rope.scaling.type"), raw.pop("rope.scaling.factor", 1.0)
-        if kind == "linear":
-            if scaling is not None:
-                raise CheckpointError("GGUF: rope scaling must be 'linear' or by factors, got both")
-            scaling = RopeScaling(kind="linear", factor=_number("rope.scaling.factor", factor))
-        elif kind != "none":
-            raise CheckpointError(f"GGUF: rope scaling must be 'linear' or 'none', got {kind!r}")
-    vocabulary = metadata.get("tokenizer.ggml.tokens")
-    config = ModelConfig(
-        dim=dim,
-        n_layers=whole("block_count"),
-        n_heads=n_heads,
-        n_kv_heads=whole("attention.head_count_kv", n_heads),
-        head_dim=head_dim,
-        ffn_dim=whole("feed_forward_length"),
-        vocab_size=whole("vocab_size", len(vocabulary) if isinstance(vocabulary, list) else None),
-        max_seq_len=whole("context_length"),
-        rope_theta=_number("llama.rope.freq_base", raw.pop("rope.freq_base", 10_000.0)),
-        rope_scaling=scaling,
-        norm_eps=_number(
-            "llama.attention.layer_norm_rms_epsilon", raw.pop("attention.layer_norm_rms_epsilon", 1e-5)
-        ),
-        tied_embeddings=True,
-    )
-    unknown = sorted(set(raw) - _GGUF_IGNORED)
-    if unknown:
-        raise CheckpointError(
-            f"GGUF: unknown keys {['llama.' + key for key in unknown]}; Puna does not run a model whose "
-            "config it does not understand in full"
-        )
-    return config

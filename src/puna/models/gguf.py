@@ -7,19 +7,20 @@ tensors' names, and the order of the rows of q and k.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from puna.errors import CheckpointError
 from puna.models.blocks import dequantize
 from puna.models.checkpoint import Tensor, Vocabulary, check_shapes
 from puna.models.config import ModelConfig
 from puna.models.gguf_file import GgufFile
+from puna.models.gguf_parts import open_parts
 from puna.models.gguf_vocabulary import tokenizer_json_from_gguf
+from puna.models.names import translate
+from puna.models.rotary import half_split_rows
 
 __all__ = ["GgufCheckpoint"]
 
@@ -55,7 +56,7 @@ class GgufCheckpoint:
     """A Llama in a GGUF file, open for reading; implements `puna.models.checkpoint.Checkpoint`.
 
     Attributes:
-        path: the file.
+        path: the file, of a model in several parts the one that was given.
         kind: ``GGUF``.
         config: the architecture.
         dtypes: storage of every tensor by its Hugging Face name, in the order of the forward pass.
@@ -67,23 +68,24 @@ class GgufCheckpoint:
         """Open a file and check that it holds one whole Llama.
 
         Args:
-            path: the GGUF file.
+            path: the GGUF file, or any part of a model in several, all of them in one folder.
 
         Raises:
-            CheckpointError: the file is damaged, is one part of several, is not a Llama, or has a tensor
+            CheckpointError: a file is damaged, a part is missing, it is not a Llama, or has a tensor
                 that is missing, unknown or of the wrong shape.
         """
         self.path = path
-        self._file = GgufFile(path)
-        _refuse_split(path, self._file.metadata)
+        parts = open_parts(path)
+        self._metadata = parts[0].metadata
         self._sources = {
-            _translate(name): name
-            for name in self._file.tensors
+            translate(name, _NAMES, _LAYER_TENSOR, _LAYER_NAMES): (part, name)
+            for part in parts
+            for name in part.tensors
             if name != _ROPE_FACTORS and not _IGNORED.fullmatch(name)
         }
-        config = ModelConfig.from_gguf(self._file.metadata, _rope_factors(self._file))
+        config = ModelConfig.from_gguf(self._metadata, _rope_factors(parts))
         self.config = replace(config, tied_embeddings="lm_head.weight" not in self._sources)
-        infos = {name: self._file.tensors[source] for name, source in self._sources.items()}
+        infos = {name: part.tensors[source] for name, (part, source) in self._sources.items()}
         check_shapes(str(path), self.config, {name: info.shape for name, info in infos.items()})
         self.dtypes = {name: infos[name].dtype for name in self.config.tensor_shapes()}
 
@@ -95,14 +97,14 @@ class GgufCheckpoint:
         """
         if name not in self._sources:
             raise CheckpointError(f"{self.path} has no tensor {name!r}")
-        source = self._sources[name]
-        info, data = self._file.tensors[source], self._file.data(source)
+        part, source = self._sources[name]
+        info, data = part.tensors[source], part.data(source)
         if len(info.shape) == 2:
             data = data.reshape(info.shape[0], -1)
         if name.endswith("self_attn.q_proj.weight"):
-            data = _half_split_rows(data, self.config.n_heads)
+            data = half_split_rows(data, self.config.n_heads)
         elif name.endswith("self_attn.k_proj.weight"):
-            data = _half_split_rows(data, self.config.n_kv_heads)
+            data = half_split_rows(data, self.config.n_kv_heads)
         return Tensor(name, info.dtype, info.shape, data)
 
     def vocabulary(self) -> Vocabulary:
@@ -111,45 +113,14 @@ class GgufCheckpoint:
         Raises:
             CheckpointError: the file has no vocabulary, or its special tokens are not in it.
         """
-        return _vocabulary(str(self.path), self._file.metadata, self.config.vocab_size)
+        return _vocabulary(str(self.path), self._metadata, self.config.vocab_size)
 
 
-def _translate(name: str) -> str:
-    """The Hugging Face name of a tensor; a name that has none stays, for `check_shapes` to refuse."""
-    layer = _LAYER_TENSOR.fullmatch(name)
-    if layer and layer[2] in _LAYER_NAMES:
-        return f"model.layers.{layer[1]}.{_LAYER_NAMES[layer[2]]}.weight"
-    return _NAMES.get(name, name)
-
-
-def _half_split_rows(data: NDArray[np.uint8], n_heads: int) -> NDArray[np.uint8]:
-    """Rows of q or k from GGUF's order to Hugging Face's; ``[heads * head_dim, bytes]`` to the same.
-
-    A rotation turns a pair of rows. GGUF keeps the two of a pair side by side; Hugging Face keeps all
-    first ones of a head, then all second ones.
-
-    Source: llama.cpp, ``convert_hf_to_gguf.py``, ``LlamaModel.permute``, of which this is the inverse.
-    """
-    n_rows, n_bytes = data.shape
-    pairs = data.reshape(n_heads, n_rows // n_heads // 2, 2, n_bytes)
-    rows = pairs.swapaxes(1, 2).reshape(n_rows, n_bytes)
-    rows.flags.writeable = False
-    return rows
-
-
-def _refuse_split(path: Path, metadata: dict[str, Any]) -> None:
-    parts = metadata.get("split.count", 1)
-    if parts not in (0, 1):
-        raise CheckpointError(
-            f"{path} is one of {parts!r:.50} parts of a model, Puna reads a GGUF model in one file; "
-            "join the parts with `llama-gguf-split --merge`"
-        )
-
-
-def _rope_factors(file: GgufFile) -> tuple[float, ...]:
-    info = file.tensors.get(_ROPE_FACTORS)
-    if info is None:
+def _rope_factors(parts: Iterable[GgufFile]) -> tuple[float, ...]:
+    file = next((part for part in parts if _ROPE_FACTORS in part.tensors), None)
+    if file is None:
         return ()
+    info = file.tensors[_ROPE_FACTORS]
     if info.dtype != "F32" or len(info.shape) != 1:
         raise CheckpointError(
             f"{file.path}: `{_ROPE_FACTORS}` needs F32 numbers along one axis, "

@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from puna.errors import CheckpointError, nearest
+from puna.models.sentencepiece_vocabulary import added_tokens, sentencepiece_tokenizer_json
 from puna.models.tokenizer_json import (
+    BYTE,
+    CONTROL,
     LLAMA3_PATTERN,
     MAX_TOKEN_CHARACTERS,
     MAX_TOKENS,
-    added_token,
+    NORMAL,
+    UNKNOWN,
     bpe_tokenizer_json,
-    merges_by_rank,
     split_by_pattern,
 )
 
 __all__ = ["tokenizer_json_from_gguf"]
-
-# Values of `tokenizer.ggml.token_type`.
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 
 # Llama 3 has 280,147 merges.
 _MAX_MERGES = 4 * MAX_TOKENS
@@ -80,7 +80,7 @@ def _byte_level(metadata: Mapping[str, Any]) -> str:
     return bpe_tokenizer_json(
         {token: i for i, token in enumerate(tokens)},
         _read_merges(metadata, tokens, types),
-        _added_tokens(tokens, types),
+        added_tokens(tokens, types),
         pre_tokenizer=pre_tokenizer,
         ignore_merges=ignore_merges,
     )
@@ -93,35 +93,12 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> str:
                 f"GGUF: `tokenizer.ggml.{key}` changes the text before it is encoded; no Llama does that"
             )
     tokens, types = _read_tokens(metadata)
-    scores = _read_list(metadata, "scores", len(tokens), float)
-    ids = {token: i for i, token in enumerate(tokens)}
-    missing = [name for name in map("<0x{:02X}>".format, range(256)) if name not in ids]
-    if missing:
-        raise CheckpointError(
-            f"GGUF: a sentencepiece vocabulary needs a token for every byte, {len(missing)} are missing, "
-            f"the first is {missing[0]!r}"
-        )
-    normal = [i for i, kind in enumerate(types) if kind == _NORMAL]
-    normal.sort(key=lambda i: (-scores[i], i))
-    unknown = [token for token, kind in zip(tokens, types, strict=True) if kind == _UNKNOWN]
-    spaces: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]
-    decoders: list[dict[str, Any]] = [
-        {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
-        {"type": "ByteFallback"},
-        {"type": "Fuse"},
-    ]
-    if metadata.get("tokenizer.ggml.add_space_prefix", True):
-        spaces.insert(0, {"type": "Prepend", "prepend": "\u2581"})
-        decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    return bpe_tokenizer_json(
-        ids,
-        merges_by_rank([tokens[i] for i in normal]),
-        _added_tokens(tokens, types),
-        pre_tokenizer=None,
-        decoder={"type": "Sequence", "decoders": decoders},
-        normalizer={"type": "Sequence", "normalizers": spaces},
-        byte_fallback=True,
-        unknown_token=unknown[0] if unknown else None,
+    return sentencepiece_tokenizer_json(
+        "GGUF",
+        tokens,
+        _read_list(metadata, "scores", len(tokens), float),
+        types,
+        add_space_prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", True)),
     )
 
 
@@ -135,10 +112,8 @@ def _read_tokens(metadata: Mapping[str, Any]) -> tuple[list[str], list[int]]:
             raise CheckpointError(
                 f"GGUF: token {i} must have 1 to {MAX_TOKEN_CHARACTERS} characters, got {len(token)}"
             )
-        if not _NORMAL <= kind <= _BYTE:
-            raise CheckpointError(
-                f"GGUF: the type of token {i} must be from {_NORMAL} to {_BYTE}, got {kind}"
-            )
+        if not NORMAL <= kind <= BYTE:
+            raise CheckpointError(f"GGUF: the type of token {i} must be from {NORMAL} to {BYTE}, got {kind}")
     if len(set(tokens)) != len(tokens):
         first: dict[str, int] = {}
         i = next(i for i, token in enumerate(tokens) if first.setdefault(token, i) != i)
@@ -160,29 +135,19 @@ def _read_list(metadata: Mapping[str, Any], name: str, length: int | None, kind:
     return value
 
 
-def _read_merges(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> list[tuple[str, str]]:
+def _read_merges(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> list[str]:
     lines: list[str] = _read_list(metadata, "merges", None, str)
     if len(lines) > _MAX_MERGES:
         raise CheckpointError(
             f"GGUF: `tokenizer.ggml.merges` may have {_MAX_MERGES} entries, got {len(lines)}"
         )
     # Control tokens are left out: a merge that built one would let ordinary text become it.
-    usable = {t for t, kind in zip(tokens, types, strict=True) if kind not in (_UNKNOWN, _CONTROL)}
-    merges = []
+    usable = {t for t, kind in zip(tokens, types, strict=True) if kind not in (UNKNOWN, CONTROL)}
     for i, line in enumerate(lines):
         left, _, right = line.partition(" ")
-        if left not in usable or right not in usable or left + right not in usable:
+        if " " in right or left not in usable or right not in usable or left + right not in usable:
             raise CheckpointError(
                 f"GGUF: merge {i} must be two ordinary tokens with a space between that together are a "
                 f"third, got {line[:80]!r}"
             )
-        merges.append((left, right))
-    return merges
-
-
-def _added_tokens(tokens: list[str], types: list[int]) -> list[dict[str, Any]]:
-    return [
-        added_token(i, token, special=kind != _USER_DEFINED)
-        for i, (token, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
-    ]
+    return lines

@@ -7,25 +7,59 @@ which differ in how they store the tensors only.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from puna.errors import CheckpointError
 from puna.models.checkpoint import Tensor, Vocabulary, check_shapes
 from puna.models.config import ModelConfig
 from puna.models.files import parse_json_object, read_json_object, read_text
 from puna.models.safetensors import SafetensorsFile
+from puna.models.tokenizer_model import read_tokenizer_model
+from puna.models.torch_file import TorchFile
 
 __all__ = ["HuggingFaceCheckpoint", "read_config", "read_vocabulary"]
 
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SHARD = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _DTYPES = ("F32", "F16", "BF16")
 # Rotary tables that old versions of transformers stored; they follow from the config.
 _IGNORED = re.compile(r"model\.layers\.[0-9]+\.self_attn\.rotary_emb\.inv_freq")
 
 
+class _Entry(Protocol):
+    """What both kinds of weight files say of a tensor."""
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+class _WeightFile(Protocol):
+    """A safetensors file or one of PyTorch's."""
+
+    path: Path
+
+    @property
+    def entries(self) -> Mapping[str, _Entry]: ...
+
+    def data(self, name: str) -> NDArray[np.uint8]: ...
+
+
+# Of a folder that has both, the first is read.
+_WEIGHTS: dict[str, Callable[[Path], _WeightFile]] = {
+    "model.safetensors": SafetensorsFile,
+    "pytorch_model.bin": TorchFile,
+}
+
+
 class HuggingFaceCheckpoint:
-    """A Llama in a folder of safetensors files; implements `puna.models.checkpoint.Checkpoint`.
+    """A Llama in a folder of safetensors or PyTorch files; implements `puna.models.checkpoint.Checkpoint`.
 
     Attributes:
         path: the folder.
@@ -40,7 +74,8 @@ class HuggingFaceCheckpoint:
         """Open a folder and check that it holds one whole Llama.
 
         Args:
-            path: a folder with ``config.json`` and ``model.safetensors``, or shards of it with their index.
+            path: a folder with ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``, or shards
+                of it with their index.
 
         Raises:
             CheckpointError: a file is missing or damaged, the model is not a Llama, or a tensor is missing,
@@ -103,18 +138,14 @@ def read_vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
     """Read the tokenizer and its special tokens from a folder.
 
     Args:
-        folder: holds ``tokenizer.json`` and, where the model has them, ``tokenizer_config.json``,
-            ``generation_config.json``, ``chat_template.jinja`` and ``config.json``.
+        folder: holds ``tokenizer.json`` (or ``tokenizer.model``) and, where the model has them,
+            ``tokenizer_config.json``, ``generation_config.json``, ``chat_template.jinja``, ``config.json``.
         vocab_size: rows of the embedding; every id must be under it.
 
     Raises:
-        CheckpointError: there is no ``tokenizer.json``, a file is damaged, or an id is out of range.
+        CheckpointError: there is no tokenizer, a file is damaged, or an id is out of range.
     """
-    if not (folder / "tokenizer.json").is_file():
-        raise CheckpointError(
-            f"{folder} has no tokenizer.json; copy it there from the folder that the model came from"
-        )
-    text = read_text(folder / "tokenizer.json")
+    text = _tokenizer_json(folder)
     tokenizer = parse_json_object(text, str(folder / "tokenizer.json"))
     ids = _token_ids(folder, tokenizer)
     settings = _optional(folder / "tokenizer_config.json")
@@ -141,19 +172,40 @@ def read_vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
     )
 
 
-def _weight_files(folder: Path) -> list[SafetensorsFile]:
-    if not (folder / _INDEX).is_file():
-        if not (folder / _WEIGHTS).is_file():
-            raise CheckpointError(f"{folder} has a config.json and neither {_WEIGHTS} nor {_INDEX}")
-        return [SafetensorsFile(folder / _WEIGHTS)]
-    index = folder / _INDEX
+def _tokenizer_json(folder: Path) -> str:
+    if (folder / "tokenizer.json").is_file():
+        return read_text(folder / "tokenizer.json")
+    if (folder / "tokenizer.model").is_file():
+        return read_tokenizer_model(folder / "tokenizer.model").tokenizer_json
+    raise CheckpointError(
+        f"{folder} has no tokenizer.json; copy it there from the folder that the model came from"
+    )
+
+
+def _weight_files(folder: Path) -> list[_WeightFile]:
+    for name, kind in _WEIGHTS.items():
+        if (folder / f"{name}.index.json").is_file():
+            return _shards(folder / f"{name}.index.json", kind)
+        if (folder / name).is_file():
+            return [kind(folder / name)]
+    listing = " nor ".join(f"{name} or {name}.index.json" for name in _WEIGHTS)
+    raise CheckpointError(f"{folder} has a config.json and neither {listing}")
+
+
+def _shards(index: Path, kind: Callable[[Path], _WeightFile]) -> list[_WeightFile]:
+    """The files that an index names, all of them beside it.
+
+    A name cannot lead out of the folder. A link that the user has there may: Hugging Face's own cache
+    is made of links, and what they lead to is read as data only, with the same checks.
+    """
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index}: needs an object `weight_map`, got {weight_map!r:.50}")
+    suffix = Path(index.name.removesuffix(".index.json")).suffix
     for name in weight_map.values():
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.safetensors", name):
-            raise CheckpointError(f"{index}: needs names of safetensors files beside it, got {name!r:.100}")
-    files = [SafetensorsFile(folder / name) for name in sorted(set(weight_map.values()))]
+        if not isinstance(name, str) or not _SHARD.fullmatch(name) or not name.endswith(suffix):
+            raise CheckpointError(f"{index}: needs names of {suffix} files beside it, got {name!r:.100}")
+    files = [kind(index.parent / name) for name in sorted(set(weight_map.values()))]
     held = {(name, file.path.name) for file in files for name in file.entries}
     differing = sorted(held ^ set(weight_map.items()))
     if differing:

@@ -6,13 +6,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from puna.errors import CheckpointError, StoreError, UnknownModelError
-from puna.models.catalogue import resolve
+from puna.errors import CheckpointError, StoreError
 from puna.models.checkpoint import Checkpoint
 from puna.models.open import open_checkpoint
 from puna.models.packed import Progress as PackProgress
 from puna.models.packed import write_checkpoint
-from puna.models.store import Progress, home, packed_folder, path_of
+from puna.models.store import Progress, find, packed_folder, path_of
 
 __all__ = ["LocalModel", "open_model"]
 
@@ -22,7 +21,7 @@ class LocalModel:
     """A model found on this machine.
 
     Attributes:
-        name: its catalogue name, or the name of its file or folder.
+        name: its name in the store, or the name of its file or folder.
         source: the checkpoint as it was fetched or given.
         checkpoint: what to load: the packed copy where the store keeps one, else `source`.
     """
@@ -40,10 +39,11 @@ def open_model(
 ) -> LocalModel:
     """Find a model and open it, ready to be loaded quickly the next time.
 
-    Models of the catalogue get a packed copy in the store, made on first use; a path is used in place.
+    Models whose files are in the store get a packed copy there, made on first use; what lies elsewhere
+    is used in place.
 
     Args:
-        name_or_path: a catalogue name or a path.
+        name_or_path: a name in the catalogue or the store, or a path.
         wanted: one of `puna.models.packed.FORMATS`.
         fetching: is told about a download.
         packing: is told about the making of the packed copy.
@@ -55,10 +55,13 @@ def open_model(
     """
     path = path_of(name_or_path, fetching)
     source = open_checkpoint(path)
-    name = _catalogue_name(name_or_path, path)
-    if name is None:
+    model = find(name_or_path)
+    if model is None or model.path != path:
         return LocalModel(path.stem if path.is_file() else path.resolve().name, source, source)
-    return LocalModel(name, source, _packed_copy(source, packed_folder(name) / wanted, wanted, packing))
+    if model.is_linked:  # its owner may change it, and a packed copy would not
+        return LocalModel(model.name, source, source)
+    folder = packed_folder(model.name) / wanted
+    return LocalModel(model.name, source, _packed_copy(source, folder, wanted, packing))
 
 
 def _packed_copy(source: Checkpoint, folder: Path, wanted: str, packing: PackProgress | None) -> Checkpoint:
@@ -75,11 +78,3 @@ def _packed_copy(source: Checkpoint, folder: Path, wanted: str, packing: PackPro
         if not folder.exists():
             raise
     return open_checkpoint(folder)
-
-
-def _catalogue_name(name_or_path: str, path: Path) -> str | None:
-    try:
-        row = resolve(name_or_path)
-    except UnknownModelError:
-        return None
-    return row.name if home() in path.parents else None

@@ -9,11 +9,13 @@ from puna.models.checkpoint import Checkpoint
 from puna.models.files import read_head, read_json_object
 from puna.models.gguf import GgufCheckpoint
 from puna.models.gguf_file import is_gguf
+from puna.models.gguf_parts import is_later_part
 from puna.models.huggingface import HuggingFaceCheckpoint
+from puna.models.meta import MetaCheckpoint
 
 __all__ = ["open_checkpoint"]
 
-_FORMATS = "a GGUF file, or a folder with config.json and safetensors files"
+_FORMATS = "a GGUF file, or a folder with config.json or params.json and the weights"
 # PyTorch's pickles: a zip archive, or (before 1.6) a bare pickle of protocol 2.
 _PICKLE_HEADS = (b"PK\x03\x04", b"\x80\x02")
 
@@ -22,8 +24,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """Open a model for reading.
 
     Args:
-        path: a GGUF file, a folder that holds one, or a folder in Hugging Face's or Puna's layout. What
-            counts is what is inside, not the name.
+        path: a GGUF file, a folder that holds one (or the parts of one), or a folder in Hugging Face's,
+            Meta's or Puna's layout. What counts is what is inside, not the name.
 
     Raises:
         CheckpointError: there is nothing at that path, its format is not read, or it is damaged.
@@ -42,12 +44,10 @@ def _open_file(path: Path) -> Checkpoint:
     head = read_head(path)
     if is_gguf(head):
         return GgufCheckpoint(path)
-    if head.startswith(_PICKLE_HEADS):
+    if head.startswith(_PICKLE_HEADS) or path.suffix == ".safetensors":
         raise CheckpointError(
-            f"{path} is a PyTorch pickle, which this version does not read yet; it reads {_FORMATS}"
+            f"{path} holds tensors only; give its folder, which also has config.json or params.json"
         )
-    if path.suffix == ".safetensors":
-        raise CheckpointError(f"{path} holds tensors only; give its folder, which also has config.json")
     raise CheckpointError(f"{path} is not a model file, it begins with {head[:8]!r}; Puna reads {_FORMATS}")
 
 
@@ -58,8 +58,10 @@ def _open_folder(folder: Path) -> Checkpoint:
 
             return PunaCheckpoint(folder)
         return HuggingFaceCheckpoint(folder)
+    if (folder / "params.json").is_file():
+        return MetaCheckpoint(folder)
     names = sorted(child.name for child in folder.iterdir())
-    gguf = [name for name in names if name.endswith(".gguf")]
+    gguf = [name for name in names if name.endswith(".gguf") and not is_later_part(name)]
     if len(gguf) == 1:
         return GgufCheckpoint(folder / gguf[0])
     if gguf:
@@ -68,10 +70,6 @@ def _open_folder(folder: Path) -> Checkpoint:
         )
     if not names:
         raise CheckpointError(f"{folder} is empty; give the path of {_FORMATS}")
-    pickles = [name for name in names if name.endswith((".pth", ".bin", ".pt"))]
-    if pickles:
-        raise CheckpointError(
-            f"{folder} holds a PyTorch pickle, {pickles[0]}, which this version does not read yet; "
-            f"it reads {_FORMATS}"
-        )
-    raise CheckpointError(f"{folder} holds no config.json and no GGUF file; give the path of {_FORMATS}")
+    raise CheckpointError(
+        f"{folder} holds no config.json, no params.json and no GGUF file; give the path of {_FORMATS}"
+    )

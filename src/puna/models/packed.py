@@ -36,6 +36,7 @@ __all__ = [
     "pack_checkpoint",
     "weight_format",
     "write_checkpoint",
+    "write_vocabulary",
 ]
 
 FORMATS = ("auto", "f32", "bf16", "int8", "int4")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 from collections.abc import Sequence
+from itertools import accumulate
 
 from puna.errors import CheckpointError
 from puna.models.tokenizer_json import (
@@ -30,6 +30,8 @@ LLAMA3_SPECIAL_TOKENS = tuple(
     f"<|{name}|>" for name in (*_NAMED, *(f"reserved_special_token_{i}" for i in range(2, 246)))
 )
 """The 256 special tokens of Llama 3.1 and later, as Meta names them; their ids follow those of the file."""
+
+_SPELLED = dict(enumerate(BYTE_CHARACTERS))
 
 
 def tokenizer_json_from_tiktoken(
@@ -75,7 +77,7 @@ def _read_tokens(data: bytes) -> list[str]:
     for expected, line in enumerate(lines):
         encoded, _, rank = line.partition(b" ")
         try:
-            token = base64.b64decode(encoded, validate=True)
+            token = binascii.a2b_base64(encoded, strict_mode=True)
         except binascii.Error:
             token = b""
         if not 1 <= len(token) <= MAX_TOKEN_CHARACTERS or rank != b"%d" % expected:
@@ -83,5 +85,8 @@ def _read_tokens(data: bytes) -> list[str]:
                 f"tokenizer.model: line {expected + 1} must be base64, a space and the rank {expected}, "
                 f"got {line[:80]!r}"
             )
-        tokens.append("".join(BYTE_CHARACTERS[byte] for byte in token))
-    return tokens
+        tokens.append(token)
+    # All at once, which is quicker: Latin-1 gives each byte the character of the same number.
+    spelled = b"".join(tokens).decode("latin-1").translate(_SPELLED)
+    ends = accumulate(map(len, tokens))
+    return [spelled[end - len(token) : end] for token, end in zip(tokens, ends, strict=True)]

@@ -1,22 +1,33 @@
 """The one form in which vocabularies travel through Puna: the text of a Hugging Face ``tokenizer.json``.
 
-The readers of other vocabularies (`gguf_vocabulary.py`, `tiktoken_vocabulary.py`) collect tokens and
-merges and end with `bpe_tokenizer_json`. The byte-level alphabet, in which most vocabularies spell
-bytes as printable characters, is defined here once for those that write it and those that read it.
+The readers of other vocabularies (`gguf_vocabulary.py`, `sentencepiece_vocabulary.py`,
+`tiktoken_vocabulary.py`) collect tokens and merges and end with `bpe_tokenizer_json`. The byte-level
+alphabet, in which most vocabularies spell bytes as printable characters, is defined here once for those
+that write it and those that read it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 __all__ = [
+    "BYTE",
     "BYTE_CHARACTERS",
     "BYTE_LEVEL_DECODER",
+    "CONTROL",
     "LLAMA3_PATTERN",
     "MAX_TOKENS",
     "MAX_TOKEN_CHARACTERS",
+    "NORMAL",
+    "UNKNOWN",
+    "UNUSED",
+    "USER_DEFINED",
+    "Merges",
     "added_token",
     "bpe_tokenizer_json",
     "merges_by_rank",
@@ -26,6 +37,9 @@ __all__ = [
 # Limits for vocabularies from outside: eight times Llama 3's on both counts.
 MAX_TOKENS = 1_048_576
 MAX_TOKEN_CHARACTERS = 1_024
+
+# Kinds of token, in the numbers that sentencepiece and GGUF give them.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -72,7 +86,11 @@ def split_by_pattern(pattern: str) -> dict[str, Any]:
     return {"type": "Sequence", "pretokenizers": [split, spell]}
 
 
-def merges_by_rank(tokens: Sequence[str]) -> list[tuple[str, str]]:
+Merges = list[str] | list[tuple[str, str]]
+"""Merges as a file has them: both parts with a space between, or pairs where a part has a space in it."""
+
+
+def merges_by_rank(tokens: Sequence[str]) -> Merges:
     """Rebuild the merges of a vocabulary that only says which token to prefer.
 
     Args:
@@ -82,21 +100,62 @@ def merges_by_rank(tokens: Sequence[str]) -> list[tuple[str, str]]:
         Each way to put a token together from two others, in the order of the tokens; pairs that
         build the same token are ordered by their parts.
     """
-    rank = {token: i for i, token in enumerate(tokens)}
-    merges: list[tuple[str, str]] = []
-    for token in tokens:
-        pairs = [
-            (rank[token[:cut]], rank[token[cut:]])
-            for cut in range(1, len(token))
-            if token[:cut] in rank and token[cut:] in rank
-        ]
-        merges += [(tokens[left], tokens[right]) for left, right in sorted(pairs)]
-    return merges
+    if not tokens:
+        return []
+    text = "".join(tokens)
+    lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
+    ends = np.cumsum(lengths)
+    heads = _pieces_from(codes, ends - lengths, lengths, 1)
+    tails = _pieces_from(codes, ends - 1, lengths, -1)
+    whole = np.repeat(np.arange(len(tokens)), lengths)
+    # A token may be cut behind a character where what is before and what is behind are tokens.
+    cut = np.flatnonzero((heads[:-1] >= 0) & (tails[1:] >= 0) & (whole[:-1] == whole[1:]))
+    left, right = heads[cut], tails[cut + 1]
+    # Already in the order of the tokens, which a stable sort is quick with; the first part fixes the second.
+    order = np.argsort(whole[cut] * len(tokens) + left, kind="stable")
+    pairs = zip(left[order].tolist(), right[order].tolist(), strict=True)
+    if " " in text:
+        return [(tokens[i], tokens[j]) for i, j in pairs]
+    return [f"{tokens[i]} {tokens[j]}" for i, j in pairs]
+
+
+def _pieces_from(
+    codes: NDArray[np.int64], first: NDArray[np.int64], lengths: NDArray[np.int64], step: int
+) -> NDArray[np.int64]:
+    """For each character of all tokens: the token that is spelled from its own token's end up to there.
+
+    All tokens walk down one tree of characters together, a level at a time.
+
+    Args:
+        codes: characters of all tokens in a row.
+        first: where each token's walk begins.
+        lengths: characters of each token.
+        step: 1 walks forwards, so that pieces are beginnings; -1 backwards, so that they are endings.
+
+    Returns:
+        A token's number, or -1 where that piece is no token.
+    """
+    found = np.full(len(codes), -1, np.int64)
+    node = np.zeros(len(first), np.int64)
+    walking = np.flatnonzero(lengths > 0)
+    depth = 0
+    while len(walking):
+        position = first[walking] + step * depth
+        branches, branch = np.unique(node[walking] * 0x110000 + codes[position], return_inverse=True)
+        is_end = lengths[walking] == depth + 1
+        token = np.full(len(branches), -1, np.int64)
+        token[branch[is_end]] = walking[is_end]
+        found[position] = token[branch]
+        node[walking] = branch
+        walking = walking[~is_end]
+        depth += 1
+    return found
 
 
 def bpe_tokenizer_json(
     vocabulary: Mapping[str, int],
-    merges: Iterable[tuple[str, str]],
+    merges: Merges,
     added_tokens: Sequence[Mapping[str, Any]],
     *,
     pre_tokenizer: Mapping[str, Any] | None,
@@ -120,7 +179,7 @@ def bpe_tokenizer_json(
         unknown_token: the token for what cannot be spelled at all.
 
     Returns:
-        The file's contents, ASCII only.
+        The file's contents.
     """
     document = {
         "version": "1.0",
@@ -141,7 +200,12 @@ def bpe_tokenizer_json(
             "byte_fallback": byte_fallback,
             "ignore_merges": ignore_merges,
             "vocab": vocabulary,
-            "merges": list(merges),
+            "merges": merges,
         },
     }
-    return json.dumps(document)
+    try:
+        text = json.dumps(document, ensure_ascii=False)
+        text.encode()
+    except UnicodeEncodeError:  # a token with half a surrogate pair
+        text = json.dumps(document)
+    return text

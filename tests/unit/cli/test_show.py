@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 
-from puna.cli.description import describe, find_local
+import pytest
+
+from puna.cli.description import describe, describe_row, find_local
+from puna.cli.show import _catalogue_rows
 from puna.models.catalogue import CATALOGUE, DEFAULT_MODEL
 from puna.models.open import open_checkpoint
 from puna.models.packed import FORMATS
@@ -35,13 +38,14 @@ def test_bytes_are_those_that_the_engine_has(default_gguf, llama):
     assert facts["weight_bytes"]["int8"] == llama.info.weight_bytes  # auto is int8 throughout here
     assert facts["weight_bytes"]["int4"] < facts["weight_bytes"]["int8"] < facts["weight_bytes"]["bf16"]
     assert facts["cache_bytes_per_token"] == llama.engine.cache_bytes_per_token
-    assert facts["memory_bytes"] == llama.info.weight_bytes + 8192 * facts["cache_bytes_per_token"]
+    work = facts["memory"]["auto"]["workspace_bytes"]
+    assert facts["memory_bytes"] == llama.info.weight_bytes + 8192 * facts["cache_bytes_per_token"] + work
 
 
 def test_text(puna):
     rows = puna("show", "smollm2").stdout
-    assert "matrices       210 stored as Q4_1, run as int8_group32 (rounded)\n" in rows
-    assert "parameters     134,515,008\n" in rows
+    assert "matrices      210 stored as Q4_1, run as int8_group32 (rounded)\n" in rows
+    assert "parameters    134,515,008\n" in rows
 
 
 def test_a_model_that_is_not_here_is_not_fetched(puna, tmp_path):
@@ -51,9 +55,37 @@ def test_a_model_that_is_not_here_is_not_fetched(puna, tmp_path):
     assert (facts["download_bytes"], facts["file_bytes"]) == (92_871_040, 98_362_432)
     assert list(tmp_path.iterdir()) == []
     assert (
-        "no; `puna chat smollm2-135m-instruct` fetches it"
+        "no; `puna pull smollm2-135m-instruct` fetches it"
         in puna("show", "smollm2", PUNA_HOME=str(tmp_path)).stdout
     )
+
+
+@pytest.mark.parametrize("row", CATALOGUE, ids=lambda row: row.name)
+def test_every_row_is_described_before_any_download(row, tmp_path, monkeypatch):
+    monkeypatch.setenv("PUNA_HOME", str(tmp_path))
+    facts = describe_row(row)
+    json.dumps(facts, allow_nan=False)
+    assert (facts["name"], facts["parameters"]) == (row.name, row.n_parameters)
+    assert facts["duties"] == list(row.licence.duties)
+    assert set(facts["memory"]) in ({*FORMATS}, set())
+    assert dict(_catalogue_rows(facts))["licence"].startswith(row.licence.name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_gated_model_needs_at_a_context(puna, tmp_path):
+    done = puna("show", "llama3.2:1b", "--context", "131072", "--json", PUNA_HOME=str(tmp_path))
+    facts = json.loads(done.stdout)
+    assert (facts["name"], facts["default_context_tokens"]) == ("llama3.2-1b-instruct", 131072)
+    assert facts["memory"]["int8"]["cache_bytes"] == 131072 * 16 * 2 * 512 * 2
+    rows = puna("show", "llama3.2:1b", PUNA_HOME=str(tmp_path)).stdout
+    assert "parameters    1,235,814,400, published as 1.23B\n" in rows
+    assert '"Built with Llama"' in rows
+    assert "memory, int4  1.12 GB: weights 812.8 MB, 8,192 tokens 268.4 MB, work 35.6 MB; " in rows
+
+
+def test_a_context_that_the_model_does_not_have(refused):
+    message = refused("show", "llama2:7b", "--context", "5000", status=2)
+    assert message == "`context` must be 2 to 4096 tokens for this model, got 5000"
 
 
 def test_find_local(tmp_path, monkeypatch):
@@ -65,4 +97,4 @@ def test_find_local(tmp_path, monkeypatch):
 
 
 def test_unknown_model(refused):
-    assert refused("show", "nope", status=2).startswith("no model is called 'nope'; known: ")
+    assert refused("show", "nope", status=2).startswith("no model is called 'nope'; `puna list --all`")

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from puna.errors import CheckpointError
 from puna.models.blocks import bytes_of, dequantize, groups_of_32, known_dtypes
 
-DTYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"]
-SHAPES = [(32,), (1, 32), (3, 64), (17, 320)]
+SMALL = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"]
+DTYPES = [*SMALL, "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+# In blocks; the last is decoded in several chunks, of which the last one is short.
+SHAPES = [(1,), (1, 1), (3, 2), (17, 10), (600, 9)]
 
 
 def random_bytes(dtype: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -27,6 +29,7 @@ def test_every_type_is_tested() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dequantize_equals_the_gguf_package(dtype: str, shape: tuple[int, ...]) -> None:
+    shape = (*shape[:-1], shape[-1] * (32 if dtype in SMALL else 256))
     data = random_bytes(dtype, shape)
     with np.errstate(all="ignore"):
         expected = reference(data, gguf.GGMLQuantizationType[dtype])
@@ -58,16 +61,16 @@ def test_groups_are_the_exact_values(dtype: str) -> None:
         assert (integers.min(), integers.max()) == (-8, 7)
 
 
-@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "Q4_1"])
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "Q4_1", "Q5_0", "IQ4_NL"])
 def test_other_types_have_no_groups(dtype: str) -> None:
     assert groups_of_32(dtype, random_bytes(dtype, (2, 32)), (2, 32)) is None
 
 
 def test_unknown_type_lists_the_known_ones() -> None:
     with pytest.raises(
-        CheckpointError, match=r"storage type Q6_K is not read yet; known: F32, F16, BF16, Q4_0"
+        CheckpointError, match=r"storage type IQ2_S is not read yet; known: F32, F16, BF16, Q4_0"
     ):
-        bytes_of("Q6_K", (2, 256))
+        bytes_of("IQ2_S", (2, 256))
 
 
 def test_row_that_is_no_whole_number_of_blocks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import os
 import re
@@ -20,7 +21,9 @@ import pytest
 
 from puna.errors import DownloadError, StoreError
 from puna.models import download as module
-from puna.models.download import client_trusting, download
+from puna.models.digests import Digest
+from puna.models.download import RefusedError, client_trusting, download, read_small, size_of
+from puna.models.rate import RateLimit
 
 CONTENT = np.random.default_rng(4).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -116,7 +119,11 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def fetch(url: str, folder: Path, **changes: Any) -> list[int]:
     seen: list[int] = []
-    settings: dict[str, Any] = {"size": N, "sha256": SHA256, "progress": lambda done, _: seen.append(done)}
+    settings: dict[str, Any] = {
+        "size": N,
+        "digest": Digest("sha256", SHA256),
+        "progress": lambda done, _: seen.append(done),
+    }
     try:
         download(url, folder / "file.whl", **(settings | changes))
     finally:
@@ -238,7 +245,7 @@ def test_a_wrong_checksum_deletes_what_arrived(server: Server, tmp_path: Path) -
         fetch(server.url, tmp_path)
     found = hashlib.sha256(CONTENT[:-1] + b"!").hexdigest()
     assert str(caught.value) == (
-        f"{server.url} needs the SHA-256 {SHA256}, got {found}; what arrived was deleted, try again"
+        f"{server.url} needs the SHA-256 {SHA256}, got SHA-256 {found}; what arrived was deleted, try again"
     )
     assert os.listdir(tmp_path) == []
 
@@ -352,7 +359,8 @@ def test_a_killed_download_goes_on(server: Server, tmp_path: Path) -> None:
     server.answers = [stall, whole]
     script = (
         "import sys; from pathlib import Path; from puna.models.download import download\n"
-        f"download(sys.argv[1], Path(sys.argv[2]), size={N}, sha256={SHA256!r})"
+        "from puna.models.digests import Digest\n"
+        f"download(sys.argv[1], Path(sys.argv[2]), size={N}, digest=Digest('sha256', {SHA256!r}))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, server.url, str(tmp_path / "file.whl")],
@@ -387,3 +395,153 @@ def test_a_certificate_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("no certificate")
     with pytest.raises(DownloadError, match=r"cert\.pem of pip's setting `cert` cannot be read"):
         client_trusting(str(tmp_path / "cert.pem"))
+
+
+@pytest.mark.parametrize(
+    "digest",
+    [
+        Digest("md5", hashlib.md5(CONTENT).hexdigest()),
+        Digest("git-sha1", hashlib.sha1(b"blob 300000\0" + CONTENT).hexdigest()),
+        None,
+    ],
+)
+def test_other_checksums(server: Server, tmp_path: Path, digest: Digest | None) -> None:
+    fetch(server.url, tmp_path, digest=digest)
+    assert (tmp_path / "file.whl").read_bytes() == CONTENT
+    if digest is not None:
+        server.answers = [send(200, CONTENT[:-1] + b"!")]
+        with pytest.raises(DownloadError, match=f"needs the {digest}, got {str(digest)[:3]}"):
+            fetch(server.url, tmp_path, digest=digest)
+
+
+@pytest.mark.parametrize("is_another_host", [False, True])
+def test_a_token_stays_with_its_host(server: Server, tmp_path: Path, is_another_host: bool) -> None:
+    other = Server()
+    try:
+        server.answers = [send(302, Location=other.url if is_another_host else "/again"), whole]
+        fetch(server.url, tmp_path, headers={"Authorization": "Bearer secret"})
+    finally:
+        other.close()
+    assert [request.get("Authorization") for request in server.requests] == ["Bearer secret"] * (
+        1 if is_another_host else 2
+    )
+    assert ["Authorization" in request for request in other.requests] == ([False] if is_another_host else [])
+    assert (tmp_path / "file.whl").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "GatedRepo"), (403, ""), (404, "EntryNotFound")])
+def test_what_a_refusal_says(server: Server, tmp_path: Path, status: int, code: str) -> None:
+    server.answers = [send(status, b"sorry", **{"X-Error-Code": code} if code else {})]
+    with pytest.raises(RefusedError, match=f"answered with HTTP status {status}") as caught:
+        fetch(server.url, tmp_path)
+    assert (caught.value.status, caught.value.code) == (status, code)
+
+
+def test_a_signature_is_in_no_message(server: Server, tmp_path: Path) -> None:
+    signed = f"{server.url}?Signature=secret"
+    failures: list[Answer] = [
+        send(403),
+        send(200, CONTENT[:-1]),
+        send(206, CONTENT),
+        send(302, Location="x:y"),
+    ]
+    for failure in failures:
+        server.answers = [failure]
+        with pytest.raises(DownloadError) as caught:
+            fetch(signed, tmp_path)
+        assert server.url in str(caught.value)
+        assert "secret" not in str(caught.value)
+    server.answers = [send(200, b"?" * N)]
+    with pytest.raises(DownloadError) as caught:
+        fetch(signed, tmp_path)
+    assert "secret" not in str(caught.value)
+    assert server.requests[0]["path"].endswith("?Signature=secret")
+
+
+def test_a_large_file_is_asked_for_in_pieces(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    def piece(handler: BaseHTTPRequestHandler) -> None:
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers["Range"])
+        assert match
+        start, end = int(match[1]), int(match[2] or N - 1)
+        content_range = f"bytes {start}-{end}/{N}"
+        send(206, CONTENT[start : end + 1], Content_Range=content_range)(handler)
+
+    server.answers = [piece]
+    monkeypatch.setattr(module, "_MAX_REQUEST_BYTES", 120_000)
+    fetch(server.url, tmp_path)
+    assert server.ranges() == ["bytes=0-119999", "bytes=120000-239999", "bytes=240000-"]
+    assert pauses == []
+    assert (tmp_path / "file.whl").read_bytes() == CONTENT
+
+
+def test_a_compressed_answer_is_not_unpacked(server: Server, tmp_path: Path) -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    server.answers = [send(200, bomb, Content_Encoding="gzip")]
+    with pytest.raises(DownloadError, match=f"must have 300000 bytes, the server says '{len(bomb)}'"):
+        fetch(server.url, tmp_path)
+    assert server.requests[0]["Accept-Encoding"] == "identity"
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+def test_a_link_in_place_of_the_part_is_not_followed(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    part_of(tmp_path).symlink_to(tmp_path / "mine")
+    fetch(server.url, tmp_path)
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "file.whl").is_symlink()
+    assert (tmp_path / "file.whl").read_bytes() == CONTENT
+
+
+def test_a_limited_rate_waits_for_every_byte(server: Server, tmp_path: Path, pauses: list[float]) -> None:
+    fetch(server.url, tmp_path, limit=RateLimit(1000, clock=lambda: 0.0))
+    # The clock stands still: the last wait is that for all bytes together.
+    assert pauses[-1] == pytest.approx(300.0)
+    assert pauses == sorted(pauses)
+
+
+def test_an_empty_file(server: Server, tmp_path: Path) -> None:
+    empty = Digest("sha256", hashlib.sha256(b"").hexdigest())
+    fetch(server.url, tmp_path, size=0, digest=empty)
+    assert (tmp_path / "file.whl").read_bytes() == b""
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "size"),
+    [(send(206, b"x", Content_Range=f"bytes 0-0/{N}"), N), (send(200, CONTENT), N), (send(200, b""), 0)],
+)
+def test_the_size_of_a_file(server: Server, answer: Answer, size: int) -> None:
+    server.answers = [answer]
+    with client_trusting() as client:
+        assert size_of(server.url, client) == size
+    assert server.ranges() == ["bytes=0-0"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (send(403), "answered with HTTP status 403"),
+        (send(206, b"x", Content_Range="bytes 0-0/*"), "does not say how large the file is"),
+        (send(206, b"x", Content_Range="bytes 0-0/-5"), "does not say how large the file is"),
+        (chunked(CONTENT), "does not say how large the file is"),
+    ],
+)
+def test_a_server_that_does_not_tell_the_size(server: Server, answer: Answer, words: str) -> None:
+    server.answers = [answer]
+    with client_trusting() as client, pytest.raises(DownloadError, match=words):
+        size_of(server.url, client)
+
+
+def test_small_files(server: Server) -> None:
+    server.answers = [send(200, b"text"), chunked(b"t" * 101), send(404)]
+    with client_trusting() as client:
+        assert read_small(server.url, client, 100) == b"text"
+        with pytest.raises(DownloadError, match="must have at most 100 bytes, got more"):
+            read_small(server.url, client, 100)
+        with pytest.raises(RefusedError, match="answered with HTTP status 404"):
+            read_small(server.url, client, 100)
+        with pytest.raises(DownloadError, match=r"http://127\.0\.0\.1:1/ cannot be fetched: "):
+            read_small("http://127.0.0.1:1/", client, 100)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,59 @@ def test_all_tensors_of_a_model_saved_by_transformers(
         tensor = checkpoint.tensor(name)
         assert (tensor.dtype, tensor.shape) == (word, tuple(expected.shape))
         np.testing.assert_array_equal(tensor.to_float32(), expected.float().numpy(), err_msg=name)
+
+
+def save_bin(folder: Path, state: dict[str, torch.Tensor], n_files: int) -> None:
+    """As transformers wrote it before safetensors."""
+    if n_files == 1:
+        torch.save(state, folder / "pytorch_model.bin")
+        return
+    weight_map = {}
+    for number in range(n_files):
+        name = f"pytorch_model-{number + 1:05d}-of-{n_files:05d}.bin"
+        part = dict(list(state.items())[number::n_files])
+        torch.save(part, folder / name)
+        weight_map |= dict.fromkeys(part, name)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("n_files", [1, 3])
+def test_all_tensors_of_pytorch_files(
+    tmp_path: Path, small_config: ModelConfig, dtype: torch.dtype, n_files: int
+) -> None:
+    model = LlamaForCausalLM(LlamaConfig(**small_config.to_hf())).to(dtype)
+    (tmp_path / "config.json").write_text(json.dumps(small_config.to_hf()))
+    save_bin(tmp_path, dict(model.state_dict()), n_files)
+    checkpoint = HuggingFaceCheckpoint(tmp_path)
+    assert list(checkpoint.dtypes) == list(small_config.tensor_shapes())
+    for name, expected in model.state_dict().items():
+        np.testing.assert_array_equal(checkpoint.tensor(name).to_float32(), expected.float().numpy())
+
+
+def test_safetensors_go_before_pytorch_files(hf_folder: Path) -> None:
+    (hf_folder / "pytorch_model.bin").write_bytes(b"not looked at")
+    assert HuggingFaceCheckpoint(hf_folder).dtypes["lm_head.weight"] == "F32"
+
+
+def test_shards_may_be_links_of_the_users_own(
+    hf_folder: Path, tmp_path: Path, weights: dict[str, NDArray[np.float32]]
+) -> None:
+    """Hugging Face's cache keeps a folder of links to files that lie elsewhere."""
+    (hf_folder / "model.safetensors").rename(tmp_path / "blob")
+    (hf_folder / "model.safetensors").symlink_to(tmp_path / "blob")
+    _index(hf_folder, dict.fromkeys(weights, "model.safetensors"))
+    assert HuggingFaceCheckpoint(hf_folder).dtypes.keys() == weights.keys()
+
+
+def test_code_of_the_model_is_not_run(hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (hf_folder / "modeling_evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(hf_folder)
+    edit(hf_folder, "config.json", auto_map={"AutoModel": "modeling_evil.Evil"})
+    edit(hf_folder, "tokenizer_config.json", auto_map={"AutoTokenizer": ["modeling_evil.Evil", None]})
+    HuggingFaceCheckpoint(hf_folder).vocabulary()
+    assert "modeling_evil" not in sys.modules
 
 
 def test_transformers_loads_the_config_that_is_read(hf_folder: Path, small_config: ModelConfig) -> None:
@@ -119,6 +173,10 @@ def test_chat_template(hf_folder: Path, setting: Any, file: str | None, expected
 
 BAD_VOCABULARY: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
+    "a damaged tokenizer.model": (
+        lambda f: ((f / "tokenizer.json").unlink(), (f / "tokenizer.model").write_bytes(b"IQ== 1\n")),
+        "line 1 must be base64, a space and the rank 0, got b'IQ== 1'",
+    ),
     "end token out of range": (
         lambda f: edit(f, "generation_config.json", eos_token_id=40),
         "`eos_token_id` must be a token id under 40, got 40",
@@ -182,9 +240,23 @@ def _tensors(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     save_file(tensors, folder / "model.safetensors")
 
 
+def _bin_index(folder: Path, weight_map: Any) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def _bin(folder: Path, dtype: torch.dtype) -> None:
+    (folder / "model.safetensors").unlink()
+    shapes = ModelConfig.from_hf(json.loads((folder / "config.json").read_text())).tensor_shapes()
+    torch.save({n: torch.ones(s, dtype=dtype) for n, s in shapes.items()}, folder / "pytorch_model.bin")
+
+
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json cannot be read: No such file"),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "neither model.safetensors nor"),
+    "no weights": (
+        lambda f: (f / "model.safetensors").unlink(),
+        "neither model.safetensors or model.safetensors.index.json nor",
+    ),
     "a config too large": (
         lambda f: (f / "config.json").write_bytes(b" " * (64 * 1024 * 1024 + 1)),
         "needs at most 67108864 bytes",
@@ -219,6 +291,21 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a path with backslashes": (lambda f: _index(f, {"a": "..\\m.safetensors"}), "beside it, got"),
     "a name with a NUL": (lambda f: _index(f, {"a": "a\0.safetensors"}), "beside it, got"),
     "a pickle in the index": (lambda f: _index(f, {"a": "model.bin"}), "beside it, got 'model.bin'"),
+    "safetensors in an index of pickles": (
+        lambda f: _bin_index(f, {"a": "model.safetensors"}),
+        "needs names of .bin files beside it, got 'model.safetensors'",
+    ),
+    "a pickle in another folder": (
+        lambda f: _bin_index(f, {"a": "/etc/x.bin"}),
+        "beside it, got '/etc/x.bin'",
+    ),
+    "a hidden pickle": (lambda f: _bin_index(f, {"a": "..bin"}), "beside it, got '..bin'"),
+    "pickles that are not there": (lambda f: _bin_index(f, {"a": "b.bin"}), "b.bin cannot be read"),
+    "no file in the index": (lambda f: _index(f, {}), "21 tensors are missing"),
+    "a pickle of doubles": (
+        lambda f: _bin(f, torch.float64),
+        "pytorch_model.bin: tensor 'model.embed_tokens.weight' must be stored as F32, F16, BF16, got F64",
+    ),
     "a number in the index": (lambda f: _index(f, {"a": 1}), "beside it, got 1"),
     "a shard that is not there": (
         lambda f: _index(f, {"a": "b.safetensors"}),

@@ -52,11 +52,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "text": (_write("notes.txt", b"Dear diary"), "is not a model file, it begins with b'Dear dia'"),
     "a pickle of PyTorch": (
         _write("pytorch_model.bin", b"PK\x03\x04zip"),
-        "is a PyTorch pickle, which this version",
+        "holds tensors only; give its folder, which also has config.json or params.json",
     ),
     "an old pickle of PyTorch": (
         _write("consolidated.00.pth", b"\x80\x02}"),
-        "is a PyTorch pickle, which this",
+        "holds tensors only; give its folder",
     ),
     "tensors alone": (_write("model.safetensors", bytes(8)), "holds tensors only; give its folder"),
     "a pointer": (_write("m.gguf", b"version https://git-lfs.github.com/spec/v1"), "is a Git LFS pointer"),
@@ -65,11 +65,12 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         _folder_with("b.gguf", "a.gguf"),
         "holds 2 GGUF files; give the path of one: a.gguf, b.gguf",
     ),
-    "Meta's folder": (
-        _folder_with("consolidated.00.pth", "params.json"),
-        "holds a PyTorch pickle, consolidated.00.pth, which this version does not read yet",
+    "pickles alone": (
+        _folder_with("consolidated.00.pth"),
+        "holds no config.json, no params.json and no GGUF",
     ),
-    "another folder": (_folder_with("README.md"), "holds no config.json and no GGUF file"),
+    "params alone": (_folder_with("params.json"), "params.json: not valid JSON"),
+    "another folder": (_folder_with("README.md"), "holds no config.json, no params.json and no GGUF file"),
 }
 
 

