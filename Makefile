@@ -42,6 +42,16 @@ native: ## the C++ tests under the address and undefined-behaviour sanitizers
 	tests/native/check_symbols $(BUILD)
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(BUILD)/puna_native_tests
 
+.PHONY: emulated
+emulated: ## the C++ tests on other CPUs: Arm, and x86-64 without AVX (g++-aarch64-linux-gnu, qemu-user)
+	cmake -S . -B build/arm -G Ninja -DPUNA_NATIVE_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux \
+	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
+	cmake --build build/arm --target puna_native_tests
+	qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max build/arm/puna_native_tests
+	cmake -S . -B build/plain -G Ninja -DPUNA_NATIVE_TESTS=ON
+	cmake --build build/plain --target puna_native_tests
+	qemu-x86_64 -cpu Nehalem build/plain/puna_native_tests
+
 .PHONY: docs
 docs: ## run every block of the README and the docs
 	pytest tests/docs
