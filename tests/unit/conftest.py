@@ -87,3 +87,21 @@ def tiny_vocabulary(tiny_metadata: dict[str, Any]) -> Vocabulary:
 @pytest.fixture
 def tiny(tiny_vocabulary: Vocabulary) -> Tokenizer:
     return Tokenizer(tiny_vocabulary)
+
+
+# Llama 2's kind of vocabulary: unknown, two control tokens, bytes, then pieces from the best to the worst.
+PIECES = ["\u2581", "a", "b", "c", "\u2581a", "ab", "bc", "abc", "\u2581ab", "ca", "aa", "\u2581\u2581", "é"]
+
+
+@pytest.fixture(scope="session")
+def llama2_vocabulary() -> Vocabulary:
+    first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    text = tokenizer_json_from_gguf(
+        {
+            "tokenizer.ggml.model": "llama",
+            "tokenizer.ggml.tokens": [*first, *PIECES],
+            "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * len(PIECES),
+            "tokenizer.ggml.scores": [0.0] * len(first) + [-float(i) for i in range(len(PIECES))],
+        }
+    )
+    return Vocabulary(tokenizer_json=text, bos_id=1, eos_ids=(2,), add_bos=True)

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from puna.errors import PromptFormatError
-from puna.prompt.messages import Assistant, Message
+from puna.prompt.messages import Assistant, Content, Image, Message, parts_of
+from puna.prompt.preamble import Preamble
 from puna.tokens import Tokenizer
 
-__all__ = ["BaseFormat", "ChatFormat", "check_continues", "encode_plain"]
+__all__ = ["BaseFormat", "ChatFormat", "Piece", "Special", "check_continues", "encode_plain", "text_only"]
+
+
+@dataclass(frozen=True, slots=True)
+class Special:
+    """A special token in a prompt that is not yet encoded; a plain text there never becomes one.
+
+    Attributes:
+        text: how the token is written.
+    """
+
+    text: str
+
+
+Piece = str | Special
+"""What prompts are made of before they are ids: text to be encoded by itself, or a special token."""
 
 
 class ChatFormat(Protocol):
     """Turns conversations into token ids, so that no text in them can pass for a special token."""
 
-    name: str  # for people: "llama3", "template" or "base"
+    name: str  # for people: "llama3.1", "template" or "base"
     stop_ids: frozenset[int]  # tokens after which the model is done
 
-    def encode_chat(self, messages: Sequence[Message], *, continue_last: bool = False) -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], *, continue_last: bool = False, preamble: Preamble | None = None
+    ) -> list[int]:
         """Encode a conversation, ready for the model to speak.
 
         Args:
             messages: the conversation so far.
             continue_last: leave the last message open, an assistant's, so that the model goes on with
                 it; otherwise the ids end with the opening of a new assistant message.
+            preamble: tools and the date to tell the model; None adds nothing to the messages.
 
         Returns:
             Token ids, the opening of the text included.
@@ -34,7 +54,7 @@ class ChatFormat(Protocol):
         """
         ...
 
-    def encode_text(self, text: str) -> list[int]:
+    def encode_text(self, content: Content) -> list[int]:
         """Encode a text for plain completion, with the token that opens a text where the model wants one."""
         ...
 
@@ -53,7 +73,9 @@ class BaseFormat:
         self._tokenizer = tokenizer
         self.stop_ids = frozenset(tokenizer.eos_ids)
 
-    def encode_chat(self, messages: Sequence[Message], *, continue_last: bool = False) -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], *, continue_last: bool = False, preamble: Preamble | None = None
+    ) -> list[int]:
         """Refuse: see `ChatFormat.encode_chat`.
 
         Raises:
@@ -63,15 +85,34 @@ class BaseFormat:
             "this is a base model: it has no chat format; use plain completion, or an instruct model to chat"
         )
 
-    def encode_text(self, text: str) -> list[int]:
+    def encode_text(self, content: Content) -> list[int]:
         """See `ChatFormat.encode_text`."""
-        return encode_plain(self._tokenizer, text)
+        return encode_plain(self._tokenizer, text_only(content, "this model"))
 
 
 def encode_plain(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of a plain text, after the opening token where the vocabulary asks for it."""
     opening = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
     return opening + tokenizer.encode(text)
+
+
+def text_only(content: Content, who: str) -> str:
+    """A content's text.
+
+    Args:
+        content: texts.
+        who: the model, for the message.
+
+    Raises:
+        PromptFormatError: there is a picture in it.
+    """
+    parts: Iterable[str | Image] = parts_of(content)
+    texts = []
+    for part in parts:
+        if isinstance(part, Image):
+            raise PromptFormatError(f"{who} reads text only, and a message has a picture in it")
+        texts.append(part)
+    return "".join(texts)
 
 
 def check_continues(messages: Sequence[Message]) -> None:
@@ -81,8 +122,10 @@ def check_continues(messages: Sequence[Message]) -> None:
         messages: the conversation.
 
     Raises:
-        PromptFormatError: there is no last message, or it is not the assistant's.
+        PromptFormatError: there is no last message, it is not the assistant's, or it calls tools.
     """
     if not messages or not isinstance(messages[-1], Assistant):
         found = type(messages[-1]).__name__.lower() if messages else "none"
         raise PromptFormatError(f"to be continued, the last message must be the assistant's, got {found}")
+    if messages[-1].tool_calls:
+        raise PromptFormatError("to be continued, the last message must not call tools: a call is complete")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from puna.errors import PromptFormatError
-from puna.prompt.format import check_continues, encode_plain
-from puna.prompt.messages import Assistant, Message, System, Tool, User
+from puna.prompt.format import check_continues, encode_plain, text_only
+from puna.prompt.messages import Assistant, Content, Image, Message, System, Tool, ToolCall, User
+from puna.prompt.preamble import Preamble
 from puna.prompt.shield import Shield, unused_characters
 from puna.tokens import Tokenizer
 
@@ -23,6 +26,9 @@ _ROLE_NAMES: dict[type[Message], str] = {
     Assistant: "assistant",
     Tool: "tool",
 }
+
+# A word alone holds no special token and begins none: the names of fields, types, roles and tools.
+_WORD = re.compile(r"\w[\w.-]*")
 
 # The largest templates have 20,000 characters.
 _MAX_TEMPLATE_CHARACTERS = 1_048_576
@@ -54,8 +60,23 @@ class TemplateFormat:
         self._names = dict(special_tokens)
         self.stop_ids = frozenset(tokenizer.eos_ids)
 
-    def encode_chat(self, messages: Sequence[Message], *, continue_last: bool = False) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_last: bool = False,
+        preamble: Preamble | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """See `ChatFormat.encode_chat`.
+
+        Args:
+            messages: the conversation so far.
+            continue_last: leave the last message open.
+            preamble: tools and the date, given to the template as transformers does: custom tools as
+                ``tools``, names of built-in ones as ``builtin_tools``, the date to ``strftime_now`` and as
+                ``date_string``.
+            variables: more that this template can be told; their texts hold no special tokens either.
 
         Raises:
             PromptFormatError: the template is damaged or refuses these messages, or `continue_last` is
@@ -63,16 +84,20 @@ class TemplateFormat:
         """
         if continue_last:
             check_continues(messages)
-        texts = [m.text for m in messages] + [m.name for m in messages if isinstance(m, Tool) and m.name]
+        told = {**_told(preamble), **(variables or {})}
+        raw = [_as_dict(message) for message in _with_demand(messages, preamble)]
+        texts = [*_texts(raw), *_texts(told)]
         known = [self._source, *self._names.values(), *self._tokenizer.special_tokens]
         mark, end = unused_characters(texts + known, 2)
         limit = _MAX_OVERHEAD_CHARACTERS + 2 * _MAX_COPIES * sum(map(len, texts))
-        raw = [self._as_dict(message, mark) for message in messages]
+        raw, told = self._protected(raw, mark), self._protected(told, mark)
         if continue_last:
-            raw[-1]["content"] += end
+            raw[-1]["content"] = _opened(raw[-1]["content"], end)
+        if preamble is not None and preamble.date is not None:
+            told["strftime_now"] = preamble.date.strftime
         template = self._template
         try:
-            rendered = self._render(template, raw, limit, continue_last)
+            rendered = self._render(template, {"messages": raw, **told}, limit, continue_last)
         except Exception as error:  # a template can raise whatever Python's operators do
             reason = str(error).replace(mark, "").replace(end, "")
             raise PromptFormatError(
@@ -82,9 +107,9 @@ class TemplateFormat:
             rendered = _cut_at(end, rendered)
         return self._encode(rendered, mark)
 
-    def encode_text(self, text: str) -> list[int]:
+    def encode_text(self, content: Content) -> list[int]:
         """See `ChatFormat.encode_text`."""
-        return encode_plain(self._tokenizer, text)
+        return encode_plain(self._tokenizer, text_only(content, "a model with a template"))
 
     @cached_property
     def _shield(self) -> Shield:
@@ -106,37 +131,128 @@ class TemplateFormat:
             where = f" (line {line})" if line else ""
             raise PromptFormatError(f"the model's chat template does not compile: {error}{where}") from error
 
-    def _as_dict(self, message: Message, mark: str) -> dict[str, str]:
-        raw = {
-            "role": _ROLE_NAMES[type(message)],
-            "content": self._shield.protect(message.text, mark),
-        }
-        if isinstance(message, Tool) and message.name is not None:
-            raw["name"] = self._shield.protect(message.name, mark)
-        return raw
-
     def _render(
-        self, template: Template, messages: list[dict[str, str]], limit: int, continue_last: bool
+        self, template: Template, variables: Mapping[str, Any], limit: int, continue_last: bool
     ) -> str:
         from puna.prompt.jinja import render
 
-        variables: dict[str, Any] = {
-            **self._names,
-            "messages": messages,
-            "tools": None,
-            "documents": None,
-            "add_generation_prompt": not continue_last,
-        }
-        return render(template, variables, limit)
+        known = {"tools": None, "documents": None, "add_generation_prompt": not continue_last}
+        return render(template, {**self._names, **known, **variables}, limit)
+
+    def _protected(self, value: Any, mark: str, *, is_said: bool = False) -> Any:
+        """The same value with its texts protected; words that templates look for stay as they are."""
+        if isinstance(value, str):
+            is_word = not is_said and _WORD.fullmatch(value)
+            return value if is_word else self._shield.protect(value, mark)
+        if isinstance(value, Mapping):
+            return {
+                self._protected(k, mark): self._protected(v, mark, is_said=is_said or _is_said(k, v))
+                for k, v in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self._protected(item, mark, is_said=is_said) for item in value]
+        return value
 
     def _encode(self, rendered: str, mark: str) -> list[int]:
+        parts = self._shield.split(rendered)
+        parts[::2] = [part.replace(mark, "") for part in parts[::2]]
+        special = [self._tokenizer.special_tokens[text] for text in parts[1::2]]
+        for i, token_id in enumerate(special):
+            takes_before, takes_behind = self._tokenizer.trims.get(token_id, (False, False))
+            if takes_before:
+                parts[2 * i] = parts[2 * i].rstrip()
+            if takes_behind:
+                parts[2 * i + 2] = parts[2 * i + 2].lstrip()
         ids: list[int] = []
-        for i, part in enumerate(self._shield.split(rendered)):
-            if i % 2:
-                ids.append(self._tokenizer.special_tokens[part])
-            elif part:
-                ids += self._tokenizer.encode(part.replace(mark, ""))
+        for i, text in enumerate(parts[::2]):
+            if text:
+                ids += self._tokenizer.encode(text, continues=i > 0)
+            ids += special[i : i + 1]
         return ids
+
+
+def _is_said(key: Any, value: Any) -> bool:
+    """Whether a field holds what people, models or tools say, rather than words that templates look for."""
+    # Parts of a content have a `type`, and their words in a `text`.
+    return key in ("text", "arguments") or (key == "content" and not isinstance(value, list))
+
+
+def _told(preamble: Preamble | None) -> dict[str, Any]:
+    if preamble is None:
+        return {}
+    told: dict[str, Any] = {}
+    custom = [tool for tool in preamble.offered if not tool.is_builtin]
+    builtin = [tool.name for tool in preamble.offered if tool.is_builtin]
+    if custom:
+        told["tools"] = [
+            {
+                "type": "function",
+                "function": {"name": t.name, "description": t.description, "parameters": dict(t.parameters)},
+            }
+            for t in custom
+        ]
+    if builtin:
+        told["builtin_tools"] = builtin
+    if preamble.date is not None:
+        told["date_string"] = _short_date(preamble.date)
+    return told
+
+
+def _short_date(day: date) -> str:
+    return day.strftime("%d %b %Y")
+
+
+def _with_demand(messages: Sequence[Message], preamble: Preamble | None) -> Sequence[Message]:
+    """Put the demand for a call, which no template has a word for, into the system message."""
+    if preamble is None or not preamble.demand:
+        return messages
+    if messages and isinstance(messages[0], System):
+        return [System(f"{messages[0].text}\n{preamble.demand}"), *messages[1:]]
+    return [System(preamble.demand), *messages]
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    """A message as templates know it: OpenAI's way, but arguments as objects."""
+    raw: dict[str, Any] = {"role": _ROLE_NAMES[type(message)], "content": _content(message.content)}
+    if isinstance(message, User) and message.context is not None:
+        raw["content"] = _opened(raw["content"], "\n\n" + User(message.context).text)
+    if isinstance(message, Assistant) and message.tool_calls:
+        raw["tool_calls"] = [_call(call) for call in message.tool_calls]
+    if isinstance(message, Tool):
+        named = {"name": message.name, "tool_call_id": message.call_id}
+        raw |= {key: value for key, value in named.items() if value is not None}
+        if message.value is not None:
+            raw["content"] = dict(message.value)
+    return raw
+
+
+def _content(content: Content) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    return [{"type": "image"} if isinstance(p, Image) else {"type": "text", "text": p} for p in content]
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": dict(call.arguments)}
+    return {"type": "function", "function": function} | ({} if call.id is None else {"id": call.id})
+
+
+def _opened(content: str | list[dict[str, Any]], end: str) -> str | list[dict[str, Any]]:
+    """A content with a text at its end."""
+    return content + end if isinstance(content, str) else [*content, {"type": "text", "text": end}]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(key)
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
 
 
 def _cut_at(end: str, rendered: str) -> str:

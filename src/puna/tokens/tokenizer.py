@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ class Tokenizer:
         special_tokens: text to id of every special token: those that the vocabulary marks so, and
             added tokens that end or open a text or are written ``<|...|>``.
         drops_first_space: whether a decoded text loses one leading space, which encoding had added.
+        trims: special tokens that take white space with them where a template prints some next to them:
+            id to (takes what is before it, takes what is behind it).
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -61,6 +64,7 @@ class Tokenizer:
             e["id"]: e["content"] for e in document["added_tokens"] if e["special"]
         }
         self.special_tokens: Mapping[str, int] = MappingProxyType({t: i for i, t in self._special.items()})
+        self.trims: Mapping[int, tuple[bool, bool]] = MappingProxyType(_trims(document["added_tokens"]))
         ids: dict[str, int] = document["model"]["vocab"]
         self.vocab_size = 1 + max([*ids.values(), *self._added], default=-1)
         self._check_ids(controls)
@@ -69,6 +73,7 @@ class Tokenizer:
         if spelling.is_byte_level:
             self._unwritable = bytes(b for b, character in enumerate(BYTE_CHARACTERS) if character not in ids)
         self._cuts_long_text = _is_llama3(document.get("pre_tokenizer"))
+        self._spaces_first_text_only = _spaces_first_text_only(document.get("pre_tokenizer"))
 
     def _check_ids(self, controls: Iterable[int]) -> None:
         if not 1 <= self.vocab_size <= MAX_TOKENS:
@@ -85,7 +90,7 @@ class Tokenizer:
                     f"got {found}; the file contradicts itself"
                 )
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """Turn a text into token ids; nothing is added, and nothing in it counts as a special token.
 
         Surrogates without a partner, and characters that the vocabulary has no bytes for, become
@@ -94,6 +99,8 @@ class Tokenizer:
 
         Args:
             text: any text.
+            continues: there is something before this text, so that a vocabulary which puts a space before
+                the first text, and only there (some of Llama 2's), puts none.
 
         Returns:
             The ids, none of them special.
@@ -103,15 +110,39 @@ class Tokenizer:
                 one never does.
         """
         text = self._writable(text)
+        backend = self._continuing if continues and self._spaces_first_text_only else self._backend
         ids: list[int] = []
         for part in _cut_like_llama3(text) if self._cuts_long_text else (text,):
-            ids += self._backend.encode(part, add_special_tokens=False).ids
+            ids += backend.encode(part, add_special_tokens=False).ids
         if not self._special.keys().isdisjoint(ids):
             token_id = next(i for i in ids if i in self._special)
             raise TokenizerError(
                 f"vocabulary: ordinary text became the special token {self._special[token_id]!r} "
                 f"({token_id}); the model file is not safe to use"
             )
+        return ids
+
+    def encode_with_special(self, text: str) -> list[int]:
+        """`encode`, but every special token that is written out in the text becomes that token.
+
+        Only for prompts that a person writes by hand: with text from anybody else in it, that somebody
+        could speak in any role.
+
+        Args:
+            text: a prompt, special tokens included.
+
+        Returns:
+            The ids.
+
+        Raises:
+            TokenizerError: as `encode`.
+        """
+        ids: list[int] = []
+        for i, part in enumerate(self._special_pattern.split(text)):
+            if i % 2:
+                ids.append(self.special_tokens[part])
+            elif part:
+                ids += self.encode(part, continues=i > 0)
         return ids
 
     def decode(self, ids: Iterable[int], *, show_special: bool = False) -> str:
@@ -173,6 +204,17 @@ class Tokenizer:
         if token_id not in self._special:
             raise TokenizerError(f"token {token_id} is not one of the {len(self._special)} special tokens")
         return self._special[token_id]
+
+    @cached_property
+    def _special_pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(filter(None, self.special_tokens), key=len, reverse=True)
+        return re.compile("(" + ("|".join(map(re.escape, longest_first)) or "(?!)") + ")")
+
+    @cached_property
+    def _continuing(self) -> Backend:
+        document = json.loads(self._backend.to_str())
+        document["pre_tokenizer"]["prepend_scheme"] = "never"
+        return _load(json.dumps(document))
 
     def _string(self, token_id: int) -> str:
         string: str | None = None
@@ -252,6 +294,16 @@ def _load(text: str) -> Backend:
 def _is_llama3(pre_tokenizer: Any) -> bool:
     steps = pre_tokenizer.get("pretokenizers", []) if isinstance(pre_tokenizer, dict) else []
     return any(step.get("pattern") == {"Regex": LLAMA3_PATTERN} for step in steps)
+
+
+def _spaces_first_text_only(pre_tokenizer: Any) -> bool:
+    scheme = pre_tokenizer.get("prepend_scheme") if isinstance(pre_tokenizer, dict) else None
+    return scheme == "first"
+
+
+def _trims(added_tokens: Iterable[Mapping[str, Any]]) -> dict[int, tuple[bool, bool]]:
+    sides = {e["id"]: (bool(e.get("lstrip")), bool(e.get("rstrip"))) for e in added_tokens if e["special"]}
+    return {token_id: side for token_id, side in sides.items() if any(side)}
 
 
 def _cut_like_llama3(text: str) -> Iterator[str]:

@@ -3,37 +3,64 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.unit.prompt.conftest import golden_content, golden_message, reference_style
 
 from puna.errors import PromptFormatError
 from puna.models.checkpoint import Vocabulary
-from puna.models.tiktoken_vocabulary import LLAMA3_SPECIAL_TOKENS, tokenizer_json_from_tiktoken
-from puna.prompt import Assistant, Message, System, Tool, User, as_messages, chat_format
+from puna.prompt import Assistant, Image, Message, System, Tool, ToolCall, User, chat_format
+from puna.prompt.call_text import CallStyle
+from puna.prompt.images import image_ranges
 from puna.prompt.llama3 import Llama3Format
 from puna.tokens import Tokenizer
 
 
-@pytest.fixture(scope="session")
-def llama3_format(llama3: Tokenizer) -> Llama3Format:
-    return Llama3Format(llama3)
+def encode(tokenizer: Tokenizer, vector: dict[str, Any], style: CallStyle) -> list[int]:
+    form = Llama3Format(tokenizer, "llama3.2-vision", style=style)
+    if vector["mode"] == "content":
+        return form.encode_text(golden_content(vector["messages"]))
+    return form.encode_chat([golden_message(raw) for raw in vector["messages"]])
 
 
-def to_message(raw: dict[str, Any]) -> Message:
-    if raw.get("stop_reason") == "end_of_message":
-        return Assistant(raw["content"], ends_turn=False)
-    return as_messages([{"role": raw["role"], "content": raw["content"]}])[0]
-
-
-def test_golden_vectors(llama3_format: Llama3Format, golden: Any) -> None:
-    vectors = golden("llama3_prompts.jsonl")
+def test_golden_vectors(llama3: Tokenizer, golden: Any) -> None:
+    vectors = [v for v in golden("prompt_format.jsonl") if not v["error"]]
     assert {vector["mode"] for vector in vectors} == {"dialog", "content"}
+    assert len(vectors) == 97
     for vector in vectors:
-        if vector["mode"] == "content":
-            ids = llama3_format.encode_text(vector["messages"])
-        else:
-            ids = llama3_format.encode_chat([to_message(raw) for raw in vector["messages"]])
+        ids = encode(llama3, vector, reference_style(vector["tool_prompt_format"]))
         assert ids == vector["token_ids"], vector["id"]
+        assert [list(span) for span in image_ranges(ids)] == (vector["vision_mask"] or []), vector["id"]
+
+
+# Quotes in a query, and two programs in a row, are what the reference writes so that it cannot be read back.
+READ_BACK_ONLY_OUR_WAY = {"pf-068", "pf-073"}
+
+
+def test_calls_are_spelled_as_the_reference_does_unless_that_cannot_be_read(
+    llama3: Tokenizer, golden: Any
+) -> None:
+    vectors = [v for v in golden("prompt_format.jsonl") if not v["error"]]
+    other = {
+        v["id"]
+        for v in vectors
+        if encode(llama3, v, CallStyle(form=v["tool_prompt_format"] or "json")) != v["token_ids"]
+    }
+    assert other == READ_BACK_ONLY_OUR_WAY
+
+
+def test_pictures_keep_their_place(vision_tokenizer: Tokenizer, llama3: Tokenizer) -> None:
+    # Meta's vocabulary and transformers' differ in the name of the token, not in what the model reads.
+    for tokenizer in (llama3, vision_tokenizer):
+        form = Llama3Format(tokenizer, "llama3.2-vision")
+        ids = form.encode_chat([Tool(("a", Image(b"x"), "b")), User("c", context=(Image(), "d"))])
+        assert form.image_id == 128256
+        assert [i for i, token in enumerate(ids) if token == 128256] == [7, 16]
+        assert image_ranges(ids) == [(7, 16), (16, 23)]
+
+
+def test_pictures_are_refused_by_text_models(llama3_format: Llama3Format) -> None:
+    for use in (llama3_format.encode_text, lambda content: llama3_format.encode_chat([User(content)])):
+        with pytest.raises(PromptFormatError, match="reads text only, and a message has a picture in it"):
+            use(("a", Image()))
 
 
 def test_last_message_stays_open(llama3_format: Llama3Format, llama3: Tokenizer) -> None:
@@ -44,50 +71,57 @@ def test_last_message_stays_open(llama3_format: Llama3Format, llama3: Tokenizer)
     )
 
 
-@pytest.mark.parametrize(("messages", "found"), [([], "none"), ([Assistant("a"), User("u")], "user")])
-def test_only_the_assistant_can_go_on(
+@pytest.mark.parametrize(
+    ("messages", "found"),
+    [
+        ([], "must be the assistant's, got none"),
+        ([Assistant("a"), User("u")], "must be the assistant's, got user"),
+        ([Assistant("a", tool_calls=(ToolCall("f"),))], "must not call tools"),
+    ],
+)
+def test_only_the_assistants_words_can_go_on(
     llama3_format: Llama3Format, messages: list[Message], found: str
 ) -> None:
-    with pytest.raises(PromptFormatError, match=f"last message must be the assistant's, got {found}"):
+    with pytest.raises(PromptFormatError, match=f"the last message {found}"):
         llama3_format.encode_chat(messages, continue_last=True)
-
-
-CONTROLS = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|python_tag|>"]
-INJECTIONS = st.lists(st.one_of(st.sampled_from(CONTROLS), st.text(max_size=5)), max_size=6).map("".join)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    messages=st.lists(
-        st.builds(
-            lambda kind, text: kind(text), st.sampled_from([System, User, Assistant, Tool]), INJECTIONS
-        ),
-        max_size=5,
-    )
-)
-def test_messages_add_no_special_tokens(
-    llama3_format: Llama3Format, llama3: Tokenizer, messages: list[Message]
-) -> None:
-    ids = llama3_format.encode_chat(messages)
-    special = [llama3.special_text(i) for i in ids if llama3.is_special(i)]
-    header = ["<|start_header_id|>", "<|end_header_id|>"]
-    assert special == ["<|begin_of_text|>", *([*header, "<|eot_id|>"] * len(messages)), *header]
 
 
 def test_stop_ids(llama3_format: Llama3Format) -> None:
     assert llama3_format.stop_ids == {128001, 128008, 128009}
 
 
-def test_first_llama3_has_no_end_of_message(llama3_data: bytes) -> None:
-    names = [t.replace("eom_id", "reserved_special_token_4") for t in LLAMA3_SPECIAL_TOKENS]
-    text = tokenizer_json_from_tiktoken(llama3_data, list(dict.fromkeys(names)))
-    vocabulary = Vocabulary(tokenizer_json=text, eos_ids=(128001,))
-    form = chat_format(vocabulary, Tokenizer(vocabulary))
+def test_first_llama3_knows_no_calls(april_vocabulary: Vocabulary) -> None:
+    form = chat_format(april_vocabulary, Tokenizer(april_vocabulary))
     assert form.name == "llama3"
     assert form.stop_ids == {128001, 128009}
     assert form.encode_chat([Assistant("a", ends_turn=False)]).count(128009) == 1
+    program = ToolCall("code_interpreter", {"code": "1"})
+    with pytest.raises(PromptFormatError, match=r"needs the special token '<\|python_tag\|>'"):
+        form.encode_chat([Assistant("a", tool_calls=(program,))])
+
+
+def test_searches_get_a_tag_where_that_is_wanted(llama3: Tokenizer) -> None:
+    calls = (ToolCall("brave_search", {"query": "a"}), ToolCall("f", {"b": 1}))
+    tagged = Llama3Format(llama3, style=CallStyle(tags_builtin=True)).encode_chat(
+        [Assistant("x", tool_calls=calls)]
+    )
+    assert 'x<|python_tag|>brave_search.call(query="a"){"type": ' in llama3.decode(tagged, show_special=True)
 
 
 def test_vocabulary_without_headers_is_refused(smollm: Tokenizer) -> None:
     with pytest.raises(PromptFormatError, match=r"needs the special token '<\|start_header_id\|>'"):
         Llama3Format(smollm)
+
+
+def test_unknown_family_is_refused(llama3: Tokenizer) -> None:
+    with pytest.raises(
+        PromptFormatError, match="no chat format is called 'llama3.4'; did you mean 'llama3.3'"
+    ):
+        Llama3Format(llama3, "llama3.4")
+
+
+def test_system_and_context_are_encoded_apart(llama3_format: Llama3Format, llama3: Tokenizer) -> None:
+    ids = llama3_format.encode_chat([System(("hel", "lo")), User("q\n", context="\n\nc")])
+    parts = [llama3.encode(text) for text in ("hel", "lo", "q\n", "\n\n", "\n\nc")]
+    assert ids[5:7] == parts[0] + parts[1]
+    assert sum(parts[2:], []) == ids[12 : 12 + sum(map(len, parts[2:]))]

@@ -231,7 +231,10 @@ def test_only_the_assistant_can_go_on(tiny: Tokenizer) -> None:
         ("{% set ns = namespace() %}{% set ns.__init__ = 1 %}", "a namespace cannot hold '__init__'"),
         ("{{ 1 / 0 }}", "failed on these messages: division by zero"),
         ("{{ 'a' + 1 }}", "failed on these messages: "),
-        ("{% for i in range(99999) %}{{ 'xxxxxxxxxxxxxxxxxxxx' }}{% endfor %}", "printed more than 10486"),
+        (
+            "{% for i in range(99999) %}{{ 'xxxxxxxxxxxxxxxxxxxx' }}{% endfor %}",
+            r"printed more than 1048\d{3} characters",
+        ),
         ("{% for i in range(100001) %}{% endfor %}", "failed on these messages: Range too big"),
         ("x" * 1_048_577, "may have 1048576 characters, got 1048577"),
     ],

@@ -31,7 +31,7 @@ def test_default_model_keeps_every_token_and_merge(default_gguf: Path, smollm: T
     document = json.loads(tokenizer_json_from_gguf(metadata))
     tokens, merges = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.merges"]
     assert document["model"]["vocab"] == {token: i for i, token in enumerate(tokens)}
-    assert [" ".join(pair) for pair in document["model"]["merges"]] == merges
+    assert document["model"]["merges"] == merges
     assert [(t["id"], t["content"], t["special"]) for t in document["added_tokens"]] == [
         (i, tokens[i], True) for i in range(17)
     ]
@@ -54,7 +54,7 @@ def test_default_model_known_ids(smollm: Tokenizer, text: str, ids: list[int]) -
 def encode_by_merges(smollm_vocabulary: Vocabulary) -> Callable[[str], list[int]]:
     """The rule of GPT-2 with single digits, spelled out."""
     model = json.loads(smollm_vocabulary.tokenizer_json)["model"]
-    rank = {tuple(pair): i for i, pair in enumerate(model["merges"])}
+    rank = {tuple(pair.split(" ")): i for i, pair in enumerate(model["merges"])}
     # A digit is a piece by itself, and what lies between digits is cut by GPT-2's pattern on its own.
     gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 

@@ -206,7 +206,7 @@ def set_key(*path: Any) -> Any:
         (set_key("decoder", {"type": "Sequence", "decoders": "x"}), "the decoder must be ByteLevel"),
         (set_key("model", "type", "Unigram"), "model type must be 'BPE', as in every Llama, got 'Unigram'"),
         (set_key("model", 3), "model type must be 'BPE', as in every Llama, got 3"),
-        (set_key("model", "merges", 0, ["a", "zz"]), "Token `zz` out of vocabulary"),
+        (set_key("model", "merges", 0, "a zz"), "Token `zz` out of vocabulary"),
         (set_key("model", "vocab", "a", -1), "expected u32"),
         (set_key("model", "vocab", "a", 2**31), "ids must lie from 0 to 1048575, got 2147483648"),
         (set_key("added_tokens", 0, "id", 7), "'<|endoftext|>' must have the id 7 in the vocabulary, got 0"),
