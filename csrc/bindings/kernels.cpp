@@ -26,13 +26,15 @@ nb::ndarray<nb::numpy, float> matmul(const std::string& isa, const std::string& 
     PUNA_CHECK(static_cast<int64_t>(weights.shape(0)) == w.bytes(), "matmul: wrong number of weight bytes");
     PUNA_CHECK(static_cast<int64_t>(x.shape(1)) == columns, "matmul: x needs as many columns as the weights");
     const auto n = static_cast<int64_t>(x.shape(0));
+    Needs needs;
+    needs.add(w);
     QuantizedRows in(columns);
     Rows y(w.padded_rows());
     in.reserve(n);
     y.reserve(n);
     for (int64_t i = 0; i < n; i++) {
         std::copy_n(x.data() + i * columns, columns, in.values.row(i));
-        if (is_integer(w.format)) in.quantize(table, i);
+        in.prepare(table, needs, i);
     }
     table.matmul({w.format, w.data, w.padded_columns(), 0, w.tiles(), in.view(n), y.row(0), y.stride()});
     auto out = new_array<float>({static_cast<size_t>(n), static_cast<size_t>(rows)});

@@ -1,5 +1,5 @@
-// Products of the grouped integer formats on AMX tiles, for 16 rows of activations at a time. The same
-// integers and the same float steps in the same order as kernels/generic/matmul.h, so the same bits.
+// Products of bf16 and of the grouped integer formats on AMX tiles, for 16 rows of activations at a time. The
+// same integers and the same float steps in the same order as kernels/generic/matmul.h, so the same bits.
 //
 // A weight tile's columns are expanded once to signed bytes, kPanelColumns at a time, and used for all rows.
 // Per group of 32 columns one tile product gives 16 rows x 16 outputs of exact sums.
@@ -22,8 +22,8 @@ struct alignas(64) TileConfig {
 static_assert(sizeof(TileConfig) == 64);
 
 // The intrinsic of GCC 12 tells the compiler that it reads 8 bytes; the rest would be dropped as dead stores.
-inline void load_tile_config() {
-    const TileConfig config;
+template <class Config>
+inline void load_tile_config(const Config& config) {
     __asm__ volatile("ldtilecfg %0" ::"m"(config));
 }
 
@@ -97,19 +97,97 @@ void amx_tile(const Product& p, int64_t tile, int64_t n_rows) {
     }
 }
 
+// Sums in tiles 0 to 3 (two blocks of rows by two weight tiles), activations in 4 and 5, weights in 6 and 7,
+// all of 16 rows x 64 bytes.
+struct alignas(64) Bf16TileConfig {
+    uint8_t palette = 1;
+    uint8_t start_row = 0;
+    uint8_t reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+static_assert(sizeof(Bf16TileConfig) == 64);
+
+// 32 rows of activations by two weight tiles.
+inline void bf16_block_2x2(const Product& p, int64_t tile, int64_t row) {
+    const int64_t bytes = puna::tile_bytes(puna::Format::bf16, p.columns);
+    const uint8_t* w = p.weights + tile * bytes;
+    const auto* x = reinterpret_cast<const uint8_t*>(p.x.half + row * p.x.q_stride);
+    const auto stride = static_cast<size_t>(2 * p.x.q_stride);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t k = 0; k < p.columns; k += kBf16Step) {
+        _tile_loadd(4, x + 2 * k, stride);
+        _tile_loadd(5, x + 16 * stride + 2 * k, stride);
+        _tile_loadd(6, w + 32 * k, 64);
+        _tile_loadd(7, w + bytes + 32 * k, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    float* y = p.y + row * p.y_stride + 16 * tile;
+    const auto y_stride = static_cast<size_t>(4 * p.y_stride);
+    _tile_stored(0, y, y_stride);
+    _tile_stored(1, y + 16, y_stride);
+    _tile_stored(2, y + 16 * p.y_stride, y_stride);
+    _tile_stored(3, y + 16 * p.y_stride + 16, y_stride);
+}
+
+// The same for 16 rows and one tile.
+inline void bf16_block(const Product& p, int64_t tile, int64_t row) {
+    const uint8_t* w = p.weights + tile * puna::tile_bytes(puna::Format::bf16, p.columns);
+    const auto* x = reinterpret_cast<const uint8_t*>(p.x.half + row * p.x.q_stride);
+    _tile_zero(0);
+    for (int64_t k = 0; k < p.columns; k += kBf16Step) {
+        _tile_loadd(4, x + 2 * k, static_cast<size_t>(2 * p.x.q_stride));
+        _tile_loadd(6, w + 32 * k, 64);
+        _tile_dpbf16ps(0, 4, 6);
+    }
+    _tile_stored(0, p.y + row * p.y_stride + 16 * tile, static_cast<size_t>(4 * p.y_stride));
+}
+
+void amx_bf16(const Product& p, int64_t n_rows) {
+    load_tile_config(Bf16TileConfig{});
+    for (int64_t tile = p.tile_begin; tile < p.tile_end;) {
+        const bool is_pair = tile + 2 <= p.tile_end;
+        int64_t row = 0;
+        for (; is_pair && row + 32 <= n_rows; row += 32) bf16_block_2x2(p, tile, row);
+        for (; row < n_rows; row += kTileTokens) {
+            bf16_block(p, tile, row);
+            if (is_pair) bf16_block(p, tile + 1, row);
+        }
+        tile += is_pair ? 2 : 1;
+    }
+    _tile_release();
+}
+
+template <class Block>
+void amx_groups(const Product& p, int64_t n_rows) {
+    load_tile_config(TileConfig{});
+    for (int64_t tile = p.tile_begin; tile < p.tile_end; tile++) amx_tile<Block>(p, tile, n_rows);
+    _tile_release();
+}
+
 // Whole blocks of 16 rows on tiles, the rest as any other table would.
 void amx_matmul(const Product& p) {
     const int64_t n_rows = p.x.rows / kTileTokens * kTileTokens;
-    const bool is_grouped = p.format == puna::Format::int4_group32 || p.format == puna::Format::int8_group32;
-    if (n_rows == 0 || !is_grouped) return matmul(p);
-    load_tile_config();
-    for (int64_t tile = p.tile_begin; tile < p.tile_end; tile++) {
-        if (p.format == puna::Format::int4_group32)
-            amx_tile<puna::Int4GroupBlock>(p, tile, n_rows);
-        else
-            amx_tile<puna::Int8GroupBlock>(p, tile, n_rows);
+    if (n_rows == 0) return matmul(p);
+    switch (p.format) {
+        case puna::Format::bf16:
+            amx_bf16(p, n_rows);
+            break;
+        case puna::Format::int4_group32:
+            amx_groups<puna::Int4GroupBlock>(p, n_rows);
+            break;
+        case puna::Format::int8_group32:
+            amx_groups<puna::Int8GroupBlock>(p, n_rows);
+            break;
+        default:
+            return matmul(p);
     }
-    _tile_release();
     if (n_rows < p.x.rows) matmul(rows_from(p, n_rows));
 }
 

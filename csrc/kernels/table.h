@@ -3,7 +3,7 @@
 //
 // Numeric contract: every function gives the same bits in every table, for any split of the work into calls.
 // Integer dot products are exact; float sums run in one written order with fused multiply-add where `fma`
-// is written. (bf16 and f32 weights keep this too, for now on every instruction set.)
+// is written.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,7 @@ struct Activations {
     const float* scale;        // [rows]
     const int32_t* zero;       // [rows] zero point: value = (q - zero) * scale
     const int32_t* group_sum;  // [rows][stride / 32] sum of q over each group
+    const uint16_t* half;      // [rows][q_stride] bfloat16, zero beyond the true columns
     int64_t stride;            // a multiple of kColumnBlock
     int64_t q_stride;
     int64_t rows;
@@ -75,6 +76,8 @@ struct KernelTable {
     // Asymmetric int8 a row: q, scale, zero point and group sums. `columns` padded.
     void (*quantize_row)(const float* x, int64_t columns, int8_t* q, float* scale, int32_t* zero,
                          int32_t* group_sum);
+    // To bfloat16, nearest even. `columns` padded.
+    void (*round_row)(const float* x, int64_t columns, uint16_t* half);
     // x += delta (where given), then out = x / rms(x) * gain. `dim` elements; buffers padded to 16.
     void (*add_rms_norm)(float* x, const float* delta, const float* gain, float eps, int64_t dim, float* out);
     // Rotates `heads` heads in place, half-split order. cosine, sine [head_dim / 2]

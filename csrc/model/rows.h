@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "kernels/table.h"
+#include "model/model.h"
 
 namespace puna {
 
@@ -39,7 +40,17 @@ class Rows {
     std::unique_ptr<float, Free> memory_;
 };
 
-// Rows with their int8 form, made on demand for products with integer weights.
+// Which forms of a row the matrices that read it want, besides floats.
+struct Needs {
+    bool int8 = false, bf16 = false;
+
+    void add(const Weight& reader) {
+        int8 = int8 || is_integer(reader.format);
+        bf16 = bf16 || reader.format == Format::bf16;
+    }
+};
+
+// Rows with their int8 and bfloat16 forms, made on demand.
 class QuantizedRows {
   public:
     explicit QuantizedRows(int64_t width) : values(width), q_stride_(values.stride() + kSkew) {}
@@ -49,18 +60,22 @@ class QuantizedRows {
         const auto count = static_cast<size_t>(n), width = static_cast<size_t>(values.stride());
         if (scale_.size() >= count) return;
         q_.resize(count * static_cast<size_t>(q_stride_));
+        half_.resize(count * static_cast<size_t>(q_stride_));
         scale_.resize(count);
         zero_.resize(count);
         group_sum_.resize(count * width / kGroup);
     }
-    void quantize(const KernelTable& kernels, int64_t i) {
+    void prepare(const KernelTable& kernels, Needs needs, int64_t i) {
         const int64_t width = values.stride();
-        kernels.quantize_row(values.row(i), width, q_.data() + i * q_stride_, &scale_[static_cast<size_t>(i)],
-                             &zero_[static_cast<size_t>(i)], group_sum_.data() + i * (width / kGroup));
+        const auto row = static_cast<size_t>(i);
+        if (needs.bf16) kernels.round_row(values.row(i), width, half_.data() + i * q_stride_);
+        if (needs.int8)
+            kernels.quantize_row(values.row(i), width, q_.data() + i * q_stride_, &scale_[row], &zero_[row],
+                                 group_sum_.data() + i * (width / kGroup));
     }
     Activations view(int64_t rows) const {
-        return {values.row(0),     q_.data(),       scale_.data(), zero_.data(),
-                group_sum_.data(), values.stride(), q_stride_,     rows};
+        return {values.row(0), q_.data(),       scale_.data(), zero_.data(), group_sum_.data(),
+                half_.data(),  values.stride(), q_stride_,     rows};
     }
 
     Rows values;
@@ -70,6 +85,7 @@ class QuantizedRows {
     static constexpr int64_t kSkew = 64;
     int64_t q_stride_;
     std::vector<int8_t> q_;
+    std::vector<uint16_t> half_;
     std::vector<float> scale_;
     std::vector<int32_t> zero_, group_sum_;
 };

@@ -136,19 +136,14 @@ class Runner::Forward {
     }
 
     template <size_t N>
-    static bool any_integer(const std::array<const Weight*, N>& readers) {
-        return std::any_of(readers.begin(), readers.end(),
-                           [](const Weight* w) { return is_integer(w->format); });
-    }
-
-    template <size_t N>
     void norm(Worker& worker, const float* gain, const float* delta, const Weight* const (&readers)[N]) {
-        const bool quantize = any_integer(std::to_array(readers));
+        Needs needs;
+        for (const Weight* reader : readers) needs.add(*reader);
         const auto [begin, end] = worker.share(n_tokens_);
         for (int64_t t = begin; t < end; t++) {
             kernels_.add_rms_norm(space_.residual.row(t), delta == nullptr ? nullptr : space_.delta.row(t),
                                   gain, config_.norm_eps, config_.dim, space_.normed.values.row(t));
-            if (quantize) space_.normed.quantize(kernels_, t);
+            space_.normed.prepare(kernels_, needs, t);
         }
     }
 
@@ -236,10 +231,11 @@ class Runner::Forward {
 
     void attend(Worker& worker, int64_t layer, const Weight& reader) {
         splits_chunks_ ? attend_split(worker, layer) : attend_whole(worker, layer);
-        if (!is_integer(reader.format)) return;
         worker.barrier();
+        Needs needs;
+        needs.add(reader);
         const auto [begin, end] = worker.share(n_tokens_);
-        for (int64_t t = begin; t < end; t++) space_.attended.quantize(kernels_, t);
+        for (int64_t t = begin; t < end; t++) space_.attended.prepare(kernels_, needs, t);
     }
 
     void attend_whole(Worker& worker, int64_t layer) {
@@ -295,21 +291,25 @@ class Runner::Forward {
     }
 
     void activate(Worker& worker, const Weight& reader) {
+        Needs needs;
+        needs.add(reader);
         const auto [begin, end] = worker.share(n_tokens_);
         for (int64_t t = begin; t < end; t++) {
             kernels_.silu_mul(space_.gate.values.row(t), space_.up.row(t), round_up(config_.ffn_dim, 16));
-            if (is_integer(reader.format)) space_.gate.quantize(kernels_, t);
+            space_.gate.prepare(kernels_, needs, t);
         }
     }
 
     void final_norm(Worker& worker, const float* delta) {
+        Needs needs;
+        needs.add(model_.head);
         const auto [begin, end] = worker.share(static_cast<int64_t>(batch_.output_rows.size()));
         for (int64_t i = begin; i < end; i++) {
             const int64_t t = batch_.output_rows[static_cast<size_t>(i)];
             kernels_.add_rms_norm(space_.residual.row(t), delta == nullptr ? nullptr : space_.delta.row(t),
                                   model_.final_norm, config_.norm_eps, config_.dim,
                                   space_.final_hidden.values.row(i));
-            if (is_integer(model_.head.format)) space_.final_hidden.quantize(kernels_, i);
+            space_.final_hidden.prepare(kernels_, needs, i);
         }
     }
 

@@ -53,8 +53,9 @@ struct TinyModel {
         w.columns = columns;
         packed.emplace_back(static_cast<size_t>(w.bytes()));
         w.data = packed.back().data();
-        if (format == Format::f32) {
-            pack_f32(values.data(), rows, columns, packed.back().data());
+        if (!is_integer(format)) {
+            (format == Format::f32 ? pack_f32 : pack_bf16)(values.data(), rows, columns,
+                                                           packed.back().data());
             return w;
         }
         std::vector<int8_t> q(values.size());
@@ -118,12 +119,19 @@ uint64_t digest(const std::vector<float>& values) {
 
 // What every machine must get, x86-64 and Arm alike; a change of numerics changes it, on purpose.
 uint64_t expected_digest(Format format) {
-    return format == Format::f32 ? 0x43ba09202c01469cu : 0x622e26fa6448e635u;
+    switch (format) {
+        case Format::f32:
+            return 0x43ba09202c01469cu;
+        case Format::bf16:
+            return 0xbadfab388cf3a458u;
+        default:
+            return 0x622e26fa6448e635u;
+    }
 }
 
 void test_forward() {
     const std::string chosen = kernels().name;
-    for (const Format format : {Format::f32, Format::int4_group32}) {
+    for (const Format format : {Format::f32, Format::bf16, Format::int4_group32}) {
         const TinyModel tiny(format);
         const CacheType type = format == Format::f32 ? CacheType::f32 : CacheType::f16;
         set_isa("scalar");

@@ -41,11 +41,13 @@ std::vector<uint8_t> pack_random(Format format, int64_t rows, int64_t columns, W
 
 std::vector<float> multiply(const KernelTable& table, const Weight& w, const std::vector<float>& x,
                             int64_t n) {
+    Needs needs;
+    needs.add(w);
     QuantizedRows in(w.columns);
     in.reserve(n);
     for (int64_t i = 0; i < n; i++) {
         std::copy_n(x.begin() + i * w.columns, w.columns, in.values.row(i));
-        in.quantize(table, i);
+        in.prepare(table, needs, i);
     }
     std::vector<float> y(static_cast<size_t>(n * w.padded_rows()));
     table.matmul({w.format, w.data, w.padded_columns(), 0, w.tiles(), in.view(n), y.data(), w.padded_rows()});
@@ -56,7 +58,7 @@ void compare_products(const KernelTable& table, const KernelTable& scalar) {
     for (const Format format : kFormats)
         for (const int64_t rows : {1, 16, 17, 80})
             for (const int64_t columns : {1, 31, 64, 65, 200})
-                for (const int64_t n : {1, 2, 5}) {
+                for (const int64_t n : {1, 2, 5, 55}) {
                     Weight w;
                     const auto packed = pack_random(format, rows, columns, w);
                     auto x = random_floats(n * columns, static_cast<uint32_t>(n + columns));

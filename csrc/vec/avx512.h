@@ -58,10 +58,17 @@ inline void store_f16(uint16_t* p, F32x16 x) {
     const __m256i half = _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), half);
 }
-inline void load_bf16_pairs(const uint16_t* p, F32x16& first, F32x16& second) {
-    const __m512i pairs = _mm512_loadu_si512(p);
+inline void split_pairs(__m512i pairs, F32x16& first, F32x16& second) {
     first = {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))};
     second = {_mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+}
+inline void load_bf16_pairs(const uint16_t* p, F32x16& first, F32x16& second) {
+    split_pairs(_mm512_loadu_si512(p), first, second);
+}
+inline void set1_bf16_pair(const uint16_t* p, F32x16& first, F32x16& second) {
+    int32_t bits;
+    std::memcpy(&bits, p, sizeof bits);
+    split_pairs(_mm512_set1_epi32(bits), first, second);
 }
 
 inline I32x16 i32_zero() { return {_mm512_setzero_si512()}; }

@@ -90,6 +90,11 @@ inline void load_bf16_pairs(const uint16_t* p, F32x16& first, F32x16& second) {
     first = each([&](int i) { return puna::bf16_to_f32(p[2 * i]); });
     second = each([&](int i) { return puna::bf16_to_f32(p[2 * i + 1]); });
 }
+// The same pair in all lanes.
+inline void set1_bf16_pair(const uint16_t* p, F32x16& first, F32x16& second) {
+    first = set1(puna::bf16_to_f32(p[0]));
+    second = set1(puna::bf16_to_f32(p[1]));
+}
 
 inline I32x16 i32_zero() { return I32x16{}; }
 inline I32x16 i32_set1(int32_t v) {

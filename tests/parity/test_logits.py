@@ -132,17 +132,17 @@ def test_a_written_checkpoint_gives_the_same_bits(format: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("format", ["bf16", "int8", "int4"])
 def test_each_format_equals_a_float64_model_of_the_same_weights(format: str, tmp_path: Path) -> None:
-    """The engine's quantized arithmetic against float64 with the same weights and fake-quantized inputs."""
+    """The engine's arithmetic against float64 with the same weights and inputs rounded as it rounds them."""
     model = save_tiny(tmp_path).double()
     packed = pack_checkpoint(open_checkpoint(tmp_path), format)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, matrix in packed.matrices.items():
             parameters[name].copy_(torch.from_numpy(matrix.to_float32()))
-    if format != "bf16":
-        for module in model.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.register_forward_pre_hook(lambda _, inputs: (fake_quantize(inputs[0]),))
+    rounded = (lambda x: x.bfloat16().double()) if format == "bf16" else fake_quantize
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_pre_hook(lambda _, inputs: (rounded(inputs[0]),))
     tokens = tokens_of(60)
     tokenizer = Tokenizer(open_checkpoint(tmp_path).vocabulary())
     engine = NativeEngine(packed, tokenizer, cache_type="f32")

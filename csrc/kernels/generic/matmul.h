@@ -1,8 +1,8 @@
 // Weights times rows of activations, for every format, written once on the vector vocabulary.
 //
 // Lanes are the 16 output rows of a tile. A float product runs over the columns in ascending order, one fused
-// multiply-add each. An integer product is, with u = q + offset the stored byte and (x, z, s) an activation
-// row's integers, zero point and scale:
+// multiply-add each; for bf16 see below. An integer product is, with u = q + offset the stored byte and (x,
+// z, s) an activation row's integers, zero point and scale:
 //   sum_q = dot(u, x) - offset * sum(x)                     exact, a group or the whole row
 //   grouped: y = s * (sum over groups of scale_g * sum_q  -  z * sum of dequantized weights)
 //   channel: y = s * (scale * (sum_q - z * sum of q))
@@ -35,27 +35,33 @@ void f32_tiles(const Product& p, int64_t tile, int64_t row) {
         for (int t = 0; t < T; t++) store(p.y + (row + r) * p.y_stride + 16 * (tile + t), acc[r][t]);
 }
 
+// Inputs are rounded to bfloat16 too. Within 32 columns the even and the odd ones are summed apart and then
+// added to the total: the order of an AMX tile product, so that a path with tiles gives the same bits.
+constexpr int64_t kBf16Step = 32;
+
 template <int R, int T>
 void bf16_tiles(const Product& p, int64_t tile, int64_t row) {
     const int64_t bytes = puna::tile_bytes(puna::Format::bf16, p.columns);
-    const uint16_t* w = reinterpret_cast<const uint16_t*>(p.weights + tile * bytes);
-    const float* x = p.x.values + row * p.x.stride;
-    F32x16 acc[R][T];
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++) acc[r][t] = set1(0.0f);
-    for (int64_t k = 0; k < p.columns; k += 2) {
-        for (int t = 0; t < T; t++) {
-            F32x16 even, odd;
-            load_bf16_pairs(w + t * (bytes / 2) + 16 * k, even, odd);
-            for (int r = 0; r < R; r++) {
-                const float* xr = x + r * p.x.stride + k;
-                acc[r][t] = fma(even, set1(xr[0]), acc[r][t]);
-                acc[r][t] = fma(odd, set1(xr[1]), acc[r][t]);
+    const uint16_t* x = p.x.half + row * p.x.q_stride;
+    for (int t = 0; t < T; t++) {
+        const uint16_t* w = reinterpret_cast<const uint16_t*>(p.weights + (tile + t) * bytes);
+        F32x16 total[R];
+        for (int r = 0; r < R; r++) total[r] = set1(0.0f);
+        for (int64_t first = 0; first < p.columns; first += kBf16Step) {
+            F32x16 even[R], odd[R], w_even, w_odd, x_even, x_odd;
+            for (int r = 0; r < R; r++) even[r] = odd[r] = set1(0.0f);
+            for (int64_t k = first; k < first + kBf16Step; k += 2) {
+                load_bf16_pairs(w + 16 * k, w_even, w_odd);
+                for (int r = 0; r < R; r++) {
+                    set1_bf16_pair(x + r * p.x.q_stride + k, x_even, x_odd);
+                    even[r] = fma(w_even, x_even, even[r]);
+                    odd[r] = fma(w_odd, x_odd, odd[r]);
+                }
             }
+            for (int r = 0; r < R; r++) total[r] = total[r] + (even[r] + odd[r]);
         }
+        for (int r = 0; r < R; r++) store(p.y + (row + r) * p.y_stride + 16 * (tile + t), total[r]);
     }
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++) store(p.y + (row + r) * p.y_stride + 16 * (tile + t), acc[r][t]);
 }
 
 template <int R, int T>
@@ -194,6 +200,7 @@ void matmul(const Product& p) {
 [[maybe_unused]] inline Product rows_from(Product p, int64_t first) {
     p.x.values += first * p.x.stride;
     p.x.q += first * p.x.q_stride;
+    p.x.half += first * p.x.q_stride;
     p.x.scale += first;
     p.x.zero += first;
     p.x.group_sum += first * (p.x.stride / puna::kGroup);

@@ -38,6 +38,10 @@ void quantize_row(const float* x, int64_t columns, int8_t* q, float* scale, int3
     *zero = static_cast<int32_t>(z);
 }
 
+void round_row(const float* x, int64_t columns, uint16_t* half) {
+    for (int64_t i = 0; i < columns; i++) half[i] = puna::f32_to_bf16(x[i]);
+}
+
 void add_rms_norm(float* x, const float* delta, const float* gain, float eps, int64_t dim, float* out) {
     const int64_t whole = dim / 16 * 16, rest = dim - whole;
     F32x16 squares = set1(0.0f);

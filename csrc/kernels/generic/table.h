@@ -11,8 +11,8 @@
 namespace {
 
 constexpr puna::KernelTable make_table(const char* name) {
-    return {name,   matmul,          quantize_row, add_rms_norm, rope,    store_kv,
-            attend, merge_attention, silu_mul,     largest,      exp_sum, unpack_row};
+    return {name,   matmul,          quantize_row, round_row, add_rms_norm, rope,      store_kv,
+            attend, merge_attention, silu_mul,     largest,   exp_sum,      unpack_row};
 }
 
 }  // namespace
