@@ -24,7 +24,8 @@ def golden() -> Any:
     """Reads a file of golden vectors: one object for each line."""
 
     def read(name: str) -> list[dict[str, Any]]:
-        lines = (GOLDEN / name).read_text().splitlines()
+        # Not splitlines, for which other characters end a line too.
+        lines = (GOLDEN / name).read_text(encoding="utf-8").rstrip("\n").split("\n")
         assert lines
         return [json.loads(line) for line in lines]
 

@@ -221,7 +221,8 @@ def _part(where: str, raw: Any) -> str | Image:
         return str(raw["text"])
     if kind not in ("image", "image_url"):
         raise PromptFormatError(
-            f"{where}: a part must be a mapping whose `type` is 'text', 'image' or 'image_url', got {raw!r:.80}"
+            f"{where}: a part must be a mapping whose `type` is 'text', 'image' or 'image_url', "
+            f"got {raw!r:.80}"
         )
     source = next((raw[key] for key in _IMAGE_KEYS if raw.get(key) is not None), None)
     if isinstance(source, Mapping):

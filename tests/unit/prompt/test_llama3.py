@@ -114,9 +114,7 @@ def test_vocabulary_without_headers_is_refused(smollm: Tokenizer) -> None:
 
 
 def test_unknown_family_is_refused(llama3: Tokenizer) -> None:
-    with pytest.raises(
-        PromptFormatError, match="no chat format is called 'llama3.4'; did you mean 'llama3.3'"
-    ):
+    with pytest.raises(PromptFormatError, match=r"is called 'llama3\.4'; did you mean 'llama3\.3'"):
         Llama3Format(llama3, "llama3.4")
 
 
@@ -124,4 +122,5 @@ def test_system_and_context_are_encoded_apart(llama3_format: Llama3Format, llama
     ids = llama3_format.encode_chat([System(("hel", "lo")), User("q\n", context="\n\nc")])
     parts = [llama3.encode(text) for text in ("hel", "lo", "q\n", "\n\n", "\n\nc")]
     assert ids[5:7] == parts[0] + parts[1]
-    assert sum(parts[2:], []) == ids[12 : 12 + sum(map(len, parts[2:]))]
+    message = [token for part in parts[2:] for token in part]
+    assert message == ids[12 : 12 + len(message)]

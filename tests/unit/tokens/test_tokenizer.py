@@ -19,21 +19,23 @@ ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=[]), max_size=80)
 
 
 def vector_text(vector: dict[str, Any]) -> str:
-    if "text_repeat" in vector:
+    if vector["text_repeat"]:
         character, times = vector["text_repeat"]
         return str(character) * int(times)
     return str(vector["text"])
 
 
 def test_llama3_golden_vectors(llama3: Tokenizer, golden: Any) -> None:
-    vectors = golden("llama3_tokenizer.jsonl")
+    vectors = golden("tokenizer.jsonl")
+    assert len(vectors) == 263
     assert {vector["kind"] for vector in vectors} == {"encode", "decode"}
     for vector in vectors:
         if vector["kind"] == "decode":
             assert llama3.decode(vector["ids"], show_special=True) == vector["text"], vector["id"]
             continue
-        ids = [128000] * vector["bos"] + llama3.encode(vector_text(vector)) + [128001] * vector["eos"]
-        if "ids" in vector:
+        encode = llama3.encode_with_special if vector["allowed_special"] == "all" else llama3.encode
+        ids = [128000] * vector["bos"] + encode(vector_text(vector)) + [128001] * vector["eos"]
+        if vector["ids"] is not None:
             assert ids == vector["ids"], vector["id"]
         else:
             digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
@@ -91,6 +93,25 @@ def test_no_special_token_from_any_mixture(llama3: Tokenizer, smollm: Tokenizer,
     pieces = st.one_of(names, names.flatmap(lambda t: st.integers(0, len(t)).map(lambda n: t[:n])), st.text())
     text = "".join(data.draw(st.lists(pieces, max_size=12)))
     assert not any(map(tokenizer.is_special, tokenizer.encode(text)))
+
+
+def test_special_tokens_where_a_person_writes_them(tiny: Tokenizer) -> None:
+    text = "<|im_start|>ab<|im_<|im_end|>"
+    assert tiny.encode_with_special(text) == [1, 260, *tiny.encode("<|im_"), 2]
+    assert tiny.encode_with_special("") == []
+    assert tiny.decode(tiny.encode_with_special(text), show_special=True) == text
+
+
+def test_special_tokens_that_take_white_space(tiny_vocabulary: Vocabulary) -> None:
+    def trim(document: dict[str, Any]) -> None:
+        document["added_tokens"][1]["rstrip"] = True
+        document["added_tokens"][2] |= {"lstrip": True, "rstrip": True}
+        document["added_tokens"][3]["lstrip"] = True
+
+    tokenizer = Tokenizer(changed(tiny_vocabulary, trim))
+    assert dict(tokenizer.trims) == {1: (False, True), 2: (True, True)}
+    # That of <think>, which is no special token, works on any text.
+    assert tokenizer.encode("ab \n<think>") == [260, 3]
 
 
 def test_special_tokens_by_name_and_id(smollm: Tokenizer) -> None:

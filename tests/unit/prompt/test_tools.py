@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from puna.errors import PromptFormatError
+from puna.prompt import BUILTIN_TOOLS, ToolDefinition, as_tools
+from puna.prompt.tool_schema import ToolSet
+
+OBJECT = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}, "required": ["a"]}
+
+
+def test_both_spellings() -> None:
+    function = {"name": "f", "description": "d", "parameters": OBJECT}
+    tools = as_tools(
+        [
+            {"type": "function", "function": function},
+            {**function, "name": "g"},
+            {"type": "function", "function": {"name": "h"}},
+            {"name": "brave_search"},
+            ToolDefinition("i", "d"),
+        ]
+    )
+    assert tools == [
+        ToolDefinition("f", "d", OBJECT),
+        ToolDefinition("g", "d", OBJECT),
+        ToolDefinition("h", "", {"type": "object", "properties": {}}),
+        BUILTIN_TOOLS["brave_search"],
+        ToolDefinition("i", "d"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tools", "message"),
+    [
+        ([{"name": "f"}, {"name": "f"}], r"tools: .* these are there twice: \['f'\]"),
+        (["f"], r"tools\[0\]: must be a tool or a mapping .* got 'f'"),
+        ([{"type": "function"}], r"tools\[0\]: must be a tool or a mapping"),
+        ([{"name": "f g"}], "a tool's name must be .* got 'f g'"),
+        ([{"name": ""}], "a tool's name must be .* got ''"),
+        ([{"name": "x" * 129}], "a tool's name must be 1 to 128 letters"),
+        ([{"name": "f<|eot_id|>"}], r"a tool's name must be .* got 'f<\|eot_id\|>'"),
+        ([{"name": "f", "description": 5}], "tool 'f': `description` must be a string"),
+        (
+            [{"name": "f", "parameters": {"type": "string"}}],
+            "tool 'f': `parameters` must be the JSON schema of an object",
+        ),
+        (
+            [{"name": "f", "parameters": {"properties": [1]}}],
+            "tool 'f': `parameters` must be the JSON schema",
+        ),
+        ([{"name": "f", "parameters": [1]}], r"tool 'f': `parameters` must be .* got \[1\]"),
+    ],
+)
+def test_bad_tools_are_refused(tools: Any, message: str) -> None:
+    with pytest.raises(PromptFormatError, match=message):
+        as_tools(tools)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"a": 1}, None),
+        ({}, "arguments of f: 'a' is a required property"),
+        ({"a": "1"}, "arguments of f['a']: '1' is not of type 'integer'"),
+        ({"a": 0}, "arguments of f['a']: 0 is less than the minimum of 1"),
+    ],
+)
+def test_arguments_are_held_against_the_schema(arguments: dict[str, Any], problem: str | None) -> None:
+    assert ToolSet([ToolDefinition("f", "", OBJECT)]).problem("f", arguments) == problem
+
+
+def test_schemas_are_checked_and_nothing_is_fetched() -> None:
+    with pytest.raises(
+        PromptFormatError, match="tool 'f': `parameters` is not a JSON schema: 'int' is not valid"
+    ):
+        ToolSet([ToolDefinition("f", "", {"properties": {"a": {"type": "int"}}})])
+    remote = {"properties": {"a": {"$ref": "http://localhost:1/schema.json"}}}
+    problem = ToolSet([ToolDefinition("f", "", remote)]).problem("f", {"a": 1})
+    assert problem is not None
+    assert problem.startswith("the schema of f cannot be applied: ")
+    assert "localhost:1/schema.json" in problem
+
+
+def test_a_lone_text_goes_where_a_builtin_tool_wants_it() -> None:
+    tools = ToolSet(BUILTIN_TOOLS.values())
+    assert tools.settle("brave_search", {"q": "x"}) == {"query": "x"}
+    assert tools.settle("code_interpreter", {"query": "1"}) == {"code": "1"}
+    for arguments in ({"q": 1}, {"a": "x", "b": "y"}, {}):
+        assert tools.settle("brave_search", arguments) == arguments
+        assert (
+            tools.problem("brave_search", arguments)
+            == f"brave_search takes one text, 'query', got {sorted(arguments)}"
+        )
