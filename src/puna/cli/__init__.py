@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import puna
-from puna.cli import bench, chat, complete, convert, doctor, pull, rm, show, verify
+from puna.cli import bench, chat, complete, convert, doctor, prompt_format, pull, rm, show, verify
 from puna.cli import list as listing
 from puna.cli.output import one_line, say
 from puna.errors import PunaError
@@ -35,6 +35,7 @@ app = typer.Typer(
 for command in (chat.chat, complete.complete, convert.convert, show.show, bench.bench, doctor.doctor):
     app.command()(command)
 app.command("list")(listing.list_models)
+app.command("prompt-format")(prompt_format.prompt_format)
 app.command()(pull.pull)
 app.command("rm")(rm.remove)
 app.command()(verify.verify)

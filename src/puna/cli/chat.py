@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from puna.cli import options
-from puna.cli.answer import print_answer
+from puna.cli.answer import print_answer, stats_text
 from puna.cli.inputs import model_and_prompt, piped_text
-from puna.cli.output import is_terminal
+from puna.cli.output import is_terminal, say
 from puna.cli.progress import load_model
+from puna.cli.raw import print_raw
 from puna.errors import ConfigError
 
 __all__ = ["chat"]
@@ -40,6 +41,9 @@ def chat(
     format: options.Format = "auto",
     threads: options.Threads = None,
     context: options.Context = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Show what the model reads and writes, special tokens included.")
+    ] = False,
     stats: options.Stats = False,
     as_json: options.Json = False,
 ) -> None:
@@ -58,6 +62,8 @@ def chat(
         seed=seed,
         stop=stop,
     )
+    if raw and as_json:
+        raise ConfigError("--raw and --json do not go together: one shows text, the other a document")
     name, text = model_and_prompt(model, prompt, piped_text())
     if not text and (as_json or not is_terminal()):
         raise ConfigError("there is no prompt; give one as an argument or through a pipe")
@@ -67,11 +73,19 @@ def chat(
         from puna.cli.repl import Repl
         from puna.engine.request import SamplingParams
 
-        Repl(llama, Conversation(system, settings=SamplingParams(**sampling)), shows_stats=stats).run()
+        conversation = Conversation(system, settings=SamplingParams(**sampling))
+        Repl(llama, conversation, shows_stats=stats, is_raw=raw).run()
         return
     messages = [{"role": "user", "content": text}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
+    if raw:
+        ids = llama.encode_chat(messages)
+        answer = llama.stream(ids, **sampling)
+        print_raw(llama, ids, answer)
+        if stats:
+            say(stats_text(answer.result()))
+        return
     print_answer(
         llama,
         llama.chat(messages, **sampling),

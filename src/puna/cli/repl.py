@@ -11,6 +11,7 @@ from puna.cli.commands import COMMANDS, run_command
 from puna.cli.conversation import Conversation
 from puna.cli.keyboard import cancelling, prompt_session, quoted
 from puna.cli.output import visible
+from puna.cli.raw import print_raw
 from puna.cli.render import MarkdownStream
 from puna.errors import PromptFormatError, PunaError
 from puna.models.store import home
@@ -32,13 +33,16 @@ class Repl:
         last: the last answer.
     """
 
-    def __init__(self, llama: Llama, conversation: Conversation, *, shows_stats: bool) -> None:
+    def __init__(
+        self, llama: Llama, conversation: Conversation, *, shows_stats: bool, is_raw: bool = False
+    ) -> None:
         """Prepare a conversation.
 
         Args:
             llama: an instruct model.
             conversation: where to begin.
             shows_stats: print what it cost behind every answer.
+            is_raw: print prompts and answers as the model has them, special tokens included.
 
         Raises:
             PromptFormatError: it is a base model.
@@ -52,6 +56,7 @@ class Repl:
         self.conversation = conversation
         self.last: Completion | None = None
         self._shows_stats = shows_stats
+        self._is_raw = is_raw
         self._console = Console(highlight=False)
 
     def run(self) -> None:
@@ -90,10 +95,15 @@ class Repl:
         What was said before Ctrl-C is kept. Where nothing was said, nothing changes.
         """
         messages = self.conversation.messages(turns)
-        stream = self.llama.chat(messages, **self.conversation.options())
-        with stream, cancelling(stream), MarkdownStream(self._console) as printed:
-            for event in stream:
-                printed.feed(event.text)
+        prompt = self.llama.encode_chat(messages)
+        stream = self.llama.stream(prompt, **self.conversation.options())
+        with stream, cancelling(stream):
+            if self._is_raw:
+                print_raw(self.llama, prompt, stream)
+            else:
+                with MarkdownStream(self._console) as printed:
+                    for event in stream:
+                        printed.feed(event.text)
         self.last = stream.result()
         if self.last.text:
             self.conversation.turns = [*turns, Assistant(self.last.text)]

@@ -138,7 +138,7 @@ def sentencepiece_tokenizer_json(
 
 
 def added_tokens(tokens: Sequence[str], types: Sequence[int]) -> list[dict[str, Any]]:
-    """Entries of ``added_tokens``: special for control tokens and the unknown one, not for user-defined ones."""
+    """Entries of ``added_tokens``: control tokens and the unknown one are special, those of users are not."""
     return [
         added_token(i, token, special=kind != USER_DEFINED)
         for i, (token, kind) in enumerate(zip(tokens, types, strict=True))

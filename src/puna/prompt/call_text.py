@@ -163,7 +163,7 @@ def _python(value: Any) -> str:
 
 
 def _string(text: str) -> str:
-    # JSON's escapes mean the same in Python. No vocabulary has halves of surrogate pairs, so they are escaped.
+    # JSON's escapes mean the same in Python. Halves of surrogate pairs are escaped: no vocabulary has them.
     quoted = json.dumps(text, ensure_ascii=False)
     return quoted if _is_plain(text) else re.sub("[\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", quoted)
 

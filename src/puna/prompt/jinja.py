@@ -12,8 +12,9 @@ from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Node
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
+
+from puna.prompt.jinja_limits import LimitedEnvironment, refuel
 
 __all__ = ["compile_template", "render"]
 
@@ -73,10 +74,10 @@ def _dict(*args: Any, **values: Any) -> dict[Any, Any]:
 
 def compile_template(source: str) -> Template:
     """Compile a chat template for the sandbox; raises jinja2's errors."""
-    environment = ImmutableSandboxedEnvironment(
+    environment = LimitedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
-    environment.filters["tojson"] = _tojson
+    environment.add_filter("tojson", _tojson)
     environment.globals.update(
         dict=_dict, namespace=_Namespace, raise_exception=_raise_exception, strftime_now=_strftime_now
     )
@@ -95,8 +96,9 @@ def render(template: Template, variables: Mapping[str, Any], max_characters: int
         The text.
 
     Raises:
-        TemplateError: the result is longer than that; rendering stops there.
+        TemplateError: the result is longer than that, or it takes too long to make; rendering stops there.
     """
+    refuel()
     parts = []
     length = 0
     for part in template.generate(**variables):

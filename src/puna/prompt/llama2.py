@@ -20,7 +20,7 @@ _WHO = "Llama 2"
 
 
 def llama2_pieces(messages: Sequence[Message], *, continue_last: bool = False) -> list[Piece]:
-    """Write a conversation as pieces: finished pairs of turns between ``<s>`` and ``</s>``, then the last one.
+    """Write a conversation as pieces: finished pairs of turns in ``<s>`` and ``</s>``, then the last turn.
 
     The ends of texts are trimmed as the reference does it: all but the spaces before a first message that
     has a system message glued to it.

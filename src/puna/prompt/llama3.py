@@ -13,7 +13,7 @@ from puna.prompt.messages import Assistant, Content, Image, Message, System, Too
 from puna.prompt.preamble import Preamble, with_preamble
 from puna.tokens import Tokenizer
 
-__all__ = ["LLAMA3_MARKS", "Llama3Format", "llama3_pieces"]
+__all__ = ["LLAMA3_MARKS", "Llama3Format", "content_pieces", "llama3_pieces"]
 
 LLAMA3_MARKS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 """The special tokens without which there is no Llama 3 format."""

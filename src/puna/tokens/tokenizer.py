@@ -23,6 +23,10 @@ __all__ = ["Tokenizer"]
 _LLAMA3_MAX_CHARACTERS = 400_000
 _LLAMA3_MAX_RUN = 25_000
 _RUN = re.compile(r"\s+|\S+")
+# No token of Llama 3 reaches over the end of a line into what is no white space, so that long texts can be
+# cut there to be encoded side by side.
+_PART_CHARACTERS = 16_384
+_LINE_END = re.compile(r"\n(?=\S)")
 
 
 class Tokenizer:
@@ -111,9 +115,10 @@ class Tokenizer:
         """
         text = self._writable(text)
         backend = self._continuing if continues and self._spaces_first_text_only else self._backend
-        ids: list[int] = []
-        for part in _cut_like_llama3(text) if self._cuts_long_text else (text,):
-            ids += backend.encode(part, add_special_tokens=False).ids
+        parts = list(_cut_like_llama3(text)) if self._cuts_long_text else [text]
+        # The fast kind keeps no account of where a token comes from; the library's threads share the parts.
+        encodings = backend.encode_batch_fast(parts, add_special_tokens=False)
+        ids = [token_id for encoding in encodings for token_id in encoding.ids]
         if not self._special.keys().isdisjoint(ids):
             token_id = next(i for i in ids if i in self._special)
             raise TokenizerError(
@@ -315,6 +320,14 @@ def _cut_like_llama3(text: str) -> Iterator[str]:
         start = 0
         for run in _RUN.finditer(block):
             for end in range(run.start() + _LLAMA3_MAX_RUN, run.end(), _LLAMA3_MAX_RUN):
-                yield block[start:end]
+                yield from _cut_at_lines(block[start:end])
                 start = end
-        yield block[start:]
+        yield from _cut_at_lines(block[start:])
+
+
+def _cut_at_lines(text: str) -> Iterator[str]:
+    start = 0
+    while match := _LINE_END.search(text, start + _PART_CHARACTERS):
+        yield text[start : match.end()]
+        start = match.end()
+    yield text[start:]

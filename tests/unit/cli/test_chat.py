@@ -93,3 +93,10 @@ def test_a_closed_pipe_is_not_told(environment):
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=60) == 1
+
+
+def test_an_answer_that_was_cut_unasked_says_so(puna):
+    done = puna("complete", "1, 2, 3, 4,", "--temperature", "0", "--context", "40")
+    assert done.returncode == 0
+    assert done.stderr.startswith("cut after ")
+    assert "--max-tokens and --context set how many there may be" in done.stderr

@@ -114,8 +114,10 @@ def puna_version() -> str:
     return puna.__version__
 
 
-def test_sampling_keeps_what_was_given():
-    assert options.sampling(top_k=3, seed=None, stop=["a"]) == {"top_k": 3, "stop": ["a"]}
+def test_sampling_keeps_what_was_given_and_gives_answers_an_end():
+    given = {"top_k": 3, "stop": ["a"], "max_tokens": 9}
+    assert options.sampling(seed=None, **given) == given
+    assert options.sampling(top_k=3, max_tokens=None) == {"top_k": 3, "max_tokens": 1024}
 
 
 def test_an_unknown_format(refused):

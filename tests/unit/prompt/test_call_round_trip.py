@@ -130,5 +130,5 @@ def test_what_json_cannot_hold_is_refused(llama3: Tokenizer, form: ToolForm) -> 
     with pytest.raises(PromptFormatError, match="the arguments of the call of 'f' may be nested 64 deep"):
         spell(nested(MAX_DEPTH))
     for value in (math.nan, math.inf, {1, 2}, b"x", 10**5000):
-        with pytest.raises(PromptFormatError, match="not JSON|JSON has no word for"):
+        with pytest.raises(PromptFormatError, match=r"not JSON|JSON has no word for"):
             spell(value)

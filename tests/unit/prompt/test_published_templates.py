@@ -1,4 +1,4 @@
-"""Conversations as Hugging Face's chat templates render them, by templates of our own: see the golden README."""
+"""Conversations as Hugging Face's chat templates render them; see the golden README about those here."""
 
 from __future__ import annotations
 

@@ -212,6 +212,43 @@ def test_only_the_assistant_can_go_on(tiny: Tokenizer) -> None:
         TemplateFormat(tiny, CHATML, NAMES).encode_chat([User("x")], continue_last=True)
 
 
+LOOPS, HUGE = "it loops and calls too much", "it makes a value of more than 4194304 characters or items"
+DOUBLED = "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = EXPRESSION %}{% endfor %}"
+# Templates that would run for ages or fill the memory, all without printing.
+BOMBS = [
+    ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", LOOPS),
+    ("{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}", LOOPS),
+    ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "maximum recursion depth"),
+    (DOUBLED.replace("EXPRESSION", "[ns.x, ns.x]") + "{{ ns.x }}", HUGE),
+    (DOUBLED.replace("EXPRESSION", "(ns.x, ns.x)"), HUGE),
+    (DOUBLED.replace("EXPRESSION", "{'a': ns.x, 'b': ns.x}"), HUGE),
+    (DOUBLED.replace("EXPRESSION", "dict(a=ns.x, b=ns.x)"), HUGE),
+    ("{% set x = ['x' * 99999] * 99999 %}", HUGE),
+    ("{% set x = ['x'] * 9999 %}{% for i in range(99999) %}{% if x == 1 %}{% endif %}{% endfor %}", LOOPS),
+    ("{% set x = range(9999) | map('string') | map('sort') | list %}" * 200, LOOPS),
+    (DOUBLED.replace("EXPRESSION", "ns.x ~ ns.x"), HUGE),
+    (DOUBLED.replace("EXPRESSION", "ns.x + ns.x"), HUGE),
+    (DOUBLED.replace("EXPRESSION", "[ns.x, ns.x] | join('')"), HUGE),
+    (DOUBLED.replace("EXPRESSION", "''.join([ns.x, ns.x])"), HUGE),
+    (DOUBLED.replace("EXPRESSION", "ns.x.replace('x', 'xx')"), HUGE),
+    (DOUBLED.replace("EXPRESSION", "ns.x | replace('x', 'xx')"), HUGE),
+    (DOUBLED.replace("EXPRESSION", "'%s%s' | format(ns.x, ns.x)"), HUGE),
+    (DOUBLED.replace("EXPRESSION", "'{0}{0}'.format(ns.x)"), HUGE),
+    ("{% set x = 'x' * 999999999 %}", HUGE),
+    ("{% set x = [1] * 999999999 %}", HUGE),
+    ("{% set x = 999999999 ** 999999999 %}", "it computes a number too large"),
+    ("{% set x = '%999999999d' % 1 %}", "it formats a value too wide"),
+    ("{% set x = '%*d' % (999999999, 1) %}", "it formats a value too wide"),
+    ("{% set x = '{:999999999}'.format(1) %}", "it formats a value too wide"),
+    ("{% set x = '{:{}}'.format(1, 999999999) %}", "it gives a number over 10000 to `format`"),
+    ("{% set x = '%999999999d' | format(1) %}", "it formats a value too wide"),
+    ("{% set x = 'x' | center(999999999) %}", "it gives a number over 10000 to `center`"),
+    ("{% set x = 'x'.ljust(999999999) %}", "it gives a number over 10000 to `ljust`"),
+    ("{% set x = [[1]] | tojson(indent=999) %}", "it indents by more than 64"),
+    ("{% set x = lipsum(n=9999) %}", "'lipsum' is undefined"),
+]
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
@@ -236,6 +273,11 @@ def test_only_the_assistant_can_go_on(tiny: Tokenizer) -> None:
             r"printed more than 1048\d{3} characters",
         ),
         ("{% for i in range(100001) %}{% endfor %}", "failed on these messages: Range too big"),
+        *((bomb, f"failed on these messages: {reason}") for bomb, reason in BOMBS),
+        (
+            "{% for x in [1] recursive %}{{ loop([1, 1]) }}{% endfor %}",
+            "does not compile: recursive loops are not run",
+        ),
         ("x" * 1_048_577, "may have 1048576 characters, got 1048577"),
     ],
 )

@@ -93,8 +93,9 @@ def test_ids_need_a_tokenizer() -> None:
 
 
 PIECES = [
-    '{"name": "f", "parameters": {"a": "x"}}', '{"name": "f", ', '"parameters": {', "}", "{", '"', "'", "[f(a=1)]", "[f(",
-    "[", "]", "(", ")", "<function=f>", "{}", "</function>", "<|python_tag|>", "<|eot_id|>", "<|eom_id|>", "<", "|",
+    '{"name": "f", "parameters": {"a": "x"}}', '{"name": "f", ', '"parameters": {', "}", "{", '"', "'",
+    "[f(a=1)]", "[f(", "[", "]", "(", ")", "<function=f>", "{}", "</function>", "<|python_tag|>",
+    "<|eot_id|>", "<|eom_id|>", "<", "|",
     "brave_search.call(query=", '"x")', "\n", " ", "  ", "```", "a", "print(1)", ",", ";", "é🦙", "\\", "=",
     "<|start_header_id|>assistant<|end_header_id|>\n\n", "code_interpreter.call(code='", "\ud83e",
 ]  # fmt: skip
@@ -149,8 +150,9 @@ def test_no_text_is_lost(text: str) -> None:
 
 HOSTILE = [
     "{", "[", '{"', '{"a":', '{"name":', '{"name": "f", "parameters": {"a":', '{"name": "f", "parameters": [',
-    "[f(a=", "[f(a=[", "[f(", "<function=f>{", "<function=", "<", "(", "\\", '"', "'", "`", "```\n", "\n", " ",
-    "a\n", "a.call(\n", "brave_search.call(query='", "<|python_tag|>", "<|eot_id|>", "<|", "[f(a=1)]\n", "a ", "1",
+    "[f(a=", "[f(a=[", "[f(", "<function=f>{", "<function=", "<", "(", "\\", '"', "'", "`", "```\n", "\n",
+    "a\n", "a.call(\n", "brave_search.call(query='", "<|python_tag|>", "<|eot_id|>", "<|", "[f(a=1)]\n",
+    " ", "a ", "1",
     '{"name": "f", "parameters": {"a": "' + "\\u0041" * 20 + '"}}\n', "[f(a='''", "[f(a=1_", ".", "-",
 ]  # fmt: skip
 

@@ -4,7 +4,7 @@ import io
 import json
 import random
 import struct
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -158,12 +158,18 @@ def test_only_a_first_text_gets_the_space_where_the_file_says_so(model: bytes, s
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "unigram", "hard_vocab_limit": False}, "must be of the kind BPE, as Llama 2's is, got 'unigram'"),
+        (
+            {"model_type": "unigram", "hard_vocab_limit": False},
+            "must be of the kind BPE, as Llama 2's is, got 'unigram'",
+        ),
         ({"model_type": "char", "vocab_size": 300}, "must be of the kind BPE, as Llama 2's is, got 'char'"),
         ({"normalization_rule_name": "nfkc"}, "it rewrites characters before encoding; no Llama does that"),
         ({"remove_extra_whitespaces": True}, "`remove_extra_whitespaces` must be False, got True"),
         ({"treat_whitespace_as_suffix": True}, "`treat_whitespace_as_suffix` must be False, got True"),
-        ({"byte_fallback": False, "vocab_size": 100}, "needs a token for every byte, 256 are missing, the first is '<0x00>'"),
+        (
+            {"byte_fallback": False, "vocab_size": 100},
+            "needs a token for every byte, 256 are missing, the first is '<0x00>'",
+        ),
     ],
 )
 def test_other_kinds_of_model_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -243,8 +249,5 @@ def test_bytes_changed_at_random_give_a_clear_error_or_a_vocabulary(
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(model) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(model)) | st.just(len(model)))
-    try:
-        found: Callable[[], Vocabulary] = lambda: vocabulary_from_sentencepiece(bytes(damaged[:cut]))  # noqa: E731
-        found()
-    except CheckpointError as error:
-        assert "tokenizer.model: " in str(error)
+    with suppress(CheckpointError):
+        assert vocabulary_from_sentencepiece(bytes(damaged[:cut])).tokenizer_json

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import subprocess
 import sys
 from typing import Any
@@ -47,6 +48,29 @@ def test_only_llama3_cuts_long_runs(llama3: Tokenizer, tiny: Tokenizer) -> None:
     text = "a" * 25_001
     assert llama3.encode(text) == llama3.encode("a" * 25_000) + llama3.encode("a")
     assert len(tiny.encode("x" + "ab" * 20_000)) == 20_001
+
+
+def test_long_texts_are_cut_where_no_token_reaches(llama3: Tokenizer) -> None:
+    pieces = [
+        "word",
+        " word",
+        "\n",
+        "\n\n",
+        " \n",
+        "\r\n",
+        "...",
+        ".\n",
+        "!\n\n ",
+        "1234",
+        "\u2028",
+        "é",
+        "<|eot_id|>\n",
+    ]
+    choose = random.Random(3)
+    for _ in range(4):
+        text = "".join(choose.choices(pieces, k=20_000))
+        assert len(text) > 3 * 16_384
+        assert llama3.encode(text) == llama3._backend.encode(text, add_special_tokens=False).ids
 
 
 def with_replacements(text: str) -> str:
