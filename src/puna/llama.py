@@ -87,7 +87,14 @@ def load(
     """
     found = open_model(name, format, fetching, packing)
     model = pack_checkpoint(found.checkpoint, format, packing)
-    return Llama(found.name, found.checkpoint, model, threads=threads, context=context)
+    return Llama(
+        found.name,
+        found.checkpoint,
+        model,
+        chat_format_name=found.chat_format,
+        threads=threads,
+        context=context,
+    )
 
 
 class Llama:
@@ -112,6 +119,7 @@ class Llama:
         checkpoint: Checkpoint,
         model: PackedModel,
         *,
+        chat_format_name: str | None = None,
         threads: int | None = None,
         context: int | None = None,
     ) -> None:
@@ -121,13 +129,14 @@ class Llama:
             name: for people.
             checkpoint: where vocabulary and chat format come from.
             model: packed weights.
+            chat_format_name: see `puna.prompt.chat_format`; None finds it by what the vocabulary has.
             threads: see `load`.
             context: see `load`.
         """
         vocabulary = checkpoint.vocabulary()
         self.config = model.config
         self.tokenizer = Tokenizer(vocabulary)
-        self.chat_format = chat_format(vocabulary, self.tokenizer)
+        self.chat_format = chat_format(vocabulary, self.tokenizer, chat_format_name)
         self.engine = NativeEngine(model, self.tokenizer, context_tokens=context, n_threads=threads)
         formats = [matrix.format for matrix in model.matrices.values()]
         self.info = ModelInfo(

@@ -6,7 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from puna.errors import CheckpointError, StoreError
+from puna.errors import CheckpointError, StoreError, UnknownModelError
+from puna.models.catalogue import resolve
 from puna.models.checkpoint import Checkpoint
 from puna.models.open import open_checkpoint
 from puna.models.packed import Progress as PackProgress
@@ -24,11 +25,13 @@ class LocalModel:
         name: its name in the store, or the name of its file or folder.
         source: the checkpoint as it was fetched or given.
         checkpoint: what to load: the packed copy where the store keeps one, else `source`.
+        chat_format: the format that the catalogue names; None where it does not know the model.
     """
 
     name: str
     source: Checkpoint
     checkpoint: Checkpoint
+    chat_format: str | None = None
 
 
 def open_model(
@@ -58,10 +61,20 @@ def open_model(
     model = find(name_or_path)
     if model is None or model.path != path:
         return LocalModel(path.stem if path.is_file() else path.resolve().name, source, source)
+    chat_format = _known_format(model.name)
     if model.is_linked:  # its owner may change it, and a packed copy would not
-        return LocalModel(model.name, source, source)
-    folder = packed_folder(model.name) / wanted
-    return LocalModel(model.name, source, _packed_copy(source, folder, wanted, packing))
+        return LocalModel(model.name, source, source, chat_format)
+    packed = _packed_copy(source, packed_folder(model.name) / wanted, wanted, packing)
+    return LocalModel(model.name, source, packed, chat_format)
+
+
+def _known_format(name: str) -> str | None:
+    try:
+        row = resolve(name)
+    except UnknownModelError:
+        return None
+    # The guards differ from one another, and their names say how.
+    return row.name if row.prompt_format == "llama-guard-3" else row.prompt_format
 
 
 def _packed_copy(source: Checkpoint, folder: Path, wanted: str, packing: PackProgress | None) -> Checkpoint:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from puna.prompt.call_events import ArgumentsDelta, CallEvent, CallStarted
-from puna.prompt.call_source import NotACall, Source, Wait
+from puna.prompt.call_source import TAG, NotACall, Source, Wait
 from puna.prompt.call_values import parse_json, read_json, read_members, read_python, read_text
 from puna.prompt.messages import ToolCall
 from puna.prompt.tool_schema import ToolSet
@@ -20,7 +20,8 @@ MAX_CALLS = 128
 
 # A tool's name, with dots and dashes for those that have them.
 _NAME = re.compile(r"[\w.-]*")
-_TAG_NAME = re.compile(r"[^<>{}\s]*")
+_TAG_NAME = re.compile(rf"[^<>{{}}\s{TAG}]*")
+_LETTERS = re.compile("[a-z]*")
 _TAG = "function="
 _END_TAG = "</function>"
 FIRST_KEYS = ("name", "type", "parameters", "arguments", "id")
@@ -63,16 +64,10 @@ class CallForms:
         """
         source = self._source
         yield from source.expect("{", None)
+        key = yield from self._first_key()
         name: str | None = None
         arguments: Any = {}
-        key = ""
-        while key != "}":
-            yield from source.space()
-            if not key and (yield from source.peek()) != '"':
-                raise NotACall(None)
-            is_first, key = not key, (yield from read_text(source, is_python=False))
-            if is_first and key not in FIRST_KEYS:
-                raise NotACall(None)
+        while True:
             yield from source.space()
             yield from source.expect(":", f"`:` must stand behind the key {key!r}")
             yield from source.space()
@@ -85,12 +80,26 @@ class CallForms:
             else:
                 yield from read_json(source, 1)
             yield from source.space()
-            key = yield from source.take()
-            if key not in (",", "}") or not key:
-                raise NotACall(f"`,` or `}}` must stand before {key or 'the end'!r}")
+            following = yield from source.take()
+            if following == "}":
+                break
+            if following != ",":
+                raise NotACall(f"`,` or `}}` must stand before {following or 'the end'!r}")
+            yield from source.space()
+            key = yield from read_text(source, is_python=False)
         if name is None:
             raise NotACall(None)
         self._end(name, arguments)
+
+    def _first_key(self) -> Wait[str]:
+        """Read a key that a call may begin with, and nothing beyond the first character of any other."""
+        yield from self._source.space()
+        yield from self._source.expect('"', None)
+        key = yield from self._source.run(_LETTERS)
+        if key not in FIRST_KEYS:
+            raise NotACall(None)
+        yield from self._source.expect('"', None)
+        return key
 
     def _json_name(self) -> Wait[str]:
         name = yield from read_text(self._source, is_python=False)

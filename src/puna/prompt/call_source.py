@@ -10,11 +10,14 @@ import re
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-__all__ = ["NotACall", "Source", "Wait"]
+__all__ = ["TAG", "NotACall", "Source", "Wait"]
 
 T = TypeVar("T")
 Wait = Generator[None, None, T]
 """What a parser's functions return: call them with ``yield from``."""
+
+TAG = "\udc00"
+"""Stands for the token ``<|python_tag|>``: half a surrogate pair, which no decoded text has in it."""
 
 _SPACE = re.compile(r"\s*")
 
@@ -69,10 +72,20 @@ class Source:
         return self._buffer[self._position : self._position + count]
 
     def take(self) -> Wait[str]:
-        """The next character; empty at the end."""
+        """The next character; empty at the end.
+
+        Raises:
+            NotACall: it is `TAG`, over which no call reaches.
+        """
         character = yield from self.peek()
+        if character == TAG:
+            raise NotACall("a call ends before the next <|python_tag|>")
         self._position += len(character)
         return character
+
+    def pass_tag(self) -> None:
+        """Take `TAG`, which is the next character."""
+        self._position += 1
 
     def here(self, pattern: re.Pattern[str]) -> str:
         """Take the match of a pattern here, of what has arrived and maybe nothing, without waiting."""

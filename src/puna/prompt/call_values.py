@@ -9,7 +9,7 @@ import math
 import re
 from typing import Any
 
-from puna.prompt.call_source import NotACall, Source, Wait
+from puna.prompt.call_source import TAG, NotACall, Source, Wait
 from puna.prompt.call_text import MAX_DEPTH
 
 __all__ = ["parse_json", "read_json", "read_members", "read_python", "read_text"]
@@ -27,8 +27,8 @@ _PYTHON_FLOAT = re.compile(
 # Python itself refuses to read longer whole numbers.
 _MAX_DIGITS = 4_000
 
-_JSON_CHUNK = re.compile(r'[^"\\\x00-\x1f]*')
-_CHUNKS = {'"': re.compile(r'[^"\\]*'), "'": re.compile(r"[^'\\]*")}
+_JSON_CHUNK = re.compile(rf'[^"\\\x00-\x1f{TAG}]*')
+_CHUNKS = {'"': re.compile(rf'[^"\\{TAG}]*'), "'": re.compile(rf"[^'\\{TAG}]*")}
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\\": "\\", '"': '"'}
 _JSON_ESCAPES = {**_SIMPLE, "/": "/"}
 _PYTHON_ESCAPES = {**_SIMPLE, "'": "'", "a": "\a", "v": "\v", "\n": ""}

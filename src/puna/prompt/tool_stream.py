@@ -21,7 +21,7 @@ from puna.prompt.call_events import (
 )
 from puna.prompt.call_forms import FIRST_KEYS, CallForms
 from puna.prompt.call_marks import AnswerMarks
-from puna.prompt.call_source import NotACall, Source, Wait
+from puna.prompt.call_source import TAG, NotACall, Source, Wait
 from puna.prompt.call_text import PYTHON_TAG
 from puna.prompt.messages import ToolCall
 from puna.prompt.tool_schema import ToolSet
@@ -32,18 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = ["ToolCallStream"]
 
-# Stands for the tag while parsing: half a surrogate pair, which no decoded text has in it.
-_TAG = "\udc00"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NOT_TAG = re.compile(f"[^{_TAG}]*")
-_LINE = re.compile(f"[^\n{_TAG}]*")
+_NOT_TAG = re.compile(f"[^{TAG}]*")
+_LINE = re.compile(f"[^\n{TAG}]*")
 _LINE_ENDS = re.compile(r"\n*")
 # Whole lines in which no call can be.
-_DULL_LINES = re.compile(f"[^{{<\\[(`{_TAG}]*\n")
+_DULL_LINES = re.compile(f"[^{{<\\[(`{TAG}]*\n")
 # Text in which no call begins. A bracket is passed over where what is behind it, as far as it takes to tell,
 # belongs to no call.
 _OTHER_KEY = rf'"(?!(?:{"|".join(FIRST_KEYS)})")(?s:.){{{max(map(len, FIRST_KEYS)) + 1}}}'
-_PLAIN = re.compile(rf'(?:[^\n{{<{_TAG}]|\{{(?=[^\s"]|{_OTHER_KEY})|<(?=[^f|]|f[^u]|\|[^p]))*')
+_PLAIN = re.compile(rf'(?:[^\n{{<{TAG}]|\{{(?=[^\s"]|{_OTHER_KEY})|<(?=[^f|]|f[^u]|\|[^p]))*')
 _BLANKS = re.compile(r"[ \t]*")
 _SPACE = re.compile(r"\s*")
 _BACKQUOTES = re.compile("`*")
@@ -111,7 +109,7 @@ class ToolCallStream:
                 continue
             name = self._tokenizer.special_text(token)
             if name == PYTHON_TAG:
-                text += self._decoder.finish() + _TAG
+                text += self._decoder.finish() + TAG
             elif name in ("<|eot_id|>", "<|eom_id|>"):
                 self.ends_turn = name == "<|eot_id|>"
         return self._feed(text)
@@ -153,7 +151,7 @@ class ToolCallStream:
                 continue
             may_begin = starts_line and (character in "{[<" or _is_word(character))
             is_written = character == "<" and not is_quoted and (yield from self._is_written_tag())
-            if character == _TAG or is_written:
+            if character == TAG or is_written:
                 yield from self._take_tag()
                 yield from self._tagged()
                 starts_line = False
@@ -188,16 +186,14 @@ class ToolCallStream:
         return True
 
     def _take_tag(self) -> Wait[None]:
-        if (yield from self._source.take()) != _TAG:
-            for _ in PYTHON_TAG[1:]:
-                yield from self._source.take()
+        if (yield from self._source.peek()) == TAG:
+            self._source.pass_tag()
+            return
+        for _ in PYTHON_TAG:
+            yield from self._source.take()
 
     def _try(self, calls: Wait[None]) -> Wait[bool]:
-        """Read calls; where they are none, what was read is text.
-
-        Returns:
-            Whether a new line starts behind them.
-        """
+        """Read calls, or text where they are none; the result is whether a new line starts behind."""
         self._begin()
         try:
             yield from calls
@@ -233,7 +229,7 @@ class ToolCallStream:
             if character == "\n":
                 # The line was the calls', so its end is no text either.
                 yield from source.take()
-            if character in ("", "\n", _TAG):
+            if character in ("", "\n", TAG):
                 return
 
     def _tagged(self) -> Wait[None]:
@@ -264,11 +260,13 @@ class ToolCallStream:
         except NotACall as error:
             self._events.append(CallFailed((), CallProblem(str(error.reason), start[:_MAX_PROBLEM_TEXT])))
             self._say_text(start)
+            while (yield from self._source.peek()) not in ("", TAG):
+                self._say_text(self._source.here(_NOT_TAG))
             return
         (index,) = self._forms.started
         parts = [start]
         self._events.append(ArgumentsDelta(index, '{"code": "' + _escaped(start)))
-        while (yield from self._source.peek()) not in ("", _TAG):
+        while (yield from self._source.peek()) not in ("", TAG):
             parts.append(self._source.here(_NOT_TAG))
             self._events.append(ArgumentsDelta(index, _escaped(parts[-1])))
         self._events.append(ArgumentsDelta(index, '"}'))

@@ -199,6 +199,7 @@ def test_a_bad_table_of_formats_is_refused(packed: Path, formats: object, messag
 def test_a_path_is_used_in_place(tiny: Checkpoint) -> None:
     found = open_model(str(tiny.path), "int4")
     assert found.checkpoint is found.source
+    assert found.chat_format is None
     assert found.name == tiny.path.name
 
 
@@ -217,6 +218,7 @@ def test_a_model_of_the_store_is_packed_once_and_again_where_that_is_damaged(
     told: list[tuple[int, int]] = []
     first = open_model(row.name, "auto", packing=lambda *progress: told.append(progress))
     assert first.checkpoint.path == packed
+    assert first.chat_format == row.prompt_format == "template"
     assert told[-1] == (272, 272)
     made = packed.stat().st_mtime_ns
     assert open_model("smollm2", "auto").checkpoint.kind == "Puna"

@@ -119,8 +119,8 @@ def test_unknown_family_is_refused(llama3: Tokenizer) -> None:
 
 
 def test_system_and_context_are_encoded_apart(llama3_format: Llama3Format, llama3: Tokenizer) -> None:
-    ids = llama3_format.encode_chat([System(("hel", "lo")), User("q\n", context="\n\nc")])
-    parts = [llama3.encode(text) for text in ("hel", "lo", "q\n", "\n\n", "\n\nc")]
+    ids = llama3_format.encode_chat([System(("gra", "ss")), User("q\n", context="\n\nc")])
+    parts = [llama3.encode(text) for text in ("gra", "ss", "q\n", "\n\n", "\n\nc")]
     assert ids[5:7] == parts[0] + parts[1]
     message = [token for part in parts[2:] for token in part]
     assert message == ids[12 : 12 + len(message)]

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import json
 import re
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,17 @@ from transformers import PreTrainedTokenizerFast
 from puna.errors import PromptFormatError
 from puna.models.checkpoint import Vocabulary
 from puna.models.gguf_vocabulary import tokenizer_json_from_gguf
-from puna.prompt import Assistant, Message, System, Tool, User, chat_format
+from puna.prompt import (
+    BUILTIN_TOOLS,
+    Assistant,
+    Message,
+    Preamble,
+    System,
+    Tool,
+    ToolDefinition,
+    User,
+    chat_format,
+)
 from puna.prompt.template import TemplateFormat
 from puna.tokens import Tokenizer
 
@@ -303,6 +314,50 @@ def test_json_is_not_escaped_for_html(tiny: Tokenizer) -> None:
     source = "{{ messages[0] | tojson }}|{{ {'b': 1, 'a': [2]} | tojson(indent=1, sort_keys=true) }}"
     ids = TemplateFormat(tiny, source, NAMES).encode_chat([User("<é> & '\"")])
     assert tiny.decode(ids) == ('{"role": "user", "content": "<é> & \'\\""}|{\n "a": [\n  2\n ],\n "b": 1\n}')
+
+
+def test_white_space_around_special_tokens_is_taken_as_transformers_does(
+    tiny_vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    document = json.loads(tiny_vocabulary.tokenizer_json)
+    document["added_tokens"][1]["rstrip"] = True
+    document["added_tokens"][2]["lstrip"] = True
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(document))
+    theirs = PreTrainedTokenizerFast(
+        tokenizer_file=str(path), bos_token="<|im_start|>", eos_token="<|im_end|>"
+    )
+    form = TemplateFormat(Tokenizer(Vocabulary(tokenizer_json=path.read_text())), CHATML, NAMES)
+    for text in ("ab", " ab ", "\n\n ab \t", ""):
+        messages: list[Message] = [System(text), User(text), Assistant(text)]
+        expected = theirs.apply_chat_template(
+            raw(messages), chat_template=CHATML, add_generation_prompt=True, return_dict=False
+        )
+        assert form.encode_chat(messages) == expected
+        assert expected.count(1) == 4
+
+
+def test_tools_and_the_date_reach_the_template(tiny: Tokenizer) -> None:
+    source = (
+        "{{ tools | tojson }}|{{ builtin_tools | join(',') }}|{{ date_string }}|"
+        "{{ strftime_now('%Y-%m-%d') }}|"
+        "{{ more }}|{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
+    )
+    form = TemplateFormat(tiny, source, NAMES)
+    tools = (ToolDefinition("f", "d"), BUILTIN_TOOLS["brave_search"])
+    preamble = Preamble(tools=tools, tool_choice="required", date=date(2024, 9, 4))
+
+    def rendered(messages: list[Message]) -> str:
+        return tiny.decode(form.encode_chat(messages, preamble=preamble, variables={"more": "<|im_end|>"}))
+
+    told = (
+        '[{"type": "function", "function": {"name": "f", "description": "d", '
+        '"parameters": {"type": "object", "properties": {}}}}]|'
+        "brave_search|04 Sep 2024|2024-09-04|<|im_end|>|"
+    )
+    demand = "You MUST use one of the provided functions/tools to answer the user query."
+    assert rendered([User("q")]) == f"{told}system:{demand};user:q;"
+    assert rendered([System("s"), User("q")]) == f"{told}system:s\n{demand};user:q;"
 
 
 def test_base_model_has_no_chat(tiny: Tokenizer, tiny_vocabulary: Vocabulary) -> None:

@@ -197,6 +197,23 @@ def test_calls_are_counted() -> None:
     assert (answer.text, answer.problems[0].reason) == ("[ping()]\n", "an answer may hold 128 calls")
 
 
+def test_no_call_reaches_over_a_tag(llama3: Tokenizer) -> None:
+    program = "print(1)\n[f()]"
+    tagged = [128010, *llama3.encode(program)]
+    for start in (
+        '{"name": "f", "parameters": {"a": "',
+        "[f(a='x",
+        "<function=f",
+        '{"name": "f", ',
+        "[f(a=1)] [",
+    ):
+        answer = parse_tool_ids([*llama3.encode(start), *tagged], TOOLS, llama3)
+        assert (answer.calls, answer.text) == (one("code_interpreter", code=program), start)
+    no_code = [tool for tool in TOOLS if tool.name != "code_interpreter"]
+    answer = parse_tool_ids(tagged, no_code, llama3)
+    assert (answer.calls, answer.text) == ((), program)
+
+
 def test_only_the_token_is_a_tag(llama3: Tokenizer) -> None:
     written = llama3.encode("<|python_tag|>print(1)")
     answer = parse_tool_ids([*written, 128009], TOOLS, llama3)
