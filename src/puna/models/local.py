@@ -14,7 +14,7 @@ from puna.models.packed import Progress as PackProgress
 from puna.models.packed import write_checkpoint
 from puna.models.store import Progress, find, packed_folder, path_of
 
-__all__ = ["LocalModel", "open_model"]
+__all__ = ["LocalModel", "known_format", "open_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +61,21 @@ def open_model(
     model = find(name_or_path)
     if model is None or model.path != path:
         return LocalModel(path.stem if path.is_file() else path.resolve().name, source, source)
-    chat_format = _known_format(model.name)
+    chat_format = known_format(model.name)
     if model.is_linked:  # its owner may change it, and a packed copy would not
         return LocalModel(model.name, source, source, chat_format)
     packed = _packed_copy(source, packed_folder(model.name) / wanted, wanted, packing)
     return LocalModel(model.name, source, packed, chat_format)
 
 
-def _known_format(name: str) -> str | None:
+def known_format(name: str) -> str | None:
+    """Name of the chat format that the catalogue gives a model, None where it has no such model."""
     try:
         row = resolve(name)
     except UnknownModelError:
         return None
     # The guards differ from one another, and their names say how.
-    return row.name if row.prompt_format == "llama-guard-3" else row.prompt_format
+    return row.name.removesuffix("-int4") if row.prompt_format == "llama-guard-3" else row.prompt_format
 
 
 def _packed_copy(source: Checkpoint, folder: Path, wanted: str, packing: PackProgress | None) -> Checkpoint:

@@ -8,6 +8,7 @@ import pytest
 from puna.errors import PromptFormatError
 from puna.models.catalogue import CATALOGUE
 from puna.models.checkpoint import Vocabulary
+from puna.models.local import known_format
 from puna.prompt import chat_format
 from puna.tokens import Tokenizer
 
@@ -55,10 +56,12 @@ def test_a_name_goes_before_what_is_found(llama3: Tokenizer, llama3_vocabulary: 
 
 def test_every_format_of_the_catalogue_is_known(llama3: Tokenizer, llama3_vocabulary: Vocabulary) -> None:
     vocabulary = replace(llama3_vocabulary, chat_template=LLAMA3)
-    names = {row.prompt_format for row in CATALOGUE} - {"none"}
-    assert "llama3.1" in names
-    for name in names:
-        chat_format(vocabulary, llama3, name)
+    names = {row.name: known_format(row.name) for row in CATALOGUE if row.prompt_format != "none"}
+    assert names["llama3.3-70b-instruct"] == "llama3.3"
+    assert names["llama-guard-3-1b-int4"] == "llama-guard-3-1b"
+    assert known_format("no such model") is None
+    for name in names.values():
+        assert chat_format(vocabulary, llama3, name).name == name
 
 
 def test_unknown_and_unsuitable_names(
