@@ -24,12 +24,19 @@ def convert(
     The folder holds the weights as the engine wants them, so that loading is a memory map.
     """
     from puna.evaluate.speed import checkpoint_bytes
+    from puna.models.local import known_row
     from puna.models.open import open_checkpoint
     from puna.models.packed import write_checkpoint
-    from puna.models.store import path_of
+    from puna.models.store import find, path_of
 
     with FetchProgress() as fetching, PackProgress("converting") as packing:
         path = path_of(source, fetching)
         write_checkpoint(open_checkpoint(path), out, format, packing)
     say(f"{path}: {size_text(checkpoint_bytes(path))}")
     say(f"{out}: {size_text(checkpoint_bytes(out))} as {format}")
+    model = find(source)
+    row = None if model is None else known_row(model.name)
+    if row is not None:
+        say(f"licence: {row.licence.name}, {row.licence.url}")
+        for duty in row.licence.duties:
+            say(f"  {duty}")

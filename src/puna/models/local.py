@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from puna.errors import CheckpointError, StoreError, UnknownModelError
-from puna.models.catalogue import resolve
+from puna.models.catalogue import CatalogueRow, resolve
 from puna.models.checkpoint import Checkpoint
 from puna.models.open import open_checkpoint
 from puna.models.packed import Progress as PackProgress
 from puna.models.packed import write_checkpoint
 from puna.models.store import Progress, find, packed_folder, path_of
 
-__all__ = ["LocalModel", "known_format", "open_model"]
+__all__ = ["LocalModel", "known_format", "known_row", "open_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,19 @@ def open_model(
 
 def known_format(name: str) -> str | None:
     """Name of the chat format that the catalogue gives a model, None where it has no such model."""
-    try:
-        row = resolve(name)
-    except UnknownModelError:
+    row = known_row(name)
+    if row is None:
         return None
     # The guards differ from one another, and their names say how.
     return row.name.removesuffix("-int4") if row.prompt_format == "llama-guard-3" else row.prompt_format
+
+
+def known_row(name: str) -> CatalogueRow | None:
+    """The catalogue's row of a model, None where it has no such model."""
+    try:
+        return resolve(name)
+    except UnknownModelError:
+        return None
 
 
 def _packed_copy(source: Checkpoint, folder: Path, wanted: str, packing: PackProgress | None) -> Checkpoint:

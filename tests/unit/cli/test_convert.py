@@ -25,3 +25,10 @@ def test_says_sizes_and_writes_the_wanted_format(puna, default_gguf, tmp_path):
 def test_does_not_overwrite(refused, default_gguf, tmp_path):
     message = refused("convert", default_gguf, tmp_path, status=1)
     assert message == f"{tmp_path} exists already; remove it first or choose another name"
+
+
+def test_a_model_of_the_catalogue_passes_its_licence_on(puna, tmp_path):
+    done = puna("convert", "smollm2", tmp_path / "out", "--format", "int4")
+    assert done.returncode == 0, done.stderr
+    assert "licence: Apache-2.0, https://www.apache.org/licenses/LICENSE-2.0\n" in done.stderr
+    assert done.stderr.endswith("passes on the licence and its notices\n")
