@@ -87,6 +87,7 @@ class NativeEngine:
             raise ConfigError(
                 f"`context` must be 2 to {longest} tokens for this model, got {self.context_tokens}"
             )
+        self._longest_context = longest
         self.n_threads = default_threads() if n_threads is None else n_threads
         if not 1 <= self.n_threads <= 1024:
             raise ConfigError(f"`threads` must be 1 to 1024, got {self.n_threads}")
@@ -177,9 +178,12 @@ class NativeEngine:
         if not prompt:
             raise ConfigError("the prompt is empty, it needs at least 1 token; give it some text")
         if len(prompt) + room > self.context_tokens:
+            advice = "shorten it"
+            if self.context_tokens < self._longest_context:
+                advice += f" or load the model with a larger `context`, up to {self._longest_context}"
             raise CapacityError(
                 f"the prompt has {len(prompt)} tokens and at most {self.context_tokens - room} fit the "
-                f"context of {self.context_tokens}; shorten it or load the model with a larger `context`"
+                f"context of {self.context_tokens}; {advice}"
             )
         for token in (min(prompt), max(prompt)):
             if not 0 <= token < self._vocab_size:
