@@ -256,6 +256,13 @@ def _parse(text: str) -> dict[str, Any]:
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise TokenizerError(f"tokenizer.json: the model's `{key}` must be null, got {model[key]!r:.80}")
+    unknown, vocab = model.get("unk_token"), model.get("vocab")
+    if unknown is not None and not (
+        isinstance(unknown, str) and isinstance(vocab, dict) and unknown in vocab
+    ):
+        raise TokenizerError(
+            f"tokenizer.json: `unk_token` must be null or in the vocabulary, got {unknown!r:.80}"
+        )
     document = {"added_tokens": [], **document}
     added = document["added_tokens"]
     for entry in added if isinstance(added, list) else [added]:

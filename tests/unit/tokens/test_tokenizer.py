@@ -259,6 +259,10 @@ def set_key(*path: Any) -> Any:
         (set_key("added_tokens", 0, 5), "each of `added_tokens` must have .* got 5"),
         (set_key("added_tokens", 0, "id", [1]), "each of `added_tokens` must have a number `id`"),
         (set_key("added_tokens", 0, "content", None), "each of `added_tokens` must have"),
+        (
+            set_key("model", "unk_token", "<nope>"),
+            "`unk_token` must be null or in the vocabulary, got '<nope>'",
+        ),
         (set_key("model", "dropout", 0.5), "the model's `dropout` must be null, got 0.5"),
         (
             set_key("model", "continuing_subword_prefix", "##"),
