@@ -12,7 +12,7 @@ setup: ## install Puna with the test extra, Python files linked to this checkout
 	pip install --editable '.[test]'
 
 .PHONY: check
-check: lint types native test ## all that .ci/run checks
+check: lint types native races test ## all that .ci/run checks
 
 .PHONY: lint
 lint: ## format, style and spelling, Python and C++
@@ -41,6 +41,12 @@ native: ## the C++ tests under the address and undefined-behaviour sanitizers
 	cmake --build $(BUILD) --target puna_native_tests
 	tests/native/check_symbols $(BUILD)
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(BUILD)/puna_native_tests
+
+.PHONY: races
+races: ## the C++ tests that use several threads under the thread sanitizer
+	cmake -S . -B build/races -G Ninja -DCMAKE_BUILD_TYPE=Debug -DPUNA_NATIVE_TESTS=ON -DPUNA_SANITIZE=thread
+	cmake --build build/races --target puna_native_tests
+	TSAN_OPTIONS=halt_on_error=1 build/races/puna_native_tests pool forward
 
 .PHONY: emulated
 emulated: ## the C++ tests on other CPUs: Arm, and x86-64 without AVX (g++-aarch64-linux-gnu, qemu-user)

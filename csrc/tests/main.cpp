@@ -1,5 +1,10 @@
 // The native engine tested on its own, for the sanitizers: every kernel table against the scalar one, the
 // forward pass over chunkings, batches and thread counts, the sampler, the thread pool.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <iterator>
+
 #include "kernels/dispatch.h"
 #include "tests/check.h"
 
@@ -18,11 +23,34 @@ std::vector<const char*> runnable_isas() {
 
 }  // namespace puna::test
 
-int main() {
-    puna::test::test_kernels();
-    puna::test::test_forward();
-    puna::test::test_sampler();
-    puna::test::test_pool();
+namespace {
+
+struct Test {
+    const char* name;
+    void (*run)();
+};
+constexpr Test kTests[] = {{"kernels", puna::test::test_kernels},
+                           {"forward", puna::test::test_forward},
+                           {"sampler", puna::test::test_sampler},
+                           {"pool", puna::test::test_pool}};
+
+}  // namespace
+
+// Runs the tests that are named, all without a name.
+int main(int n_arguments, char** arguments) {
+    for (int i = 1; i < n_arguments; i++) {
+        const auto is_named = [&](const Test& test) { return std::strcmp(test.name, arguments[i]) == 0; };
+        if (std::none_of(std::begin(kTests), std::end(kTests), is_named)) {
+            std::fprintf(stderr, "no test is called %s; there are:", arguments[i]);
+            for (const Test& test : kTests) std::fprintf(stderr, " %s", test.name);
+            std::fprintf(stderr, "\n");
+            return 2;
+        }
+    }
+    for (const Test& test : kTests) {
+        const auto is_wanted = [&](const char* name) { return std::strcmp(test.name, name) == 0; };
+        if (n_arguments == 1 || std::any_of(arguments + 1, arguments + n_arguments, is_wanted)) test.run();
+    }
     std::printf("%d passed, %d failed\n", puna::test::checks - puna::test::failures, puna::test::failures);
     return puna::test::failures == 0 ? 0 : 1;
 }
