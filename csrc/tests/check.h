@@ -46,11 +46,12 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
     return true;
 }
 
-// Names of the tables that this machine can run; the others are printed.
+// Names of the tables that this machine can run.
 std::vector<const char*> runnable_isas();
 
 void test_kernels();
 void test_forward();
+void test_fuzz();
 void test_sampler();
 void test_pool();
 

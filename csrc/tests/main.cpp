@@ -12,12 +12,8 @@ namespace puna::test {
 
 std::vector<const char*> runnable_isas() {
     std::vector<const char*> names;
-    for (const IsaInfo& info : list_isas()) {
-        if (info.supported)
-            names.push_back(info.name);
-        else
-            std::printf("not exercised on this machine: %s\n", info.name);
-    }
+    for (const IsaInfo& info : list_isas())
+        if (info.supported) names.push_back(info.name);
     return names;
 }
 
@@ -30,6 +26,7 @@ struct Test {
     void (*run)();
 };
 constexpr Test kTests[] = {{"kernels", puna::test::test_kernels},
+                           {"fuzz", puna::test::test_fuzz},
                            {"forward", puna::test::test_forward},
                            {"sampler", puna::test::test_sampler},
                            {"pool", puna::test::test_pool}};
@@ -47,6 +44,8 @@ int main(int n_arguments, char** arguments) {
             return 2;
         }
     }
+    for (const puna::IsaInfo& info : puna::list_isas())
+        if (!info.supported) std::printf("not exercised on this machine: %s\n", info.name);
     for (const Test& test : kTests) {
         const auto is_wanted = [&](const char* name) { return std::strcmp(test.name, name) == 0; };
         if (n_arguments == 1 || std::any_of(arguments + 1, arguments + n_arguments, is_wanted)) test.run();
