@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.fuzz.harness import main
@@ -19,12 +20,31 @@ from puna.tokens import Tokenizer
 TEXT = "Hello, llama 123 \U0001f999 <|end|>"
 
 
-def seeds() -> list[bytes]:
+def tokenizer_json() -> str:
     tokens = [*BYTE_CHARACTERS, "ll", "<|end|>"]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     added = [added_token(257, "<|end|>", special=True)]
     cut = split_by_pattern(LLAMA3_PATTERN)
-    return [bpe_tokenizer_json(vocabulary, [("l", "l")], added, pre_tokenizer=cut).encode()]
+    return bpe_tokenizer_json(vocabulary, [("l", "l")], added, pre_tokenizer=cut)
+
+
+def seeds() -> list[bytes]:
+    # Steps that other tokenizers have, so that damage to them is tried too.
+    full = json.loads(tokenizer_json())
+    full["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}]}
+    full["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|end|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|end|>": {"id": "<|end|>", "ids": [257], "tokens": ["<|end|>"]}},
+    }
+    full["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    full["padding"] = {
+        "strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "!",
+    }  # fmt: skip
+    full["model"] |= {"unk_token": "!", "fuse_unk": True, "byte_fallback": True, "ignore_merges": True}
+    return [tokenizer_json().encode(), json.dumps(full).encode()]
 
 
 def parse(data: bytes, folder: Path) -> None:

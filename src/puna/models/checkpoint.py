@@ -110,12 +110,12 @@ def check_names(source: str, config: ModelConfig, found: Iterable[str]) -> None:
     missing, extra = sorted(needed - have), sorted(have - needed)
     if missing:
         raise CheckpointError(
-            f"{source}: {len(missing)} tensors are missing, the first is {missing[0]!r}; "
+            f"{source}: {len(missing)} tensors are missing, the first is {missing[0]!r:.100}; "
             "the download may be incomplete"
         )
     if extra:
         raise CheckpointError(
-            f"{source}: {len(extra)} tensors belong to no part of a Llama, the first is {extra[0]!r}"
+            f"{source}: {len(extra)} tensors belong to no part of a Llama, the first is {extra[0]!r:.100}"
         )
 
 

@@ -95,22 +95,22 @@ class ModelConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
                 raise CheckpointError(
-                    f"model config: `{name}` must be a whole number from 1 to {limit}, got {value!r}"
+                    f"model config: `{name}` must be a whole number from 1 to {limit}, got {value!r:.100}"
                 )
         if not isinstance(self.n_kv_heads, int) or self.n_kv_heads < 1 or self.n_heads % self.n_kv_heads:
             raise CheckpointError(
                 f"model config: `n_heads` ({self.n_heads}) must be a multiple of `n_kv_heads`, "
-                f"got {self.n_kv_heads!r}"
+                f"got {self.n_kv_heads!r:.100}"
             )
         if self.head_dim % 2:
             raise CheckpointError(f"model config: `head_dim` must be even, got {self.head_dim}")
         # A base under 1 would turn later pairs faster, and a tiny one overflows.
         if not 1 <= self.rope_theta < math.inf:
             raise CheckpointError(
-                f"model config: `rope_theta` must be at least 1 and finite, got {self.rope_theta!r}"
+                f"model config: `rope_theta` must be at least 1 and finite, got {self.rope_theta!r:.100}"
             )
         if not 0 < self.norm_eps < 1:
-            raise CheckpointError(f"model config: `norm_eps` must be between 0 and 1, got {self.norm_eps!r}")
+            raise CheckpointError(f"model config: `norm_eps` must be between 0 and 1, got {self.norm_eps!r:.100}")
         if self.rope_scaling is not None:
             self._validate_scaling(self.rope_scaling)
         return self
@@ -125,15 +125,15 @@ class ModelConfig:
                     f"got {len(scaling.factors)}"
                 )
         elif not (math.isfinite(scaling.factor) and scaling.factor >= 1):
-            raise CheckpointError(f"model config: rope `factor` must be at least 1, got {scaling.factor!r}")
+            raise CheckpointError(f"model config: rope `factor` must be at least 1, got {scaling.factor!r:.100}")
         elif scaling.kind == "llama3" and not (
             0 < scaling.low_freq_factor < scaling.high_freq_factor < math.inf
             and scaling.original_context >= 1
         ):
             raise CheckpointError(
                 "model config: rope scaling needs 0 < low_freq_factor < high_freq_factor and an "
-                f"original context of at least 1, got {scaling.low_freq_factor!r}, "
-                f"{scaling.high_freq_factor!r} and {scaling.original_context!r}"
+                f"original context of at least 1, got {scaling.low_freq_factor!r:.100}, "
+                f"{scaling.high_freq_factor!r:.100} and {scaling.original_context!r:.100}"
             )
 
     @property
@@ -264,7 +264,7 @@ def as_float(key: str, value: Any) -> float:
         CheckpointError: it is no number, or too large for a float.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise CheckpointError(f"model config: `{key}` must be a number, got {value!r}")
+        raise CheckpointError(f"model config: `{key}` must be a number, got {value!r:.100}")
     try:
         return float(value)
     except OverflowError as error:

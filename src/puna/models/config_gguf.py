@@ -20,7 +20,7 @@ def read_gguf(metadata: Mapping[str, Any], rope_factors: tuple[float, ...]) -> M
     """Read a file's keys, see `ModelConfig.from_gguf`; the result is not validated yet."""
     if metadata.get("general.architecture") != "llama":
         raise CheckpointError(
-            f"GGUF: `general.architecture` must be 'llama', got {metadata.get('general.architecture')!r}; "
+            f"GGUF: `general.architecture` must be 'llama', got {metadata.get('general.architecture')!r:.100}; "
             "Puna runs the Llama architecture only"
         )
     raw = {k.removeprefix("llama."): v for k, v in metadata.items() if k.startswith("llama.")}
@@ -28,7 +28,7 @@ def read_gguf(metadata: Mapping[str, Any], rope_factors: tuple[float, ...]) -> M
     def whole(key: str, default: int | None = None) -> int:
         value = raw.pop(key, default)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise CheckpointError(f"GGUF: `llama.{key}` must be a whole number, got {value!r}")
+            raise CheckpointError(f"GGUF: `llama.{key}` must be a whole number, got {value!r:.100}")
         return value
 
     dim, n_heads = whole("embedding_length"), whole("attention.head_count")
@@ -46,7 +46,7 @@ def read_gguf(metadata: Mapping[str, Any], rope_factors: tuple[float, ...]) -> M
                 raise CheckpointError("GGUF: rope scaling must be 'linear' or by factors, got both")
             scaling = RopeScaling(kind="linear", factor=as_float("rope.scaling.factor", factor))
         elif kind != "none":
-            raise CheckpointError(f"GGUF: rope scaling must be 'linear' or 'none', got {kind!r}")
+            raise CheckpointError(f"GGUF: rope scaling must be 'linear' or 'none', got {kind!r:.100}")
     vocabulary = metadata.get("tokenizer.ggml.tokens")
     config = ModelConfig(
         dim=dim,
@@ -67,7 +67,7 @@ def read_gguf(metadata: Mapping[str, Any], rope_factors: tuple[float, ...]) -> M
     unknown = sorted(set(raw) - _GGUF_IGNORED)
     if unknown:
         raise CheckpointError(
-            f"GGUF: unknown keys {['llama.' + key for key in unknown]}; Puna does not run a model whose "
+            f"GGUF: unknown keys {['llama.' + key for key in unknown]!r:.200}; Puna does not run a model whose "
             "config it does not understand in full"
         )
     return config

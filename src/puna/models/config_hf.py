@@ -81,16 +81,16 @@ class _HfReader:
     def read(self) -> ModelConfig:
         if self._raw.get("model_type") != "llama":
             raise CheckpointError(
-                f"config.json: `model_type` must be 'llama', got {self._raw.get('model_type')!r}; "
+                f"config.json: `model_type` must be 'llama', got {self._raw.get('model_type')!r:.100}; "
                 "Puna runs the Llama architecture only"
             )
         for key, plain in _HF_FIXED.items():
             value = self._raw.pop(key, plain)
             if value != plain:
-                raise CheckpointError(f"config.json: `{key}` must be {plain!r}, got {value!r}")
+                raise CheckpointError(f"config.json: `{key}` must be {plain!r:.100}, got {value!r:.100}")
         dim, n_heads = self._int("hidden_size"), self._int("num_attention_heads")
         if n_heads < 1:
-            raise CheckpointError(f"config.json: `num_attention_heads` must be at least 1, got {n_heads}")
+            raise CheckpointError(f"config.json: `num_attention_heads` must be at least 1, got {n_heads!r:.50}")
         theta, scaling = self._rope()
         config = ModelConfig(
             dim=dim,
@@ -108,7 +108,7 @@ class _HfReader:
         )
         if self._raw:
             raise CheckpointError(
-                f"config.json: unknown keys {sorted(self._raw)}; Puna does not run a model whose config it "
+                f"config.json: unknown keys {sorted(self._raw)!r:.200}; Puna does not run a model whose config it "
                 "does not understand in full"
             )
         return config
@@ -127,14 +127,14 @@ class _HfReader:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            raise CheckpointError(f"config.json: `{key}` must be an object, got {value!r}")
+            raise CheckpointError(f"config.json: `{key}` must be an object, got {value!r:.100}")
         return dict(value)
 
     def _int(self, key: str, default: int | None = None) -> int:
         value = self._raw.pop(key, None)
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int):
-            raise CheckpointError(f"config.json: `{key}` must be a whole number, got {value!r}")
+            raise CheckpointError(f"config.json: `{key}` must be a whole number, got {value!r:.100}")
         return value
 
     def _float(self, key: str, default: float) -> float:
@@ -144,7 +144,7 @@ class _HfReader:
     def _bool(self, key: str, default: bool) -> bool:
         value = self._raw.pop(key, default)
         if not isinstance(value, bool):
-            raise CheckpointError(f"config.json: `{key}` must be true or false, got {value!r}")
+            raise CheckpointError(f"config.json: `{key}` must be true or false, got {value!r:.100}")
         return value
 
 
@@ -163,22 +163,22 @@ def _scaling_from_hf(raw: dict[str, Any]) -> RopeScaling | None:
         "default": {},
     }
     if kind not in list(known):  # a list: what the file says may not be hashable
-        raise CheckpointError(f"config.json: rope type must be one of {sorted(known)}, got {kind!r}")
+        raise CheckpointError(f"config.json: rope type must be one of {sorted(known)}, got {kind!r:.100}")
     fields: dict[str, Any] = {}
     for key, field in known[kind].items():
         if key not in raw:
-            raise CheckpointError(f"config.json: rope type {kind!r} needs `{key}`")
+            raise CheckpointError(f"config.json: rope type {kind!r:.100} needs `{key}`")
         value = raw.pop(key)
         if field == "factors":
             if not isinstance(value, list):
-                raise CheckpointError(f"config.json: rope `factors` must be a list, got {value!r}")
+                raise CheckpointError(f"config.json: rope `factors` must be a list, got {value!r:.100}")
             fields[field] = tuple(as_float(key, item) for item in value)
         elif field == "original_context":
             if type(value) is not int:
-                raise CheckpointError(f"config.json: rope `{key}` must be a whole number, got {value!r}")
+                raise CheckpointError(f"config.json: rope `{key}` must be a whole number, got {value!r:.100}")
             fields[field] = value
         else:
             fields[field] = as_float(key, value)
     if raw:
-        raise CheckpointError(f"config.json: unknown rope keys {sorted(raw)} for type {kind!r}")
+        raise CheckpointError(f"config.json: unknown rope keys {sorted(raw)!r:.200} for type {kind!r:.100}")
     return None if kind == "default" else RopeScaling(kind=kind, **fields)

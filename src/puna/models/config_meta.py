@@ -41,11 +41,11 @@ def read_meta(raw: Mapping[str, Any], vocab_size: int, tied_embeddings: bool) ->
     _refuse_vision(params)
     dim, n_heads = _whole(params, "dim"), _whole(params, "n_heads")
     if n_heads < 1 or dim % n_heads:
-        raise CheckpointError(f"params.json: `dim` ({dim}) must be a multiple of `n_heads`, got {n_heads}")
+        raise CheckpointError(f"params.json: `dim` ({dim!r:.50}) must be a multiple of `n_heads`, got {n_heads!r:.50}")
     listed = _whole(params, "vocab_size", -1)
     if listed not in (-1, vocab_size):
         raise CheckpointError(
-            f"params.json: `vocab_size` must be the embedding's {vocab_size} rows, or -1, got {listed}"
+            f"params.json: `vocab_size` must be the embedding's {vocab_size} rows, or -1, got {listed!r:.50}"
         )
     theta = as_float("rope_theta", params.pop("rope_theta", _LLAMA2_THETA))
     scaled = params.pop("use_scaled_rope", False)
@@ -69,7 +69,7 @@ def read_meta(raw: Mapping[str, Any], vocab_size: int, tied_embeddings: bool) ->
     )
     if params:
         raise CheckpointError(
-            f"params.json: unknown keys {sorted(params)}; Puna does not run a model whose config it does not "
+            f"params.json: unknown keys {sorted(params)!r:.200}; Puna does not run a model whose config it does not "
             "understand in full"
         )
     return config
@@ -92,10 +92,10 @@ def _ffn_dim(params: dict[str, Any], dim: int) -> int:
     if not 1 <= multiple <= _MAX_MULTIPLE_OF or not 0 < factor <= 16:
         raise CheckpointError(
             f"params.json: `multiple_of` must be from 1 to {_MAX_MULTIPLE_OF} and `ffn_dim_multiplier` above "
-            f"0 and at most 16, got {multiple} and {factor}"
+            f"0 and at most 16, got {multiple!r:.50} and {factor!r:.50}"
         )
     if not 1 <= dim <= 2**32:
-        raise CheckpointError(f"params.json: `dim` must be at least 1 and fit 32 bits, got {dim}")
+        raise CheckpointError(f"params.json: `dim` must be at least 1 and fit 32 bits, got {dim!r:.50}")
     wanted = int(factor * int(8 * dim / 3))
     return -(-wanted // multiple) * multiple
 

@@ -21,6 +21,7 @@ __all__ = ["map_file", "parse_json_object", "read_head", "read_json_object", "re
 # Llama 3's tokenizer.json, the largest text that a model folder holds, has 17 MB.
 _MAX_TEXT_BYTES = 64 * 1024 * 1024
 _HEAD_BYTES = 1024
+_MAX_JSON_DEPTH = 64  # tokenizer.json, the deepest that a model folder holds, has 8
 
 
 def map_file(path: Path) -> NDArray[np.uint8]:
@@ -87,17 +88,31 @@ def parse_json_object(text: str, source: str) -> dict[str, Any]:
         source: where it is from, for the message.
 
     Raises:
-        CheckpointError: not JSON, nested too deeply, a key given twice, or not an object.
+        CheckpointError: not JSON, nested more than 64 deep, a key given twice, or not an object.
     """
     try:
         value = json.loads(text, object_pairs_hook=_object_without_duplicates)
-    except RecursionError as error:
-        raise CheckpointError(f"{source}: the JSON is nested too deeply") from error
+        is_deep = _is_deep(value)
+    except RecursionError:
+        is_deep = True
     except ValueError as error:
-        raise CheckpointError(f"{source}: not valid JSON: {error}") from error
+        raise CheckpointError(f"{source}: not valid JSON: {error!s:.200}") from error
+    if is_deep:
+        raise CheckpointError(f"{source}: the JSON may be nested {_MAX_JSON_DEPTH} deep, it is deeper")
     if not isinstance(value, dict):
         raise CheckpointError(f"{source}: needs a JSON object, got {type(value).__name__}")
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether it would be too deep for functions that call themselves, such as `repr`."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_MAX_JSON_DEPTH + 1):
+        inside = [item.values() if isinstance(item, dict) else item for item in level]
+        level = [item for items in inside for item in items if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -106,7 +121,7 @@ def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"the key {key!r} is given twice")
+                raise ValueError(f"the key {key!r:.100} is given twice")
             seen.add(key)
     return result
 

@@ -28,7 +28,7 @@ _VERSIONS = (2, 3)
 # Far above any real file, and small enough that what is built from them fits in memory.
 _MAX_KEYS = 65_536
 _MAX_TENSORS = 65_536
-_MAX_KEY_BYTES = 65_535
+_MAX_KEY_BYTES = 1_024
 _MAX_NAME_BYTES = 64
 _MAX_STRING_BYTES = 64 * 1024 * 1024
 _MAX_ARRAY_ITEMS = 4_194_304  # of all arrays together; Llama 3's vocabulary has 540,000

@@ -119,7 +119,7 @@ class HuggingFaceCheckpoint:
         dtype = self._files[name].entries[name].dtype
         if dtype not in _DTYPES:
             raise CheckpointError(
-                f"{self._files[name].path}: tensor {name!r} must be stored as "
+                f"{self._files[name].path}: tensor {name!r:.100} must be stored as "
                 f"{', '.join(_DTYPES)}, got {dtype}"
             )
         return dtype
@@ -157,8 +157,9 @@ def read_vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
         *_as_list(config.get("eos_token_id")),
         *_as_list(ids.get(special.get("eos_token", ""))),
     ]
-    for key, value in (("bos_token_id", bos), *(("eos_token_id", value) for value in eos)):
-        if value is not None and (type(value) is not int or not 0 <= value < vocab_size):
+    given = [("eos_token_id", value) for value in eos] + ([] if bos is None else [("bos_token_id", bos)])
+    for key, value in given:
+        if type(value) is not int or not 0 <= value < vocab_size:
             raise CheckpointError(
                 f"{folder}: `{key}` must be a token id under {vocab_size}, got {value!r:.50}"
             )
@@ -212,7 +213,7 @@ def _shards(index: Path, kind: Callable[[Path], _WeightFile]) -> list[_WeightFil
         name, shard = differing[0]
         raise CheckpointError(
             f"{index} and the files do not agree on where {len(differing)} tensors are, the first is "
-            f"{name!r} in {shard}; the download may be incomplete or mixed from two models"
+            f"{name!r:.100} in {shard:.100}; the download may be incomplete or mixed from two models"
         )
     return files
 
@@ -270,8 +271,8 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
         return read_text(folder / "chat_template.jinja")
     template = settings.get("chat_template")
     if isinstance(template, list):
-        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
-        template = named.get("default")
+        named = [item for item in template if isinstance(item, dict) and item.get("name") == "default"]
+        template = named[0].get("template") if named else None
     if not isinstance(template, str | None):
         raise CheckpointError(f"{folder}: `chat_template` must be text, got {template!r:.50}")
     return template

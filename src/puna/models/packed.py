@@ -159,7 +159,7 @@ def _pack_matrix(checkpoint: Checkpoint, name: str, wanted: str) -> PackedMatrix
     try:
         return PackedMatrix(target, rows, columns, np.asarray(_pack(tensor, target)))
     except _native.NativeError as error:
-        raise CheckpointError(f"{checkpoint.path}: tensor {name!r}: {error}") from error
+        raise CheckpointError(f"{checkpoint.path}: tensor {name!r:.100}: {error}") from error
 
 
 def _pack(tensor: Tensor, target: str) -> NDArray[np.uint8]:
@@ -202,7 +202,7 @@ class PunaCheckpoint:
         layout = settings.get("layout") if isinstance(settings, dict) else None
         if layout != _LAYOUT:
             raise CheckpointError(
-                f"{path}: packed with layout {layout!r}, this version reads layout {_LAYOUT}; "
+                f"{path}: packed with layout {layout!r:.50}, this version reads layout {_LAYOUT}; "
                 "convert the original model again with `puna convert`"
             )
         self.config = read_config(path)
@@ -221,10 +221,10 @@ class PunaCheckpoint:
         try:
             needed = 4 * shape[0] if len(shape) == 1 else _native.packed_bytes(self.dtypes[name], *shape)
         except _native.NativeError as error:
-            raise CheckpointError(f"{self._file.path}: tensor {name!r}: {error}") from error
+            raise CheckpointError(f"{self._file.path}: tensor {name!r:.100}: {error}") from error
         if found != needed:
             raise CheckpointError(
-                f"{self._file.path}: tensor {name!r} needs {needed} bytes as {self.dtypes[name]}, got {found}"
+                f"{self._file.path}: tensor {name!r:.100} needs {needed} bytes as {self.dtypes[name]}, got {found}"
             )
 
     def packed(self, name: str) -> PackedMatrix:
@@ -247,7 +247,7 @@ class PunaCheckpoint:
 def _formats(file: SafetensorsFile) -> dict[str, str]:
     try:
         formats = json.loads(file.metadata.get(_FORMATS_KEY, ""))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file.path}: the header has no readable `{_FORMATS_KEY}`") from error
     if not isinstance(formats, dict) or not all(isinstance(value, str) for value in formats.values()):
         raise CheckpointError(f"{file.path}: `{_FORMATS_KEY}` must map tensor names to formats")
@@ -349,4 +349,5 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    # Escaped, as a template or a token may hold half a surrogate pair, which UTF-8 has no bytes for.
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -108,23 +108,23 @@ def _metadata(path: Path, raw: object) -> dict[str, str]:
 def _entry(path: Path, name: str, raw: object, data_start: int) -> Entry:
     if not isinstance(raw, dict) or set(raw) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(
-            f"{path}: tensor {name!r} needs `dtype`, `shape` and `data_offsets`, got {raw!r:.200}"
+            f"{path}: tensor {name!r:.100} needs `dtype`, `shape` and `data_offsets`, got {raw!r:.200}"
         )
     dtype, shape, offsets = raw["dtype"], raw["shape"], raw["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         raise CheckpointError(
-            f"{path}: tensor {name!r} has dtype {dtype!r:.50}, known: {', '.join(_ITEM_BYTES)}"
+            f"{path}: tensor {name!r:.100} has dtype {dtype!r:.50}, known: {', '.join(_ITEM_BYTES)}"
         )
     if not _are_sizes(shape) or len(shape) > _MAX_DIMS:
         raise CheckpointError(
-            f"{path}: tensor {name!r} needs at most {_MAX_DIMS} whole sizes from 0, got {shape!r:.200}"
+            f"{path}: tensor {name!r:.100} needs at most {_MAX_DIMS} whole sizes from 0, got {shape!r:.100}"
         )
     if not _are_sizes(offsets) or len(offsets) != 2:
-        raise CheckpointError(f"{path}: tensor {name!r} needs 2 whole offsets from 0, got {offsets!r:.200}")
+        raise CheckpointError(f"{path}: tensor {name!r:.100} needs 2 whole offsets from 0, got {offsets!r:.100}")
     needed = math.prod(shape) * _ITEM_BYTES[dtype]
     if offsets[1] - offsets[0] != needed:
         raise CheckpointError(
-            f"{path}: tensor {name!r}, {dtype} of shape {shape}, needs {needed} bytes, got offsets {offsets}"
+            f"{path}: tensor {name!r:.100}, {dtype} of shape {shape}, needs {needed} bytes, got offsets {offsets}"
         )
     return Entry(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
 
@@ -139,7 +139,7 @@ def _check_tiling(path: Path, entries: Mapping[str, Entry], data_start: int, fil
     for name, entry in entries.items():
         if entry.start != position:
             raise CheckpointError(
-                f"{path}: tensor {name!r} must begin at byte {position - data_start} of the data, right "
+                f"{path}: tensor {name!r:.100} must begin at byte {position - data_start} of the data, right "
                 f"behind the one before, got {entry.start - data_start}"
             )
         position = entry.end

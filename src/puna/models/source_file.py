@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Source:
         """
         if self.link is None:
             return own
-        return self.link if self.link.is_dir() else self.link.parent
+        return self.link if os.path.isdir(self.link) else self.link.parent
 
 
 def write_source(folder: Path, source: Source) -> None:
@@ -80,7 +81,13 @@ def write_source(folder: Path, source: Source) -> None:
             for file in source.files
         ],
     }
-    (folder / NAME).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    # In one step, as what is there already is needed where the disk is full.
+    part = folder / f"{NAME}.part"
+    try:
+        part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        part.replace(folder / NAME)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_source(folder: Path) -> Source | None:
@@ -108,7 +115,7 @@ def read_source(folder: Path) -> Source | None:
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} is damaged ({error!r}); `puna rm` the model and fetch it again"
+            f"{path} is damaged ({error!r:.200}); `puna rm` the model and fetch it again"
         ) from error
     return source
 
@@ -116,8 +123,8 @@ def read_source(folder: Path) -> Source | None:
 def _file(raw: dict[str, Any]) -> SourceFile:
     name, size = raw["name"], raw["size"]
     if not isinstance(name, str) or Path(name).name != name or type(size) is not int or size < 0:
-        raise ValueError(f"a file {name!r} of {size!r} bytes")
+        raise ValueError(f"a file {name!r:.100} of {size!r:.50} bytes")
     digests = [Digest(kind, raw[kind]) for kind in ("sha256", "md5", "git-sha1") if kind in raw]
     if not all(digest.is_well_formed for digest in digests):
-        raise ValueError(f"a checksum of {name!r}")
+        raise ValueError(f"a checksum of {name!r:.100}")
     return SourceFile(name=name, size=size, digest=digests[0] if digests else None)

@@ -222,5 +222,5 @@ def _describe(folder: Path) -> InstalledModel:
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return None

@@ -60,8 +60,8 @@ def _check(path: Path, file: SourceFile) -> FileCheck:
         if file.digest is None:
             return FileCheck(file.name, "size only")
         found = digest_of(path, file.digest.kind)
-    except OSError as error:
-        return FileCheck(file.name, "missing", f"{path}: {error.strerror or error}")
+    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+        return FileCheck(file.name, "missing", f"{path}: {getattr(error, 'strerror', None) or error}")
     if found != file.digest:
         return FileCheck(file.name, "damaged", f"{path} needs the {file.digest}, got {found}")
     return FileCheck(file.name, "ok")

@@ -57,7 +57,7 @@ def find_spelling(decoder: Any) -> Spelling:
         return Spelling(_sentencepiece_bytes, is_byte_level=False, drops_first_space=len(steps) == 4)
     raise TokenizerError(
         "tokenizer.json: the decoder must be ByteLevel, or Replace, ByteFallback, Fuse and at most one "
-        f"Strip, got {kinds or decoder!r}; Puna does not know how this vocabulary spells text"
+        f"Strip, got {kinds or decoder!r:.100}; Puna does not know how this vocabulary spells text"
     )
 
 

@@ -16,12 +16,13 @@ from puna.models.sources.plan import Plan, RemoteFile, checked_name, store_name
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-__all__ = ["explain_refusal", "parse_spec", "plan_repository", "select_files", "stored_as"]
+__all__ = ["explain_refusal", "listed_files", "parse_spec", "plan_repository", "select_files", "stored_as"]
 
 _SPEC = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(:(?P<file>.+))?")
 _TIMEOUT_S = 30.0
 _MAX_FILES = 10_000
 _MAX_FILE_BYTES = 1 << 50
+_COMMIT = re.compile("[0-9a-f]{40}")
 _PART = re.compile(r"-[0-9]{5}-of-[0-9]{5}(?=\.gguf$)")
 # Beside the weights: what the readers of this package and, after them, other programs look at.
 _SMALL_FILES = frozenset(
@@ -74,18 +75,44 @@ def plan_repository(repository: str, file: str | None = None, row: CatalogueRow 
     info = _ask(endpoint, repository, token)
     if info.gated and token is None:
         raise _gated(repository, "this machine has no token")
-    siblings = {sibling.rfilename: sibling for sibling in (info.siblings or [])[:_MAX_FILES]}
-    names = select_files(siblings, repository, file)
-    revision = info.sha or "main"
+    revision = info.sha if isinstance(info.sha, str) and _COMMIT.fullmatch(info.sha) else "main"
     return Plan(
         name=stored_as(repository, file, row),
         origin=f"hf:{repository}" if file is None else f"hf:{repository}:{file}",
         revision=revision,
-        files=tuple(_remote(endpoint, repository, revision, siblings[name]) for name in names),
+        files=listed_files(info, f"{endpoint}/{repository}/resolve/{revision}", repository, file),
         headers={} if token is None else {"Authorization": f"Bearer {token}"},
         row=row,
-        licence=getattr(info.card_data, "license", None) if info.card_data else None,
+        licence=_licence(info),
     )
+
+
+def listed_files(
+    info: ModelInfo, folder_url: str, repository: str, file: str | None = None
+) -> tuple[RemoteFile, ...]:
+    """The files of a model in a server's list, every word of which is checked.
+
+    Args:
+        info: the server's answer about the repository.
+        folder_url: where the files are.
+        repository: ``ORG/REPO``, for messages.
+        file: the GGUF file that is wanted, None for the whole repository.
+
+    Raises:
+        DownloadError: as `select_files`, or a name, size or checksum cannot be one.
+    """
+    siblings = {s.rfilename: s for s in (info.siblings or [])[:_MAX_FILES] if isinstance(s.rfilename, str)}
+    return tuple(
+        _remote(folder_url, repository, siblings[name]) for name in select_files(siblings, repository, file)
+    )
+
+
+def _licence(info: ModelInfo) -> str | None:
+    """What the repository calls its licence; its own name for it where Hugging Face has none."""
+    given = getattr(info.card_data, "license", None)
+    if given == "other":
+        given = getattr(info.card_data, "license_name", None) or given
+    return given if isinstance(given, str) else None
 
 
 def stored_as(repository: str, file: str | None = None, row: CatalogueRow | None = None) -> str:
@@ -117,7 +144,7 @@ def select_files(names: Iterable[str], repository: str, file: str | None = None)
     gguf = [name for name in names if name.endswith(".gguf")]
     if file is not None:
         if file not in gguf:
-            raise DownloadError(f"{repository} has no GGUF file {file!r}; {nearest(file, gguf)}")
+            raise DownloadError(f"{repository} has no GGUF file {file!r}; {nearest(file, gguf):.1000}")
         return _with_parts(file, gguf)
     for pattern in _WEIGHTS:
         weights = [name for name in names if pattern.fullmatch(name)]
@@ -128,7 +155,7 @@ def select_files(names: Iterable[str], repository: str, file: str | None = None)
     if gguf:
         raise DownloadError(
             f"{repository} holds {len(gguf)} GGUF files; name one, as hf:{repository}:{gguf[0]}. "
-            f"It has: {', '.join(gguf)}"
+            f"It has: {', '.join(gguf):.1000}"
         )
     raise DownloadError(f"{repository} holds no model: no safetensors, Meta, PyTorch or GGUF file")
 
@@ -214,22 +241,21 @@ def _ask(endpoint: str, repository: str, token: str | None) -> ModelInfo:
         raise DownloadError(f"{endpoint} answered about {repository} in a form that is not known") from error
 
 
-def _remote(endpoint: str, repository: str, revision: str, sibling: RepoSibling) -> RemoteFile:
+def _remote(folder_url: str, repository: str, sibling: RepoSibling) -> RemoteFile:
     path: str = sibling.rfilename
     size: Any = sibling.size
-    if not isinstance(size, int) or not 0 <= size <= _MAX_FILE_BYTES:
-        raise DownloadError(f"Hugging Face says that {repository}/{path} has {size!r} bytes; try again later")
+    if type(size) is not int or not 0 <= size <= _MAX_FILE_BYTES:
+        raise DownloadError(
+            f"Hugging Face says that {repository}/{path:.200} has {size!r:.50} bytes; try again later"
+        )
     digest = (
         Digest("sha256", str(sibling.lfs.sha256))
         if sibling.lfs is not None
         else Digest("git-sha1", str(sibling.blob_id))
     )
     if not digest.is_well_formed:
-        raise DownloadError(f"Hugging Face gives {repository}/{path} the checksum {digest}; try again later")
+        raise DownloadError(
+            f"Hugging Face gives {repository}/{path:.200} the checksum {digest!s:.100}; try again later"
+        )
     *_, name = (checked_name(part, f"the repository {repository}") for part in path.split("/"))
-    return RemoteFile(
-        name=name,
-        url=f"{endpoint}/{repository}/resolve/{quote(revision, safe='')}/{quote(path)}",
-        size=size,
-        digest=digest,
-    )
+    return RemoteFile(name=name, url=f"{folder_url}/{quote(path)}", size=size, digest=digest)
