@@ -24,7 +24,9 @@ def seeds() -> list[bytes]:
         "_id": "1", "id": "a/b", "modelId": "a/b", "sha": "ef" * 20, "private": False, "gated": False,
         "siblings": siblings, "cardData": {"license": "llama3.2"},
     }  # fmt: skip
-    gguf = [{"rfilename": f"x/m-0000{i}-of-00002.gguf", "size": i, "blobId": "", "lfs": LARGE} for i in (1, 2)]
+    gguf = [
+        {"rfilename": f"x/m-0000{i}-of-00002.gguf", "size": i, "blobId": "", "lfs": LARGE} for i in (1, 2)
+    ]
     return [json.dumps(raw).encode() for raw in (info, {**info, "siblings": gguf})]
 
 

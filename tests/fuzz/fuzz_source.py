@@ -14,7 +14,14 @@ from puna.models.verify import verify
 
 def seeds() -> list[bytes]:
     files = [{"name": "a.gguf", "size": 3, "sha256": "ab" * 32}, {"name": "b", "size": 0}]
-    own = {"origin": "hf:a/b", "revision": "1", "link": None, "licence": "mit", "duties": ["x"], "files": files}
+    own = {
+        "origin": "hf:a/b",
+        "revision": "1",
+        "link": None,
+        "licence": "mit",
+        "duties": ["x"],
+        "files": files,
+    }
     return [json.dumps(raw).encode() for raw in (own, own | {"link": "/somewhere/else"})]
 
 

@@ -28,9 +28,10 @@ def tokenizer() -> Tokenizer:
 def seeds() -> list[bytes]:
     small = (
         "{% for m in messages %}{{ m.role ~ ': ' + m['content'] | trim }}{{ '<|end|>' }}{% endfor %}",
-        "{%- set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + loop.index0 * 3 %}{% endfor %}"
+        "{%- set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + loop.index0 %}{% endfor %}"
         "{{ '%05d' % ns.n }}{{ messages | tojson(indent=2) }}{{ 'ab' * ns.n }}",
-        "{% macro f(x) %}{{ x.upper() }}{% endmacro %}{{ f('a') }}{{ messages | map(attribute='role') | join(', ') }}",
+        "{% macro f(x) %}{{ x.upper() }}{% endmacro %}{{ f('a') }}"
+        "{{ messages | map(attribute='role') | join(', ') }}",
     )
     published = [path.read_text() for path in sorted(TEMPLATES.glob("*.jinja"))]
     return [text.encode() for text in (*small, *published)]

@@ -1,4 +1,4 @@
-"""Answers of models: whatever a model says, it is calls, text or both, and the same in one piece or in many."""
+"""Answers of models: whatever is said is calls, text or both, and the same in one piece or in many."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -21,21 +22,24 @@ def convert(
 ) -> None:
     """Pack a model for quick loading.
 
-    The folder holds the weights as the engine wants them, so that loading is a memory map.
+    The folder holds the weights as the engine wants them, so that loading is a memory map. Made from a Llama,
+    its name must begin with "Llama", as the licence asks.
     """
     from puna.evaluate.speed import checkpoint_bytes
+    from puna.models.licences import check_derived_name
     from puna.models.local import known_row
     from puna.models.open import open_checkpoint
     from puna.models.packed import write_checkpoint
-    from puna.models.store import find, path_of
+    from puna.models.store import path_of
 
+    row = None if os.path.exists(os.path.expanduser(source)) else known_row(source)
+    if row is not None:
+        check_derived_name(out.absolute().name, row.licence)
     with FetchProgress() as fetching, PackProgress("converting") as packing:
         path = path_of(source, fetching)
         write_checkpoint(open_checkpoint(path), out, format, packing)
     say(f"{path}: {size_text(checkpoint_bytes(path))}")
     say(f"{out}: {size_text(checkpoint_bytes(out))} as {format}")
-    model = find(source)
-    row = None if model is None else known_row(model.name)
     if row is not None:
         say(f"licence: {row.licence.name}, {row.licence.url}")
         for duty in row.licence.duties:

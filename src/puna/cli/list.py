@@ -50,6 +50,18 @@ def list_models(
         )
     else:
         say("the store has no models; `puna list --all` lists those that `puna pull` can fetch")
+    if not everything:
+        _tell_unfinished()
+
+
+def _tell_unfinished() -> None:
+    from puna.models.store import unfinished
+
+    for model in unfinished():
+        say(
+            f"{model.name} is not whole, {size_text(model.n_bytes)} of it are here: `puna pull` it again to "
+            f"go on, or `puna rm {model.name}`"
+        )
 
 
 def _installed() -> list[dict[str, Any]]:

@@ -110,7 +110,9 @@ class ModelConfig:
                 f"model config: `rope_theta` must be at least 1 and finite, got {self.rope_theta!r:.100}"
             )
         if not 0 < self.norm_eps < 1:
-            raise CheckpointError(f"model config: `norm_eps` must be between 0 and 1, got {self.norm_eps!r:.100}")
+            raise CheckpointError(
+                f"model config: `norm_eps` must be between 0 and 1, got {self.norm_eps!r:.100}"
+            )
         if self.rope_scaling is not None:
             self._validate_scaling(self.rope_scaling)
         return self
@@ -125,7 +127,9 @@ class ModelConfig:
                     f"got {len(scaling.factors)}"
                 )
         elif not (math.isfinite(scaling.factor) and scaling.factor >= 1):
-            raise CheckpointError(f"model config: rope `factor` must be at least 1, got {scaling.factor!r:.100}")
+            raise CheckpointError(
+                f"model config: rope `factor` must be at least 1, got {scaling.factor!r:.100}"
+            )
         elif scaling.kind == "llama3" and not (
             0 < scaling.low_freq_factor < scaling.high_freq_factor < math.inf
             and scaling.original_context >= 1

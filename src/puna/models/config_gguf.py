@@ -18,9 +18,10 @@ _GGUF_IGNORED = frozenset(
 
 def read_gguf(metadata: Mapping[str, Any], rope_factors: tuple[float, ...]) -> ModelConfig:
     """Read a file's keys, see `ModelConfig.from_gguf`; the result is not validated yet."""
-    if metadata.get("general.architecture") != "llama":
+    architecture = metadata.get("general.architecture")
+    if architecture != "llama":
         raise CheckpointError(
-            f"GGUF: `general.architecture` must be 'llama', got {metadata.get('general.architecture')!r:.100}; "
+            f"GGUF: `general.architecture` must be 'llama', got {architecture!r:.100}; "
             "Puna runs the Llama architecture only"
         )
     raw = {k.removeprefix("llama."): v for k, v in metadata.items() if k.startswith("llama.")}
@@ -67,7 +68,7 @@ def read_gguf(metadata: Mapping[str, Any], rope_factors: tuple[float, ...]) -> M
     unknown = sorted(set(raw) - _GGUF_IGNORED)
     if unknown:
         raise CheckpointError(
-            f"GGUF: unknown keys {['llama.' + key for key in unknown]!r:.200}; Puna does not run a model whose "
-            "config it does not understand in full"
+            f"GGUF: unknown keys {['llama.' + key for key in unknown]!r:.200}; Puna does not run a model "
+            "whose config it does not understand in full"
         )
     return config

@@ -90,7 +90,9 @@ class _HfReader:
                 raise CheckpointError(f"config.json: `{key}` must be {plain!r:.100}, got {value!r:.100}")
         dim, n_heads = self._int("hidden_size"), self._int("num_attention_heads")
         if n_heads < 1:
-            raise CheckpointError(f"config.json: `num_attention_heads` must be at least 1, got {n_heads!r:.50}")
+            raise CheckpointError(
+                f"config.json: `num_attention_heads` must be at least 1, got {n_heads!r:.50}"
+            )
         theta, scaling = self._rope()
         config = ModelConfig(
             dim=dim,
@@ -108,8 +110,8 @@ class _HfReader:
         )
         if self._raw:
             raise CheckpointError(
-                f"config.json: unknown keys {sorted(self._raw)!r:.200}; Puna does not run a model whose config it "
-                "does not understand in full"
+                f"config.json: unknown keys {sorted(self._raw)!r:.200}; Puna does not run a model whose "
+                "config it does not understand in full"
             )
         return config
 

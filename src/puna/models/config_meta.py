@@ -41,7 +41,9 @@ def read_meta(raw: Mapping[str, Any], vocab_size: int, tied_embeddings: bool) ->
     _refuse_vision(params)
     dim, n_heads = _whole(params, "dim"), _whole(params, "n_heads")
     if n_heads < 1 or dim % n_heads:
-        raise CheckpointError(f"params.json: `dim` ({dim!r:.50}) must be a multiple of `n_heads`, got {n_heads!r:.50}")
+        raise CheckpointError(
+            f"params.json: `dim` ({dim!r:.50}) must be a multiple of `n_heads`, got {n_heads!r:.50}"
+        )
     listed = _whole(params, "vocab_size", -1)
     if listed not in (-1, vocab_size):
         raise CheckpointError(
@@ -69,8 +71,8 @@ def read_meta(raw: Mapping[str, Any], vocab_size: int, tied_embeddings: bool) ->
     )
     if params:
         raise CheckpointError(
-            f"params.json: unknown keys {sorted(params)!r:.200}; Puna does not run a model whose config it does not "
-            "understand in full"
+            f"params.json: unknown keys {sorted(params)!r:.200}; Puna does not run a model whose config it "
+            "does not understand in full"
         )
     return config
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -18,8 +17,9 @@ import httpx2
 from puna.errors import DownloadError, StoreError
 from puna.models.digests import Digest, digest_of
 from puna.models.rate import RateLimit
+from puna.models.room import require_room
 
-__all__ = ["RefusedError", "client_trusting", "download", "read_small", "require_room", "size_of"]
+__all__ = ["RefusedError", "client_trusting", "download", "read_small", "size_of"]
 
 _MAX_FAILURES = 5  # in a row, none of which brought a new byte
 _TEMPORARY_STATUS = (408, 425, 429, 500, 502, 503, 504)
@@ -147,20 +147,6 @@ def _check(part: Path, digest: Digest | None, url: str) -> None:
     if found != digest:
         part.unlink()
         raise DownloadError(f"{url} needs the {digest}, got {found}; what arrived was deleted, try again")
-
-
-def require_room(folder: Path, n_bytes: int) -> None:
-    """Insist on free space on the disk of an existing folder.
-
-    Raises:
-        StoreError: there is less; the message has both numbers.
-    """
-    free = shutil.disk_usage(folder).free
-    if n_bytes > free:
-        raise StoreError(
-            f"{folder} needs {n_bytes} bytes more, the disk has {free} free; make room, or set "
-            "PUNA_HOME to a folder on another disk"
-        )
 
 
 def client_trusting(extra: str | None = None) -> httpx2.Client:

@@ -10,11 +10,12 @@ from puna.errors import CheckpointError, StoreError
 from puna.models.lock import locked
 from puna.models.progress import Fetch, Meter, Progress
 from puna.models.rate import RateLimit
+from puna.models.room import require_room
 from puna.models.rows import CatalogueRow
 from puna.models.source_file import Source, SourceFile, read_source, write_source
 from puna.models.sources.caches import FoundModel
 from puna.models.sources.plan import Plan
-from puna.models.store import InstalledModel, downloads_folder, find, models_folder
+from puna.models.store import InstalledModel, downloads_folder, find, lock_of, models_folder
 
 __all__ = ["announce", "fetch_plan", "install", "link"]
 
@@ -35,8 +36,9 @@ def install(name: str, fetch: Callable[[Path], Source], progress: Progress) -> I
     """
     downloads_folder().mkdir(parents=True, exist_ok=True)
     models_folder().mkdir(exist_ok=True)
-    lock = downloads_folder() / f".{name}.lock"
-    with locked(lock, lambda: progress.step("waiting for another process that is fetching this model")):
+    with locked(
+        lock_of(name), lambda: progress.step("waiting for another process that is fetching this model")
+    ):
         there = find(name)
         if there is not None and there.is_whole:
             return there
@@ -97,7 +99,7 @@ def fetch_plan(plan: Plan, folder: Path, progress: Progress, limit: RateLimit | 
         DownloadError: a file cannot be had.
         StoreError: the disk is full.
     """
-    from puna.models.download import client_trusting, download, require_room
+    from puna.models.download import client_trusting, download
 
     source = _source_of(plan)
     _drop_others(folder, source)

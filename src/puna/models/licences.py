@@ -79,8 +79,11 @@ def check_derived_name(name: str, licence: Licence) -> None:
     Raises:
         ConfigError: the name does not begin as it must.
     """
-    if not name.startswith(licence.name_prefix):
+    prefix = licence.name_prefix
+    if not name.startswith(prefix):
+        begins = name.lower().startswith(prefix.lower())
+        better = prefix + name[len(prefix) :] if begins else f"{prefix}-{name}"
         raise ConfigError(
-            f"the {licence.name} asks that the name of a derived model begins with "
-            f"{licence.name_prefix!r}, got {name!r}; call it {licence.name_prefix}-{name}"
+            f"the {licence.name} asks that the name of a derived model begins with {prefix!r}, got {name!r}; "
+            f"call it {better}"
         )

@@ -6,13 +6,14 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from puna.errors import CheckpointError, StoreError, UnknownModelError
+from puna.errors import CheckpointError, UnknownModelError
 from puna.models.catalogue import CatalogueRow, resolve
 from puna.models.checkpoint import Checkpoint
+from puna.models.lock import locked
 from puna.models.open import open_checkpoint
 from puna.models.packed import Progress as PackProgress
 from puna.models.packed import write_checkpoint
-from puna.models.store import Progress, find, packed_folder, path_of
+from puna.models.store import Progress, find, packed_folder, path_of, refused
 
 __all__ = ["LocalModel", "known_format", "known_row", "open_model"]
 
@@ -86,16 +87,26 @@ def known_row(name: str) -> CatalogueRow | None:
 
 
 def _packed_copy(source: Checkpoint, folder: Path, wanted: str, packing: PackProgress | None) -> Checkpoint:
+    found = _open_whole(folder)
+    if found is not None:
+        return found
     try:
-        if folder.exists():
-            return open_checkpoint(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent / ".lock", lambda: None):
+            # Another process may have made it meanwhile; a killed one leaves what it had.
+            found = _open_whole(folder)
+            if found is None:
+                for left in (folder, *folder.parent.glob(f".{folder.name}.*.part")):
+                    shutil.rmtree(left, ignore_errors=True)
+                write_checkpoint(source, folder, wanted, packing)
+    except OSError as error:
+        raise refused(folder, error) from error
+    return found or open_checkpoint(folder)
+
+
+def _open_whole(folder: Path) -> Checkpoint | None:
+    """The packed copy; None where there is none, or one that is damaged or of an older layout."""
+    try:
+        return open_checkpoint(folder) if folder.exists() else None
     except CheckpointError:
-        # Damaged, or of an older layout: it can be made again at any time.
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        write_checkpoint(source, folder, wanted, packing)
-    except StoreError:
-        # Another process may have made it meanwhile.
-        if not folder.exists():
-            raise
-    return open_checkpoint(folder)
+        return None

@@ -26,6 +26,7 @@ from puna.models.checkpoint import Checkpoint, Tensor, Vocabulary, check_names
 from puna.models.config import ModelConfig
 from puna.models.files import read_json_object
 from puna.models.huggingface import read_config, read_vocabulary
+from puna.models.room import require_room
 from puna.models.safetensors import NewTensor, SafetensorsFile, write_safetensors
 
 __all__ = [
@@ -224,7 +225,8 @@ class PunaCheckpoint:
             raise CheckpointError(f"{self._file.path}: tensor {name!r:.100}: {error}") from error
         if found != needed:
             raise CheckpointError(
-                f"{self._file.path}: tensor {name!r:.100} needs {needed} bytes as {self.dtypes[name]}, got {found}"
+                f"{self._file.path}: tensor {name!r:.100} needs {needed} bytes as {self.dtypes[name]}, "
+                f"got {found}"
             )
 
     def packed(self, name: str) -> PackedMatrix:
@@ -281,6 +283,7 @@ def write_checkpoint(
     except OSError as error:
         raise StoreError(f"{out} cannot be made: {error.strerror or error}") from error
     try:
+        require_room(temporary, _packed_bytes(checkpoint, wanted))
         _write_weights(checkpoint, temporary / "model.safetensors", wanted, progress)
         _write_json(temporary / "config.json", _config_json(checkpoint, vocabulary, wanted))
         write_vocabulary(temporary, vocabulary)
@@ -292,12 +295,24 @@ def write_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _packed_bytes(checkpoint: Checkpoint, wanted: str) -> int:
+    shapes, formats = checkpoint.config.tensor_shapes(), _wanted_formats(checkpoint, wanted)
+    return sum(
+        _native.packed_bytes(formats[name], *shape) if name in formats else 4 * shape[0]
+        for name, shape in shapes.items()
+    )
+
+
+def _wanted_formats(checkpoint: Checkpoint, wanted: str) -> dict[str, str]:
+    """The packed format of each matrix."""
+    matrices = [name for name, shape in checkpoint.config.tensor_shapes().items() if len(shape) == 2]
+    return {name: weight_format(name, checkpoint.dtypes[name], wanted) for name in matrices}
+
+
 def _write_weights(checkpoint: Checkpoint, path: Path, wanted: str, progress: Progress | None) -> None:
-    shapes = checkpoint.config.tensor_shapes()
-    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
-    formats = {name: weight_format(name, checkpoint.dtypes[name], wanted) for name in matrices}
+    shapes, formats = checkpoint.config.tensor_shapes(), _wanted_formats(checkpoint, wanted)
     # Norms last: their sizes are no multiples of 64, and every matrix is to begin at one.
-    order = matrices + [name for name in shapes if name not in formats]
+    order = [*formats] + [name for name in shapes if name not in formats]
     done = 0
 
     def produce(name: str) -> NDArray[Any]:

@@ -19,14 +19,14 @@ class RateLimit:
         """Start with nothing taken.
 
         Args:
-            bytes_per_s: above 0.
+            bytes_per_s: at least 1.
             clock: seconds; for tests.
 
         Raises:
-            ConfigError: the rate is not above 0.
+            ConfigError: the rate is less.
         """
-        if not bytes_per_s > 0:
-            raise ConfigError(f"the rate must be above 0 bytes a second, got {bytes_per_s!r}")
+        if not bytes_per_s >= 1:
+            raise ConfigError(f"the rate must be at least 1 byte a second, got {bytes_per_s!r}")
         self._bytes_per_s = bytes_per_s
         self._clock = clock
         self._free_at = clock()
@@ -43,7 +43,7 @@ def parse_rate(text: str) -> float:
     """Read a rate as people write it: ``500k``, ``5M``, ``1.5MB``, in bytes a second, in thousands.
 
     Raises:
-        ConfigError: it is not of that form or not above 0.
+        ConfigError: it is not of that form, or less than 1 byte a second.
     """
     number = text.strip().lower().removesuffix("/s").removesuffix("b")
     unit = number[-1:] if number[-1:] in _UNITS else ""
@@ -51,6 +51,6 @@ def parse_rate(text: str) -> float:
         rate = float(number.removesuffix(unit)) * _UNITS[unit]
     except ValueError:
         rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise ConfigError(f"a rate must be bytes a second, as 500k or 5M, got {text!r}")
+    if not 1 <= rate < float("inf"):
+        raise ConfigError(f"a rate must be at least 1 byte a second, written as 500k or 5M, got {text!r}")
     return rate

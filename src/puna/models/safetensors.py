@@ -120,11 +120,14 @@ def _entry(path: Path, name: str, raw: object, data_start: int) -> Entry:
             f"{path}: tensor {name!r:.100} needs at most {_MAX_DIMS} whole sizes from 0, got {shape!r:.100}"
         )
     if not _are_sizes(offsets) or len(offsets) != 2:
-        raise CheckpointError(f"{path}: tensor {name!r:.100} needs 2 whole offsets from 0, got {offsets!r:.100}")
+        raise CheckpointError(
+            f"{path}: tensor {name!r:.100} needs 2 whole offsets from 0, got {offsets!r:.100}"
+        )
     needed = math.prod(shape) * _ITEM_BYTES[dtype]
     if offsets[1] - offsets[0] != needed:
         raise CheckpointError(
-            f"{path}: tensor {name!r:.100}, {dtype} of shape {shape}, needs {needed} bytes, got offsets {offsets}"
+            f"{path}: tensor {name!r:.100}, {dtype} of shape {shape}, needs {needed} bytes, "
+            f"got offsets {offsets}"
         )
     return Entry(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
 

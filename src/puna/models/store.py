@@ -15,6 +15,7 @@ from pathlib import Path
 
 from puna.errors import CheckpointError, StoreError, UnknownModelError
 from puna.models.catalogue import CatalogueRow, resolve
+from puna.models.lock import locked
 from puna.models.progress import Progress
 from puna.models.source_file import NAME as SOURCE_NAME
 from puna.models.source_file import Source, read_source
@@ -26,11 +27,13 @@ __all__ = [
     "find",
     "home",
     "installed",
+    "lock_of",
     "models_folder",
     "packed_folder",
     "path_of",
     "refused",
     "remove",
+    "unfinished",
 ]
 
 
@@ -93,12 +96,16 @@ def installed() -> list[InstalledModel]:
     Raises:
         StoreError: the store cannot be read.
     """
-    models = models_folder()
-    try:
-        folders = sorted(models.iterdir()) if models.is_dir() else []
-        return [_describe(path) for path in folders if path.is_dir() and not path.name.startswith(".")]
-    except OSError as error:
-        raise refused(models, error) from error
+    return _described(models_folder())
+
+
+def unfinished() -> list[InstalledModel]:
+    """What broken-off fetches have brought so far, and those under way; none of it is a model yet.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    return _described(downloads_folder())
 
 
 def find(name: str) -> InstalledModel | None:
@@ -107,11 +114,7 @@ def find(name: str) -> InstalledModel | None:
     Raises:
         StoreError: the store cannot be read.
     """
-    models = {model.name: model for model in installed()}
-    if name in models:
-        return models[name]
-    row = _row(name)
-    return None if row is None else models.get(row.name)
+    return _named(name, installed())
 
 
 def path_of(name_or_path: str, progress: Progress | None = None) -> Path:
@@ -156,7 +159,9 @@ def path_of(name_or_path: str, progress: Progress | None = None) -> Path:
 
 
 def remove(name: str) -> InstalledModel:
-    """Delete a model from the store. Files that are used in place, and so belong to others, stay.
+    """Delete a model from the store, or what a broken-off fetch of it brought.
+
+    Files that are used in place, and so belong to others, stay.
 
     Args:
         name: the name of its folder, or any of its names in the catalogue.
@@ -166,14 +171,15 @@ def remove(name: str) -> InstalledModel:
 
     Raises:
         UnknownModelError: the store has no such model; the message lists those it has.
-        StoreError: its files cannot be deleted.
+        StoreError: its files cannot be deleted, or another process is fetching them.
     """
     model = find(name)
     if model is None:
-        listing = ", ".join(other.name for other in installed()) or "none"
-        raise UnknownModelError(f"the store has no model {name!r}; it has: {listing}")
+        return _remove_unfinished(name)
     hidden = models_folder() / f".{model.name}.removed.{os.getpid()}"
     try:
+        for left in models_folder().glob(f".{model.name}.removed.*"):  # of a process that was killed
+            shutil.rmtree(left)
         model.folder.rename(hidden)
         shutil.rmtree(hidden)
         if packed_folder(model.name).exists():
@@ -181,6 +187,32 @@ def remove(name: str) -> InstalledModel:
     except OSError as error:
         raise refused(model.folder, error) from error
     return model
+
+
+def _remove_unfinished(name: str) -> InstalledModel:
+    model = _named(name, unfinished())
+    if model is None:
+        listing = ", ".join(other.name for other in installed()) or "none"
+        raise UnknownModelError(f"the store has no model {name!r}; it has: {listing}")
+    row = _row(model.name)
+    wheel = None if row is None or row.wheel is None else model.folder.with_name(row.wheel.wheel)
+
+    def give_up() -> None:
+        raise StoreError(f"another process is fetching {name!r}; end it first, with Ctrl-C")
+
+    try:
+        with locked(lock_of(model.name), give_up):
+            shutil.rmtree(model.folder)
+            if wheel is not None:
+                wheel.with_name(wheel.name + ".part").unlink(missing_ok=True)
+    except OSError as error:
+        raise refused(model.folder, error) from error
+    return model
+
+
+def lock_of(name: str) -> Path:
+    """The file that a process holds locked while it fetches a model of that name."""
+    return downloads_folder() / f".{name}.lock"
 
 
 def refused(path: Path, error: OSError) -> StoreError:
@@ -196,6 +228,22 @@ def _row(name: str) -> CatalogueRow | None:
         return resolve(name)
     except UnknownModelError:
         return None
+
+
+def _named(name: str, models: list[InstalledModel]) -> InstalledModel | None:
+    """The model of that folder's name, or of that name in the catalogue."""
+    by_name = {model.name: model for model in models}
+    row = None if name in by_name else _row(name)
+    return by_name.get(name if row is None else row.name)
+
+
+def _described(folder: Path) -> list[InstalledModel]:
+    """The models in a folder, by name."""
+    try:
+        inside = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [_describe(path) for path in inside if path.is_dir() and not path.name.startswith(".")]
+    except OSError as error:
+        raise refused(folder, error) from error
 
 
 def _describe(folder: Path) -> InstalledModel:

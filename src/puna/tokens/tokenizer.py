@@ -251,7 +251,9 @@ def _parse(text: str) -> dict[str, Any]:
     model = document.get("model") if isinstance(document, dict) else None
     if not isinstance(model, dict) or model.get("type") != "BPE":
         kind = model.get("type") if isinstance(model, dict) else model
-        raise TokenizerError(f"tokenizer.json: the model type must be 'BPE', as in every Llama, got {kind!r:.100}")
+        raise TokenizerError(
+            f"tokenizer.json: the model type must be 'BPE', as in every Llama, got {kind!r:.100}"
+        )
     # No Llama has these: dropout makes ids random, and prefixes make the library panic on some files.
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):

