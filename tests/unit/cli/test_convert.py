@@ -27,6 +27,14 @@ def test_does_not_overwrite(refused, default_gguf, tmp_path):
     assert message == f"{tmp_path} exists already; remove it first or choose another name"
 
 
+def test_what_is_made_from_a_llama_is_called_llama(refused, tmp_path):
+    # Said before anything is fetched.
+    assert refused("convert", "llama3.2-1b", tmp_path / "llama3.2-small", status=2) == (
+        "the Llama 3.2 Community License asks that the name of a derived model begins with 'Llama', "
+        "got 'llama3.2-small'; call it Llama3.2-small"
+    )
+
+
 def test_a_model_of_the_catalogue_passes_its_licence_on(puna, tmp_path):
     done = puna("convert", "smollm2", tmp_path / "out", "--format", "int4")
     assert done.returncode == 0, done.stderr

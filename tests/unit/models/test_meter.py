@@ -105,9 +105,11 @@ def test_rates_as_people_write_them(text: str, rate: float) -> None:
 def test_what_is_no_rate(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_rate(text)
-    assert str(caught.value) == f"a rate must be bytes a second, as 500k or 5M, got {text!r}"
+    assert (
+        str(caught.value) == f"a rate must be at least 1 byte a second, written as 500k or 5M, got {text!r}"
+    )
 
 
 def test_a_rate_of_nothing() -> None:
-    with pytest.raises(ConfigError, match="above 0 bytes a second, got 0"):
+    with pytest.raises(ConfigError, match="at least 1 byte a second, got 0"):
         RateLimit(0)

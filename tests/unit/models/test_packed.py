@@ -184,6 +184,7 @@ def test_damaged_weights_are_refused(packed: Path, tiny: Checkpoint) -> None:
     [
         ("{", "no readable `puna.formats`"),
         ("[" * 5000, "no readable `puna.formats`"),
+        ("1" * 5000, "no readable `puna.formats`"),
         ([1], "must map tensor names to formats"),
         ({UP: 4}, "must map tensor names to formats"),
         ({UP: "int9"}, "weight format 'int9' is unknown|weight format '' is unknown"),
@@ -194,6 +195,28 @@ def test_a_bad_table_of_formats_is_refused(packed: Path, formats: object, messag
     rewrite(packed, "formats", formats)
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(packed)
+
+
+def test_half_a_character_in_a_template_is_kept(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "tiny")
+    settings = json.loads((tmp_path / "tiny/tokenizer_config.json").read_text())
+    settings["chat_template"] = "a\ud800\u00e9"
+    (tmp_path / "tiny/tokenizer_config.json").write_text(json.dumps(settings))
+    write_checkpoint(open_checkpoint(tmp_path / "tiny"), tmp_path / "out", "f32")
+    assert open_checkpoint(tmp_path / "out").vocabulary().chat_template == "a\ud800\u00e9"
+
+
+def test_a_disk_without_room_is_seen_before_packing(
+    tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = sum(matrix.data.nbytes for matrix in pack_checkpoint(tiny, "int8").matrices.values())
+    norms = sum(norm.nbytes for norm in pack_checkpoint(tiny, "int8").norms.values())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 5}))
+    with pytest.raises(
+        StoreError, match=f"needs {needed + norms} bytes more, the disk has 5 free; make room"
+    ):
+        write_checkpoint(tiny, tmp_path / "out", "int8", pytest.fail)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_path_is_used_in_place(tiny: Checkpoint) -> None:
@@ -224,6 +247,10 @@ def test_a_model_of_the_store_is_packed_once_and_again_where_that_is_damaged(
     assert open_model("smollm2", "auto").checkpoint.kind == "Puna"
     assert packed.stat().st_mtime_ns == made
     (packed / "model.safetensors").write_bytes(b"damaged")
+    killed = packed.parent / ".auto.x.part"
+    killed.mkdir()
+    (killed / "model.safetensors").write_bytes(b"half")
     assert open_model(row.name, "auto").checkpoint.dtypes == first.checkpoint.dtypes
+    assert not killed.exists()
     store.remove(row.name)
     assert not packed.parent.exists()

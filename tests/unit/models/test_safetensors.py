@@ -126,7 +126,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "header of no bytes": (lambda p: write(p, b"{}", length=0), "got 0"),
     "not UTF-8": (lambda p: write(p, b'{"\xff":1}'), "is not UTF-8"),
     "not JSON": (lambda p: write(p, b"{nope}"), "not valid JSON"),
-    "nested deeply": (lambda p: write(p, b'{"a":' + b"[" * 200_000), "nested too deeply"),
+    "nested deeply": (lambda p: write(p, b'{"a":' + b"[" * 200_000), "may be nested 64 deep, it is deeper"),
     "huge number": (lambda p: write(p, b'{"a":' + b"9" * 5000 + b"}"), "not valid JSON"),
     "a list": (lambda p: write(p, []), "needs a JSON object, got list"),
     "duplicate name": (

