@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 from tests.fuzz.fuzz_config import CONFIG
 from tests.fuzz.harness import main
 
+from puna import _native
 from puna.models.open import open_checkpoint
 
 MATRICES = [name for name, shape in CONFIG.tensor_shapes().items() if len(shape) == 2]
@@ -21,8 +21,8 @@ def seeds() -> list[bytes]:
     }
     position = 0
     for name, shape in CONFIG.tensor_shapes().items():
-        n_bytes = 4 * int(np.prod(shape))
         is_matrix = len(shape) == 2
+        n_bytes = _native.packed_bytes("f32", *shape) if is_matrix else 4 * shape[0]
         header[name] = {
             "dtype": "U8" if is_matrix else "F32",
             "shape": [n_bytes] if is_matrix else list(shape),

@@ -33,7 +33,8 @@ def seeds() -> list[bytes]:
         "{% macro f(x) %}{{ x.upper() }}{% endmacro %}{{ f('a') }}"
         "{{ messages | map(attribute='role') | join(', ') }}",
     )
-    published = [path.read_text() for path in sorted(TEMPLATES.glob("*.jinja"))]
+    # Those of the guard models take other conversations only.
+    published = [path.read_text() for path in sorted(TEMPLATES.glob("*.jinja")) if "guard" not in path.name]
     return [text.encode() for text in (*small, *published)]
 
 

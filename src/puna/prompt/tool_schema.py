@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from puna.errors import PromptFormatError
@@ -77,14 +79,26 @@ class ToolSet:
 
 
 def _validator(tool: ToolDefinition) -> Validator:
-    from jsonschema import Draft202012Validator, SchemaError
-    from referencing import Registry
+    from jsonschema import SchemaError
 
     try:
-        Draft202012Validator.check_schema(tool.parameters)
+        return _validator_of(json.dumps(tool.parameters))
     except SchemaError as error:
-        raise PromptFormatError(
-            f"tool {tool.name!r}: `parameters` is not a JSON schema: {error.message:.200}"
-        ) from error
+        reason = error.message
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except (TypeError, ValueError) as error:
+        reason = str(error)
+    raise PromptFormatError(f"tool {tool.name!r}: `parameters` is not a JSON schema: {reason:.200}")
+
+
+@lru_cache(maxsize=256)
+def _validator_of(schema: str) -> Validator:
+    """The validator of a schema; checking one takes longer than reading most answers, so it is done once."""
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+
+    parameters = json.loads(schema)
+    Draft202012Validator.check_schema(parameters)
     # An empty registry: a reference to another document is an error, and nothing is fetched.
-    return Draft202012Validator(tool.parameters, registry=Registry())
+    return Draft202012Validator(parameters, registry=Registry())
