@@ -22,6 +22,18 @@ def default_gguf() -> Path:
     return store.path_of(DEFAULT_MODEL)
 
 
+@pytest.fixture(scope="session")
+def store_home(default_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that has the default model, for those that only read it."""
+    from puna.models.catalogue import DEFAULT_MODEL
+
+    home = tmp_path_factory.mktemp("shared") / "puna"
+    folder = home / "models" / DEFAULT_MODEL
+    folder.mkdir(parents=True)
+    (folder / default_gguf.name).symlink_to(default_gguf.resolve())
+    return home
+
+
 @pytest.fixture(autouse=True)
 def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUNA_HOME", str(tmp_path_factory.mktemp("home") / "puna"))

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from puna.models.catalogue import DEFAULT_MODEL
-
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
@@ -55,12 +53,9 @@ def runnable(language: str) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def environment(default_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(store_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A store that has the default model, shared by all pages, and `puna` on the path."""
     folder = tmp_path_factory.mktemp("docs")
-    model = folder / "puna" / "models" / DEFAULT_MODEL / default_gguf.name
-    model.parent.mkdir(parents=True)
-    model.symlink_to(default_gguf.resolve())
     programs = Path(sys.executable).parent
     if not (programs / "puna").exists():  # running from a source tree
         script = folder / "bin" / "puna"
@@ -69,7 +64,7 @@ def environment(default_gguf: Path, tmp_path_factory: pytest.TempPathFactory) ->
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
         programs = script.parent
     path = f"{programs}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PUNA_HOME": str(folder / "puna"), "PATH": path}
+    return {**os.environ, "PUNA_HOME": str(store_home), "PATH": path}
 
 
 def run(command: list[str], given: str, folder: Path, environment: dict[str, str]) -> None:

@@ -125,7 +125,7 @@ def _quantized(size: str, architecture: ModelConfig, published: str, method: str
     return replace(
         row,
         name=f"{row.name}-{method.lower()}",
-        description=f"Llama 3.2 {size}, instruct, quantized to 4 bits ({method})",
+        description=f"Llama 3.2 {size}, instruct, quantized to 4 bits ({method.replace('QLORA', 'QLoRA')})",
         stored="INT4",
         is_runnable=False,
         huggingface=(f"meta-llama/{repository}",),

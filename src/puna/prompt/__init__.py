@@ -7,6 +7,7 @@ chat format is), then `select.py` (which one a model gets); for calls at `tool_c
 everywhere: special tokens come from the format, never from a message, and no call is made up.
 """
 
+from puna.prompt.call_text import CallStyle
 from puna.prompt.format import ChatFormat
 from puna.prompt.messages import Assistant, Image, Message, System, Tool, ToolCall, User, as_messages
 from puna.prompt.preamble import Preamble
@@ -18,6 +19,7 @@ from puna.prompt.tools import BUILTIN_TOOLS, ToolDefinition, as_tools
 __all__ = [
     "BUILTIN_TOOLS",
     "Assistant",
+    "CallStyle",
     "ChatFormat",
     "Image",
     "Message",

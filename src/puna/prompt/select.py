@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from puna.errors import PromptFormatError, nearest
 from puna.models.checkpoint import Vocabulary
+from puna.prompt.call_text import CallStyle
 from puna.prompt.family import FAMILIES
 from puna.prompt.format import BaseFormat, ChatFormat
 from puna.prompt.guard import GUARDS, GuardFormat
@@ -18,7 +19,9 @@ __all__ = ["chat_format", "find_format"]
 _GUARD = "llama-guard-3"
 
 
-def chat_format(vocabulary: Vocabulary, tokenizer: Tokenizer, name: str | None = None) -> ChatFormat:
+def chat_format(
+    vocabulary: Vocabulary, tokenizer: Tokenizer, name: str | None = None, *, style: CallStyle | None = None
+) -> ChatFormat:
     """Make the chat format of a model.
 
     Args:
@@ -27,6 +30,8 @@ def chat_format(vocabulary: Vocabulary, tokenizer: Tokenizer, name: str | None =
         name: a family (``llama2``, ``llama3``, ``llama3.1``, ``llama3.2``, ``llama3.2-vision``,
             ``llama3.3``), a guard model (``llama-guard-3-8b``), ``template`` or ``base``; None finds it by
             what the vocabulary has, see `find_format`.
+        style: how calls in a conversation are spelled, for the families from Llama 3 on; None for the
+            family's usual form, escaped.
 
     Raises:
         PromptFormatError: there is no such format, or it does not suit the vocabulary.
@@ -35,7 +40,7 @@ def chat_format(vocabulary: Vocabulary, tokenizer: Tokenizer, name: str | None =
         found = find_format(vocabulary, tokenizer)
         name = found if name is None or found.startswith(_GUARD) else f"{_GUARD}-8b"
     if name in FAMILIES:
-        return Llama3Format(tokenizer, name)
+        return Llama3Format(tokenizer, name, style=style)
     if name == "llama2":
         return Llama2Format(tokenizer)
     if name.startswith(_GUARD):

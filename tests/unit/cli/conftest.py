@@ -17,15 +17,6 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def store_home(default_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("cli") / "puna"
-    folder = home / "models" / DEFAULT_MODEL
-    folder.mkdir(parents=True)
-    (folder / default_gguf.name).symlink_to(default_gguf)
-    return home
-
-
-@pytest.fixture(scope="session")
 def llama(store_home: Path) -> Llama:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PUNA_HOME", str(store_home))

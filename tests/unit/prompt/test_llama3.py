@@ -7,8 +7,19 @@ from tests.unit.prompt.conftest import golden_content, golden_message, reference
 
 from puna.errors import PromptFormatError
 from puna.models.checkpoint import Vocabulary
-from puna.prompt import Assistant, Image, Message, System, Tool, ToolCall, User, chat_format
-from puna.prompt.call_text import CallStyle
+from puna.prompt import (
+    BUILTIN_TOOLS,
+    Assistant,
+    CallStyle,
+    Image,
+    Message,
+    System,
+    Tool,
+    ToolCall,
+    User,
+    chat_format,
+    parse_tool_ids,
+)
 from puna.prompt.images import image_ranges
 from puna.prompt.llama3 import Llama3Format
 from puna.tokens import Tokenizer
@@ -31,7 +42,8 @@ def test_golden_vectors(llama3: Tokenizer, golden: Any) -> None:
         assert [list(span) for span in image_ranges(ids)] == (vector["vision_mask"] or []), vector["id"]
 
 
-# Quotes in a query, and two programs in a row, are what the reference writes so that it cannot be read back.
+# Quotes in a query, and two programs in a row, are what the reference writes so that it cannot be read back;
+# docs/prompt_formats.md has the two.
 READ_BACK_ONLY_OUR_WAY = {"pf-068", "pf-073"}
 
 
@@ -106,6 +118,25 @@ def test_searches_get_a_tag_where_that_is_wanted(llama3: Tokenizer) -> None:
         [Assistant("x", tool_calls=calls)]
     )
     assert 'x<|python_tag|>brave_search.call(query="a"){"type": ' in llama3.decode(tagged, show_special=True)
+
+
+def test_what_the_reference_writes_there_is_no_such_call(
+    llama3: Tokenizer, llama3_vocabulary: Vocabulary, golden: Any
+) -> None:
+    tools = BUILTIN_TOOLS.values()
+    found = {v["id"]: v for v in golden("prompt_format.jsonl") if v["id"] in READ_BACK_ONLY_OUR_WAY}
+    for name, vector in found.items():
+        messages = [golden_message(raw) for raw in vector["messages"]]
+        calls = next(m.tool_calls for m in messages if isinstance(m, Assistant))
+        for is_reference in (True, False):
+            style = CallStyle(is_reference=is_reference)
+            ids = chat_format(llama3_vocabulary, llama3, style=style).encode_chat(messages)
+            assert (ids == vector["token_ids"]) == is_reference
+            start = max(i for i, token in enumerate(ids[:-4]) if token == 271) + 1  # behind its header
+            answer = ids[start:-4]
+            read = parse_tool_ids(answer, tools, llama3).calls
+            same = [(c.name, c.arguments) for c in read] == [(c.name, c.arguments) for c in calls]
+            assert same == (not is_reference), name
 
 
 def test_vocabulary_without_headers_is_refused(smollm: Tokenizer) -> None:

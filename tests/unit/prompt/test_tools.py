@@ -76,6 +76,14 @@ def test_schemas_are_checked_and_nothing_is_fetched() -> None:
         PromptFormatError, match="tool 'f': `parameters` is not a JSON schema: 'int' is not valid"
     ):
         ToolSet([ToolDefinition("f", "", {"properties": {"a": {"type": "int"}}})])
+    for depth in (300, 30_000):
+        deep: dict[str, Any] = {}
+        for _ in range(depth):
+            deep = {"properties": {"a": deep}}
+        with pytest.raises(PromptFormatError, match="is not a JSON schema: it is nested too deeply"):
+            ToolSet([ToolDefinition("f", "", deep)])
+    with pytest.raises(PromptFormatError, match="is not a JSON schema: Object of type set is not JSON"):
+        ToolSet([ToolDefinition("f", "", {"default": {1}})])
     remote = {"properties": {"a": {"$ref": "http://localhost:1/schema.json"}}}
     problem = ToolSet([ToolDefinition("f", "", remote)]).problem("f", {"a": 1})
     assert problem is not None
