@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,8 @@ class Tokenizer:
         backend = self._continuing if continues and self._spaces_first_text_only else self._backend
         parts = list(_cut_like_llama3(text)) if self._cuts_long_text else [text]
         # The fast kind keeps no account of where a token comes from; the library's threads share the parts.
-        encodings = backend.encode_batch_fast(parts, add_special_tokens=False)
+        with _panics_as_errors():
+            encodings = backend.encode_batch_fast(parts, add_special_tokens=False)
         ids = [token_id for encoding in encodings for token_id in encoding.ids]
         if not self._special.keys().isdisjoint(ids):
             token_id = next(i for i in ids if i in self._special)
@@ -294,15 +296,32 @@ def _mark_special(document: dict[str, Any], controls: set[int]) -> str | None:
 def _load(text: str) -> Backend:
     from tokenizers import Tokenizer as Backend
 
-    try:
-        backend = Backend.from_str(text)
-    except Exception as error:  # the library has no class of its own for its errors
-        raise TokenizerError(f"tokenizer.json: {error}") from error
+    with _panics_as_errors():
+        try:
+            backend = Backend.from_str(text)
+        except Exception as error:  # the library has no class of its own for its errors
+            raise TokenizerError(f"tokenizer.json: {error!s:.500}") from error
     # The file may ask for these; Puna cuts and fills nothing unasked.
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = True
     return backend
+
+
+@contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """Make an error of a panic in the library, which damaged merges and costly patterns bring about.
+
+    Its panics are no `Exception`, so that nothing that answers for errors would catch them.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise TokenizerError(
+            f"tokenizer.json: the vocabulary is damaged or hostile: {error!s:.200}"
+        ) from error
 
 
 def _is_llama3(pre_tokenizer: Any) -> bool:

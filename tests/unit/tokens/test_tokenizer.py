@@ -252,6 +252,10 @@ def set_key(*path: Any) -> Any:
         (set_key("model", "type", "Unigram"), "model type must be 'BPE', as in every Llama, got 'Unigram'"),
         (set_key("model", 3), "model type must be 'BPE', as in every Llama, got 3"),
         (set_key("model", "merges", 0, "a zz"), "Token `zz` out of vocabulary"),
+        (
+            set_key("model", "merges", 0, "<|im_start|> <|im_end|>"),
+            "it is damaged or hostile: range",
+        ),
         (set_key("model", "vocab", "a", -1), "expected u32"),
         (set_key("model", "vocab", "a", 2**31), "ids must lie from 0 to 1048575, got 2147483648"),
         (set_key("added_tokens", 0, "id", 7), "'<|endoftext|>' must have the id 7 in the vocabulary, got 0"),
@@ -274,6 +278,14 @@ def set_key(*path: Any) -> Any:
 def test_damaged_files_are_refused(tiny_vocabulary: Vocabulary, damage: Any, message: str) -> None:
     with pytest.raises(TokenizerError, match=message.replace("|", r"\|")):
         Tokenizer(changed(tiny_vocabulary, damage))
+
+
+def test_a_pattern_that_takes_for_ever_is_an_error(tiny_vocabulary: Vocabulary) -> None:
+    pattern = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    damage = set_key("pre_tokenizer", "pretokenizers", [pattern])
+    tokenizer = Tokenizer(changed(tiny_vocabulary, damage))
+    with pytest.raises(TokenizerError, match=r"it is damaged or hostile: .*retry-limit"):
+        tokenizer.encode("a" * 40 + "b")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "null", '{"model": 1}'])
