@@ -68,9 +68,7 @@ class ToolSet:
             return f"{name} takes one text, {needed!r}, got {sorted(arguments)}"
         try:
             error = next(iter(self._validators[name].iter_errors(arguments)), None)
-        except (
-            Exception
-        ) as failure:  # a reference that leads nowhere, a pattern that is none, endless nesting
+        except Exception as failure:  # a reference to nowhere, a pattern that is none, endless nesting
             return f"the schema of {name} cannot be applied: {failure}"[:_MAX_REASON]
         if error is None:
             return None

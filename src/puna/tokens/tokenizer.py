@@ -319,9 +319,7 @@ def _panics_as_errors() -> Iterator[None]:
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise TokenizerError(
-            f"tokenizer.json: the vocabulary is damaged or hostile: {error!s:.200}"
-        ) from error
+        raise TokenizerError(f"tokenizer.json: it is damaged or hostile: {error!s:.200}") from error
 
 
 def _is_llama3(pre_tokenizer: Any) -> bool:
