@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import mmap
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = ["map_file", "parse_json_object", "read_head", "read_json_object", "re
 # Llama 3's tokenizer.json, the largest text that a model folder holds, has 17 MB.
 _MAX_TEXT_BYTES = 64 * 1024 * 1024
 _HEAD_BYTES = 1024
+_CONTAINERS = frozenset({dict, list})
 _MAX_JSON_DEPTH = 64  # tokenizer.json, the deepest that a model folder holds, has 8
 
 
@@ -106,12 +108,13 @@ def parse_json_object(text: str, source: str) -> dict[str, Any]:
 
 def _is_deep(value: Any) -> bool:
     """Whether it would be too deep for functions that call themselves, such as `repr`."""
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(_MAX_JSON_DEPTH + 1):
-        inside = [item.values() if isinstance(item, dict) else item for item in level]
-        level = [item for items in inside for item in items if isinstance(item, dict | list)]
-        if not level:
+    level = [value] if type(value) in _CONTAINERS else []
+    for _ in range(_MAX_JSON_DEPTH):
+        inside = [item.values() if type(item) is dict else item for item in level]
+        # A vocabulary has some 100,000 entries, so the usual end is found without a loop of Python's.
+        if _CONTAINERS.isdisjoint(map(type, chain.from_iterable(inside))):
             return False
+        level = [item for item in chain.from_iterable(inside) if type(item) in _CONTAINERS]
     return True
 
 

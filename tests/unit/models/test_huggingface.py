@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from puna.errors import CheckpointError
 from puna.models.config import ModelConfig
+from puna.models.files import parse_json_object
 from puna.models.huggingface import HuggingFaceCheckpoint, read_vocabulary
 
 
@@ -231,6 +232,18 @@ def test_damaged_vocabulary(hf_folder: Path, case: str) -> None:
         read_vocabulary(hf_folder, 40)
     assert words in str(caught.value)
     assert str(hf_folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_json_may_be_nested_64_deep(opening: str) -> None:
+    closing = "]" if opening == "[" else "}"
+    for depth, is_read in ((63, True), (64, False)):  # and the object around it
+        text = '{"b": ' + opening * depth + ("" if opening == "[" else "1") + closing * depth + "}"
+        if is_read:
+            assert parse_json_object(text, "here").keys() == {"b"}
+        else:
+            with pytest.raises(CheckpointError, match="here: the JSON may be nested 64 deep, it is deeper"):
+                parse_json_object(text, "here")
 
 
 @pytest.mark.parametrize(
