@@ -297,7 +297,10 @@ def _shown(url: str) -> str:
 
 
 def _unreachable(url: str, error: Exception) -> DownloadError:
-    return DownloadError(f"{_shown(url)} cannot be fetched: {error or type(error).__name__}")
+    return DownloadError(
+        f"{_shown(url)} cannot be fetched: {error or type(error).__name__}; look at the network connection "
+        "and the address, and try again"
+    )
 
 
 def _refused(url: str, response: httpx2.Response) -> RefusedError:
