@@ -70,7 +70,7 @@ def llama_licence(version: str, *, is_multimodal: bool = False) -> Licence:
 
 
 def check_derived_name(name: str, licence: Licence) -> None:
-    """Insist that a derived model is called as the licence of the original asks.
+    """Insist that a derived model is called as the licence of the original asks, in any case of letters.
 
     Args:
         name: what the derived model is to be called; a path's last part where it is a path.
@@ -80,10 +80,8 @@ def check_derived_name(name: str, licence: Licence) -> None:
         ConfigError: the name does not begin as it must.
     """
     prefix = licence.name_prefix
-    if not name.startswith(prefix):
-        begins = name.lower().startswith(prefix.lower())
-        better = prefix + name[len(prefix) :] if begins else f"{prefix}-{name}"
+    if not name.lower().startswith(prefix.lower()):
         raise ConfigError(
             f"the {licence.name} asks that the name of a derived model begins with {prefix!r}, got {name!r}; "
-            f"call it {better}"
+            f"call it {prefix}-{name}"
         )

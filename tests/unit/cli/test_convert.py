@@ -29,9 +29,9 @@ def test_does_not_overwrite(refused, default_gguf, tmp_path):
 
 def test_what_is_made_from_a_llama_is_called_llama(refused, tmp_path):
     # Said before anything is fetched.
-    assert refused("convert", "llama3.2-1b", tmp_path / "llama3.2-small", status=2) == (
+    assert refused("convert", "llama3.2-1b", tmp_path / "small", status=2) == (
         "the Llama 3.2 Community License asks that the name of a derived model begins with 'Llama', "
-        "got 'llama3.2-small'; call it Llama3.2-small"
+        "got 'small'; call it Llama-small"
     )
 
 
