@@ -57,10 +57,11 @@ def _catalogue_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _memory_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     context = f"{facts['default_context_tokens']:,} tokens"
+    about = "" if facts.get("is_runnable", True) else "about "
     return [
         (
             f"memory, {wanted}",
-            f"{size_text(need['total_bytes'])}: weights {size_text(need['weight_bytes'])}, {context} "
+            f"{about}{size_text(need['total_bytes'])}: weights {size_text(need['weight_bytes'])}, {context} "
             f"{size_text(need['cache_bytes'])}, work {size_text(need['workspace_bytes'])}"
             + _fits(need["fits"], "this machine"),
         )

@@ -57,6 +57,11 @@ class VisionArchitecture:
         cross = self.n_cross_layers * _cross_layer(text)
         return text.n_parameters + image_tokens + cross + projector + self._n_encoder_parameters()
 
+    @property
+    def image_positions(self) -> int:
+        """Positions that the cross-attention layers see of one image: patches and a class token a tile."""
+        return self.max_tiles * ((self.image_size // self.patch_size) ** 2 + 1)
+
     def _n_encoder_parameters(self) -> int:
         dim, ffn = self.image_dim, self.image_ffn_dim
         layer = 4 * dim * dim + (2 * dim * ffn + ffn + dim) + 4 * dim  # attention without biases, two norms

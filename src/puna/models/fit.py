@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from puna import _native
+from puna.models.architectures import ClassifierArchitecture, VisionArchitecture
 from puna.models.config import ModelConfig
 from puna.models.packed import FORMATS, weight_format
 from puna.models.rows import CatalogueRow
@@ -34,7 +35,7 @@ class Memory:
 
     Attributes:
         weight_bytes: packed weights, exactly as the engine holds them.
-        cache_bytes: keys and values of one full context.
+        cache_bytes: keys and values of one full context, and of one image where the model sees.
         workspace_bytes: activations of one step, about.
         fits: whether the machine has that much; None where its memory is not known.
     """
@@ -58,7 +59,7 @@ class Fit:
         parameters: number of weights.
         source_bytes: size of the files as they are published; about, where it is worked out.
         context_tokens: the context that `memory` is for.
-        memory: by format, one of `puna.models.packed.FORMATS`; empty for what does not run yet.
+        memory: by format, one of `puna.models.packed.FORMATS`; about, for what does not run yet.
         fits_disk: whether files and a packed copy find room; None where the free space is not known.
     """
 
@@ -92,11 +93,12 @@ def fit_of_row(
     config = row.architecture
     if not isinstance(config, ModelConfig):
         size = _source_bytes(row)
+        context = context_tokens or min(row.context_tokens, _DEFAULT_CONTEXT)
         return Fit(
             parameters=row.n_parameters,
             source_bytes=size,
-            context_tokens=min(row.context_tokens, _DEFAULT_CONTEXT),
-            memory={},
+            context_tokens=context,
+            memory=_with_fits(_estimates(config, context), memory_bytes),
             fits_disk=None if free_bytes is None else size <= free_bytes,
         )
     found = fit_of_config(
@@ -130,17 +132,13 @@ def fit_of_config(
         free_bytes: free space on the store's disk, None where it is not known.
     """
     context = default_context(config) if context_tokens is None else context_tokens
-    needs = {}
-    for wanted in FORMATS:
-        need = memory(config, dtypes, wanted, context)
-        fits = None if memory_bytes is None else need.total_bytes <= _USABLE_SHARE * memory_bytes
-        needs[wanted] = replace(need, fits=fits)
+    needs = {wanted: memory(config, dtypes, wanted, context) for wanted in FORMATS}
     on_disk = source_bytes + needs["auto"].weight_bytes
     return Fit(
         parameters=config.n_parameters,
         source_bytes=source_bytes,
         context_tokens=context,
-        memory=needs,
+        memory=_with_fits(needs, memory_bytes),
         fits_disk=None if free_bytes is None else on_disk <= free_bytes,
     )
 
@@ -180,6 +178,43 @@ def cache_bytes_per_token(config: ModelConfig, *, is_exact: bool) -> int:
         is_exact: every matrix is float32, so the cache is too; else it has 16 bits.
     """
     return 2 * config.n_layers * config.n_kv_heads * config.head_dim * (4 if is_exact else 2)
+
+
+def _with_fits(needs: dict[str, Memory], memory_bytes: int | None) -> dict[str, Memory]:
+    if memory_bytes is None:
+        return needs
+    usable = _USABLE_SHARE * memory_bytes
+    return {wanted: replace(need, fits=need.total_bytes <= usable) for wanted, need in needs.items()}
+
+
+def _estimates(
+    architecture: VisionArchitecture | ClassifierArchitecture, context_tokens: int
+) -> dict[str, Memory]:
+    """What a model that this version does not run will take, by format."""
+    if isinstance(architecture, VisionArchitecture):
+        return {wanted: _vision_memory(architecture, wanted, context_tokens) for wanted in FORMATS}
+    widths = {"auto": 4, "f32": 4, "bf16": 2}
+    return {wanted: _classifier_memory(architecture, n, context_tokens) for wanted, n in widths.items()}
+
+
+def _vision_memory(architecture: VisionArchitecture, wanted: str, context_tokens: int) -> Memory:
+    text = architecture.text
+    trunk = memory(text, dict.fromkeys(text.tensor_shapes(), "BF16"), wanted, context_tokens)
+    width = 4 if wanted == "f32" else 2  # what is not the trunk's stays as it is published
+    values = 2 * architecture.n_cross_layers * text.n_kv_heads * text.head_dim
+    return replace(
+        trunk,
+        weight_bytes=trunk.weight_bytes + width * (architecture.n_parameters - text.n_parameters),
+        cache_bytes=trunk.cache_bytes + width * values * architecture.image_positions,
+    )
+
+
+def _classifier_memory(architecture: ClassifierArchitecture, width: int, n_tokens: int) -> Memory:
+    scores = 3 * architecture.n_heads * n_tokens  # by content, and by position each way
+    row = scores + 4 * architecture.dim + architecture.ffn_dim
+    return Memory(
+        weight_bytes=width * architecture.n_parameters, cache_bytes=0, workspace_bytes=4 * n_tokens * row
+    )
 
 
 def _workspace_bytes(config: ModelConfig) -> int:

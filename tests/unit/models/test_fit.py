@@ -46,7 +46,7 @@ def test_every_row_has_a_report(row: CatalogueRow) -> None:
     assert fit.parameters == row.n_parameters
     assert fit.fits_disk is True
     assert 0.3 * fit.parameters < fit.source_bytes <= 4 * fit.parameters
-    assert set(fit.memory) == (set(FORMATS) if isinstance(row.architecture, ModelConfig) else set())
+    assert set(fit.memory) == set(FORMATS) - ({"int8", "int4"} if row.kind == "classifier" else set())
     assert all(need.fits is True for need in fit.memory.values())
     tight = fit_of_row(row, memory_bytes=1, free_bytes=1)
     assert tight.fits_disk is False
@@ -54,6 +54,27 @@ def test_every_row_has_a_report(row: CatalogueRow) -> None:
     unknown = fit_of_row(row)
     assert unknown.fits_disk is None
     assert all(need.fits is None for need in unknown.memory.values())
+
+
+def test_a_vision_model_by_hand() -> None:
+    """Trunk as a text model; the other weights in 16 bits; an image of 4 tiles of 1,601 in 8 layers."""
+    trunk, fit = fit_of_row(resolve("llama3.1-8b")), fit_of_row(resolve("llama3.2-11b-vision"))
+    for wanted, width in {"auto": 2, "f32": 4, "bf16": 2, "int8": 2, "int4": 2}.items():
+        need, text = fit.memory[wanted], trunk.memory[wanted]
+        assert need.weight_bytes - text.weight_bytes == width * (fit.parameters - trunk.parameters)
+        assert need.cache_bytes - text.cache_bytes == width * 2 * 8 * 8 * 128 * 4 * 1601
+        assert need.workspace_bytes == text.workspace_bytes
+
+
+def test_a_classifier_by_hand() -> None:
+    fit = fit_of_row(resolve("prompt-guard-86m"))
+    assert {wanted: need.weight_bytes / fit.parameters for wanted, need in fit.memory.items()} == {
+        "auto": 4,
+        "f32": 4,
+        "bf16": 2,
+    }
+    assert {need.workspace_bytes for need in fit.memory.values()} == {4 * 512 * (36 * 512 + 8 * 768)}
+    assert {need.cache_bytes for need in fit.memory.values()} == {0}
 
 
 def test_the_limits_of_memory_and_disk() -> None:
