@@ -5,57 +5,45 @@
 #include <utility>
 
 #include "kernels/dispatch.h"
+#include "sample/ranking.h"
 
 namespace puna {
 
 namespace {
-
-struct Candidate {
-    int32_t token;
-    float weight;
-};
-
-// The most likely first, the lower id first among equals: one order, whatever the path to it.
-bool before(const Candidate& a, const Candidate& b) {
-    return a.weight > b.weight || (a.weight == b.weight && a.token < b.token);
-}
 
 int32_t argmax(const float* x, int64_t n) {
     const float top = kernels().largest(x, n);
     return static_cast<int32_t>(std::find(x, x + n, top) - x);
 }
 
-// The smallest prefix of the sorted vocabulary that `is_enough` accepts, or all of it. Only tokens above a
-// threshold are sorted, and the threshold falls until they suffice: tokens above it are always a prefix.
-// weights are not negative, the largest is `top`.
-template <class Enough>
-std::vector<Candidate> likeliest(const float* weights, int64_t n, float top, Enough is_enough) {
-    std::vector<Candidate> found;
-    for (float threshold = top * 0.0078125f;; threshold *= 0.0078125f) {
-        const bool is_last = threshold < 1e-30f;
-        found.clear();
-        for (int64_t i = 0; i < n; i++)
-            if (is_last || weights[i] >= threshold) found.push_back({static_cast<int32_t>(i), weights[i]});
-        std::sort(found.begin(), found.end(), before);
-        const size_t keep = is_enough(found);
-        if (keep <= found.size()) {
-            found.resize(keep);
-            return found;
-        }
-        if (is_last) return found;
+// The first token, in the order of ids, with which the sum of weights is more than the share u of all; u < 1.
+// Sums of runs come first, each in lanes: one addition after the other would take longer than the rest.
+int32_t at_share(const float* weights, int64_t n, double u) {
+    constexpr int64_t kRun = 256, kLanes = 8;
+    std::vector<double> runs;
+    double total = 0;
+    for (int64_t first = 0; first < n; first += kRun) {
+        double lanes[kLanes] = {}, sum = 0;
+        const int64_t whole = first + std::min(kRun, n - first) / kLanes * kLanes;
+        int64_t i = first;
+        for (; i < whole; i += kLanes)
+            for (int64_t j = 0; j < kLanes; j++) lanes[j] += weights[i + j];
+        for (; i < std::min(first + kRun, n); i++) lanes[0] += weights[i];
+        for (const double lane : lanes) sum += lane;
+        runs.push_back(sum);
+        total += sum;
     }
-}
-
-constexpr size_t kMore = SIZE_MAX;
-
-// How many of `sorted` make up the share `top_p` of `total`, kMore where they do not.
-size_t nucleus(const std::vector<Candidate>& sorted, size_t limit, float top_p, float total) {
-    float sum = 0;
-    for (size_t i = 0; i < limit; i++) {
-        sum += sorted[i].weight;
-        if (sum >= top_p * total) return i + 1;
+    double sum = 0;
+    size_t run = 0;
+    for (; run + 1 < runs.size() && sum + runs[run] <= u * total; run++) sum += runs[run];
+    int64_t last = 0;
+    for (int64_t i = static_cast<int64_t>(run) * kRun; i < n; i++) {
+        if (weights[i] == 0) continue;
+        last = i;
+        sum += weights[i];
+        if (sum > u * total) break;
     }
-    return kMore;
+    return static_cast<int32_t>(last);  // rounding may leave the sum a little short
 }
 
 // SplitMix64 (Steele, Lea and Flood 2014): a hash good enough to number independent draws.
@@ -99,40 +87,17 @@ int32_t Sampler::draw(const float* logits, int64_t n, std::vector<float>& scratc
     const float top = kernels().largest(logits, n);
     float* weights = scratch.data();
     const float total = kernels().exp_sum(logits, n, top, 1.0f / settings_.temperature, weights);
+    // A temperature next to 0, or a penalty that made a logit infinite.
+    if (!std::isfinite(total)) return argmax(logits, n);
     const bool limits = settings_.top_k > 0 || settings_.top_p < 1 || settings_.min_p > 0;
     const double u = uniform();
-    if (!limits) {
-        double sum = 0;
-        for (int64_t i = 0; i < n; i++) {
-            sum += weights[i];
-            if (sum > u * total) return static_cast<int32_t>(i);
-        }
-        return argmax(logits, n);  // rounding left the sum a little under the total
-    }
-    const float floor = settings_.min_p;  // of the largest weight, which is 1
-    const auto top_k = static_cast<size_t>(settings_.top_k);
-    auto kept = likeliest(weights, n, 1.0f, [&](const std::vector<Candidate>& sorted) -> size_t {
-        const bool has_all_above_floor = floor > 0 && !sorted.empty() && sorted.back().weight < floor;
-        if (top_k > 0 && sorted.size() >= top_k) return top_k;
-        if (top_k == 0 && settings_.top_p < 1) {
-            const size_t keep = nucleus(sorted, sorted.size(), settings_.top_p, total);
-            if (keep != kMore) return keep;
-        }
-        return has_all_above_floor ? sorted.size() : kMore;
-    });
-    if (top_k > 0 && settings_.top_p < 1) {
-        float sum = 0;
-        for (const Candidate& c : kept) sum += c.weight;
-        kept.resize(std::min(kept.size(), nucleus(kept, kept.size(), settings_.top_p, sum)));
-    }
-    while (kept.size() > 1 && kept.back().weight < floor) kept.pop_back();
-    double sum = 0, all = 0;
-    for (const Candidate& c : kept) all += c.weight;
-    for (const Candidate& c : kept) {
-        sum += c.weight;
-        if (sum > u * all) return c.token;
-    }
-    return kept.back().token;
+    if (!limits) return at_share(weights, n, u);
+    const Ranking ranking(weights, n);
+    double kept = ranking.mass();
+    if (settings_.top_k > 0) kept = ranking.shortest(settings_.top_k, 0).mass;
+    if (settings_.top_p < 1) kept = ranking.shortest(1, settings_.top_p * kept).mass;
+    if (settings_.min_p > 0) kept = std::min(kept, ranking.mass_from(settings_.min_p));
+    return ranking.shortest(1, std::nextafter(u * kept, 2 * kept)).last;  // more than the share u
 }
 
 Sample Sampler::pick(float* logits, int64_t n, std::vector<float>& scratch) {
@@ -145,11 +110,8 @@ Sample Sampler::pick(float* logits, int64_t n, std::vector<float>& scratch) {
     const bool wants_logprobs = settings_.top_logprobs >= 0;
     const float log_total = top + static_cast<float>(std::log(static_cast<double>(total)));
     if (settings_.top_logprobs > 0) {
-        const auto wanted = static_cast<size_t>(std::min<int64_t>(settings_.top_logprobs, n));
-        const auto best = likeliest(scratch.data(), n, 1.0f, [&](const std::vector<Candidate>& sorted) {
-            return sorted.size() >= wanted ? wanted : kMore;
-        });
-        for (const Candidate& c : best) sample.top.emplace_back(c.token, logits[c.token] - log_total);
+        for (const int32_t token : Ranking(scratch.data(), n).heaviest(settings_.top_logprobs))
+            sample.top.emplace_back(token, logits[token] - log_total);
     }
     std::vector<float> original;  // the log-probability is the model's, from before the penalties
     const bool changes = has_penalties_ || !settings_.logit_bias.empty();
