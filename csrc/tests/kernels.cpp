@@ -58,7 +58,7 @@ void compare_products(const KernelTable& table, const KernelTable& scalar) {
     for (const Format format : kFormats)
         for (const int64_t rows : {1, 16, 17, 80})
             for (const int64_t columns : {1, 31, 64, 65, 200})
-                for (const int64_t n : {1, 2, 5, 55}) {
+                for (const int64_t n : {1, 2, 3, 4, 5, 7, 8, 9, 17, 55}) {
                     Weight w;
                     const auto packed = pack_random(format, rows, columns, w);
                     auto x = random_floats(n * columns, static_cast<uint32_t>(n + columns));

@@ -8,6 +8,9 @@
 
 namespace {
 
+// Rows of a product whose sums fit into the registers.
+constexpr int kRows = 4;
+
 struct F32x16 {
     __m256 a, b;
 };
@@ -91,6 +94,10 @@ inline I32x16 operator-(I32x16 x, I32x16 y) {
 inline I32x16 operator*(I32x16 x, I32x16 y) {
     return {_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)};
 }
+template <int n>
+inline I32x16 shift_left(I32x16 x) {
+    return {_mm256_slli_epi32(x.a, n), _mm256_slli_epi32(x.b, n)};
+}
 inline F32x16 to_f32(I32x16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 inline void store_i8(int8_t* p, F32x16 x) {
     const __m256i w16 = _mm256_packs_epi32(_mm256_cvttps_epi32(x.a), _mm256_cvttps_epi32(x.b));
@@ -124,11 +131,19 @@ inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x) {
     const __m256i x_odd = _mm256_srai_epi16(bytes, 8);
     return {dot4_half(acc.a, w.a, x_even, x_odd), dot4_half(acc.b, w.b, x_even, x_odd)};
 }
-// 15 x 128 x 2 fits 16 bits, so maddubs is exact.
-inline I32x16 dot4_nibble(I32x16 acc, U8x64 w, const int8_t* x) {
-    const __m256i bytes = four_bytes(x), ones = _mm256_set1_epi16(1);
-    return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(_mm256_maddubs_epi16(w.a, bytes), ones)),
-            _mm256_add_epi32(acc.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.b, bytes), ones))};
+// 16-bit sums of two products a run: eight runs are at most 8 x 2 x 15 x 128, which fits.
+struct NibbleSum {
+    __m256i a, b;
+};
+inline NibbleSum nibble_zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+inline NibbleSum dot4_nibble(NibbleSum acc, U8x64 w, const int8_t* x) {
+    const __m256i bytes = four_bytes(x);
+    return {_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(w.a, bytes)),
+            _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(w.b, bytes))};
+}
+inline I32x16 to_i32(NibbleSum acc) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    return {_mm256_madd_epi16(acc.a, ones), _mm256_madd_epi16(acc.b, ones)};
 }
 
 }  // namespace

@@ -8,6 +8,9 @@
 
 namespace {
 
+// Rows of a product whose sums fit into the registers.
+constexpr int kRows = 8;
+
 struct F32x16 {
     __m512 v;
 };
@@ -76,6 +79,10 @@ inline I32x16 i32_set1(int32_t v) { return {_mm512_set1_epi32(v)}; }
 inline I32x16 i32_load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline I32x16 operator-(I32x16 x, I32x16 y) { return {_mm512_sub_epi32(x.v, y.v)}; }
 inline I32x16 operator*(I32x16 x, I32x16 y) { return {_mm512_mullo_epi32(x.v, y.v)}; }
+template <int n>
+inline I32x16 shift_left(I32x16 x) {
+    return {_mm512_slli_epi32(x.v, n)};
+}
 inline F32x16 to_f32(I32x16 x) { return {_mm512_cvtepi32_ps(x.v)}; }
 inline void store_i8(int8_t* p, F32x16 x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(x.v)));
@@ -97,7 +104,10 @@ inline __m512i four_bytes(const int8_t* x) {
 inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x) {
     return {_mm512_dpbusd_epi32(acc.v, w.v, four_bytes(x))};
 }
-inline I32x16 dot4_nibble(I32x16 acc, U8x64 w, const int8_t* x) { return dot4(acc, w, x); }
+using NibbleSum = I32x16;
+inline NibbleSum nibble_zero() { return i32_zero(); }
+inline NibbleSum dot4_nibble(NibbleSum acc, U8x64 w, const int8_t* x) { return dot4(acc, w, x); }
+inline I32x16 to_i32(NibbleSum acc) { return acc; }
 #else
 // maddubs would saturate at 16 bits: multiply even and odd bytes as 16-bit numbers instead.
 inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x) {
@@ -109,11 +119,15 @@ inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x) {
     const __m512i sum = _mm512_add_epi32(acc.v, _mm512_madd_epi16(even, x_even));
     return {_mm512_add_epi32(sum, _mm512_madd_epi16(odd, x_odd))};
 }
-// 15 x 128 x 2 fits 16 bits, so maddubs is exact.
-inline I32x16 dot4_nibble(I32x16 acc, U8x64 w, const int8_t* x) {
-    const __m512i pairs = _mm512_maddubs_epi16(w.v, four_bytes(x));
-    return {_mm512_add_epi32(acc.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
+// 16-bit sums of two products a run: eight runs are at most 8 x 2 x 15 x 128, which fits.
+struct NibbleSum {
+    __m512i v;
+};
+inline NibbleSum nibble_zero() { return {_mm512_setzero_si512()}; }
+inline NibbleSum dot4_nibble(NibbleSum acc, U8x64 w, const int8_t* x) {
+    return {_mm512_add_epi16(acc.v, _mm512_maddubs_epi16(w.v, four_bytes(x)))};
 }
+inline I32x16 to_i32(NibbleSum acc) { return {_mm512_madd_epi16(acc.v, _mm512_set1_epi16(1))}; }
 #endif
 
 }  // namespace

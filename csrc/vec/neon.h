@@ -8,6 +8,9 @@
 
 namespace {
 
+// Rows of a product whose sums fit into the registers.
+constexpr int kRows = 4;
+
 struct F32x16 {
     float32x4_t v[4];
 };
@@ -114,6 +117,10 @@ inline I32x16 operator-(I32x16 a, I32x16 b) {
 inline I32x16 operator*(I32x16 a, I32x16 b) {
     return quarters<I32x16>([&](int i) { return vmulq_s32(a.v[i], b.v[i]); });
 }
+template <int n>
+inline I32x16 shift_left(I32x16 a) {
+    return quarters<I32x16>([&](int i) { return vshlq_n_s32(a.v[i], n); });
+}
 inline F32x16 to_f32(I32x16 a) {
     return quarters<F32x16>([&](int i) { return vcvtq_f32_s32(a.v[i]); });
 }
@@ -140,8 +147,11 @@ inline int8x16_t four_bytes(const int8_t* x) {
     std::memcpy(&bits, x, sizeof bits);
     return vreinterpretq_s8_s32(vdupq_n_s32(bits));
 }
+using NibbleSum = I32x16;
+inline NibbleSum nibble_zero() { return i32_zero(); }
+inline I32x16 to_i32(NibbleSum acc) { return acc; }
 // Up to 15 a byte is the same signed and unsigned.
-inline I32x16 dot4_nibble(I32x16 acc, U8x64 w, const int8_t* x) {
+inline NibbleSum dot4_nibble(NibbleSum acc, U8x64 w, const int8_t* x) {
     const int8x16_t bytes = four_bytes(x);
     return quarters<I32x16>([&](int i) { return vdotq_s32(acc.v[i], vreinterpretq_s8_u8(w.v[i]), bytes); });
 }

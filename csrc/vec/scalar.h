@@ -8,6 +8,9 @@
 
 namespace {
 
+// Rows of a product whose sums fit into the registers.
+constexpr int kRows = 4;
+
 struct F32x16 {
     float lane[16];
 };
@@ -115,6 +118,11 @@ inline I32x16 operator*(I32x16 a, I32x16 b) {
     for (int i = 0; i < 16; i++) a.lane[i] *= b.lane[i];
     return a;
 }
+template <int n>
+inline I32x16 shift_left(I32x16 a) {
+    for (int i = 0; i < 16; i++) a.lane[i] *= 1 << n;
+    return a;
+}
 inline F32x16 to_f32(I32x16 a) {
     return each([&](int i) { return static_cast<float>(a.lane[i]); });
 }
@@ -139,7 +147,10 @@ inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x) {
         for (int c = 0; c < 4; c++) acc.lane[r] += int32_t{w.byte[4 * r + c]} * int32_t{x[c]};
     return acc;
 }
-// The same for w up to 15: a path may use a quicker instruction.
-inline I32x16 dot4_nibble(I32x16 acc, U8x64 w, const int8_t* x) { return dot4(acc, w, x); }
+// The same for w up to 15 and at most eight runs, which a path may sum in fewer bits.
+using NibbleSum = I32x16;
+inline NibbleSum nibble_zero() { return i32_zero(); }
+inline NibbleSum dot4_nibble(NibbleSum acc, U8x64 w, const int8_t* x) { return dot4(acc, w, x); }
+inline I32x16 to_i32(NibbleSum acc) { return acc; }
 
 }  // namespace

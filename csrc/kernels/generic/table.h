@@ -1,11 +1,14 @@
 // The body of every kernels/table_<name>.cpp: include the vector vocabulary first, then this.
 #pragma once
 
+#include <utility>
+
 #include "kernels/generic/math.h"
 #include "kernels/generic/rows.h"
 // rows before attention, which uses largest and exp_sum
 #include "kernels/generic/attention.h"
 #include "kernels/generic/matmul.h"
+#include "kernels/generic/unpack.h"
 #include "kernels/table.h"
 
 namespace {
