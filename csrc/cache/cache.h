@@ -10,6 +10,9 @@
 
 namespace puna {
 
+// How a block lies in memory.
+KvLayout kv_layout(CacheType type, int64_t head_dim);
+
 class Cache {
   public:
     // Room for n_blocks x kBlockTokens positions. Pages are touched, and so cost memory, only when written.
@@ -20,9 +23,9 @@ class Cache {
     int64_t bytes_per_block() const { return bytes_per_block_; }
     const KvLayout& layout() const { return layout_; }
 
-    // The blocks of one layer and key head; block b lies at + b * layout().block_stride.
+    // The blocks of one layer and key head; block b lies at + b * layout().block_bytes.
     uint8_t* base(int64_t layer, int64_t kv_head) const {
-        return memory_.get() + (layer * n_kv_heads_ + kv_head) * per_head_bytes_;
+        return first_ + (layer * n_kv_heads_ + kv_head) * per_head_bytes_;
     }
 
   private:
@@ -32,6 +35,7 @@ class Cache {
     KvLayout layout_;
     int64_t n_blocks_, n_kv_heads_, per_head_bytes_, bytes_per_block_;
     std::unique_ptr<uint8_t, Free> memory_;
+    uint8_t* first_;  // block, at the start of a line
 };
 
 }  // namespace puna

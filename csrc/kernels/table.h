@@ -40,7 +40,7 @@ struct Product {
 // values [position][head_dim padded to 16].
 constexpr int64_t kBlockTokens = 16;
 constexpr int64_t kChunkTokens = 256;  // attention is summed chunk by chunk, whoever computes them
-constexpr int64_t kMaxGroupHeads = 32;
+constexpr int64_t kChunkBlocks = kChunkTokens / kBlockTokens;
 
 enum class CacheType : int32_t { f32, f16 };
 
@@ -48,26 +48,28 @@ struct KvLayout {
     CacheType type;
     int64_t head_dim, padded_head_dim;
     int64_t key_bytes, block_bytes;  // of one layer and head; values lie behind the keys
-    int64_t block_stride;            // bytes between blocks
 };
 
-// One chunk of attention for the query heads that share a key head.
+// One chunk of attention: the query heads that share a key head, of tokens that follow one another in one
+// block of positions.
 struct AttentionChunk {
     KvLayout kv;
     const uint8_t* base;       // blocks of this layer and head
     const int32_t* block_ids;  // of the chunk, first block first
-    int64_t tokens;            // positions in the chunk, 1 to kChunkTokens
-    const float* query;        // [heads][head_dim]
-    int64_t heads;             // 1 to kMaxGroupHeads
+    const uint8_t* next_base;  // the chunk that comes next, fetched meanwhile
+    const int32_t* next_ids;
+    int64_t next_blocks;  // of that chunk, 0 where there is none
+    const float* query;   // [tokens][heads][head_dim]
+    int64_t tokens, heads;
+    int64_t reach;  // token i sees the first min(reach + i, kChunkTokens) positions of the chunk
     float scale;
 };
 
-// Running state of one query head: the softmax's largest score, its sum, and the weighted values.
-// output [heads][padded head_dim]
+// Running state of queries [tokens][heads]: the softmax's largest score, its sum, and the weighted values.
 struct AttentionState {
-    float* largest;
-    float* sum;
-    float* output;
+    float* largest;  // [queries]
+    float* sum;      // [queries]
+    float* output;   // [queries][padded head_dim]
 };
 
 struct KernelTable {
@@ -85,7 +87,7 @@ struct KernelTable {
     void (*store_kv)(const KvLayout&, uint8_t* block, int64_t position, const float* key, const float* value);
     void (*attend)(const AttentionChunk&, const AttentionState&);
     // total = total merged with part.
-    void (*merge_attention)(int64_t heads, int64_t padded_head_dim, const AttentionState& part,
+    void (*merge_attention)(int64_t queries, int64_t padded_head_dim, const AttentionState& part,
                             const AttentionState& total);
     void (*silu_mul)(float* gate, const float* up, int64_t n);  // n a multiple of 16
     float (*largest)(const float* x, int64_t n);

@@ -31,7 +31,6 @@ void ModelConfig::validate() const {
     PUNA_CHECK(n_heads % n_kv_heads == 0, "model config: n_heads (" + std::to_string(n_heads) +
                                               ") must be a multiple of n_kv_heads (" +
                                               std::to_string(n_kv_heads) + ")");
-    check_range("n_heads / n_kv_heads", n_heads / n_kv_heads, 1, kMaxGroupHeads);
     PUNA_CHECK(head_dim % 2 == 0, "model config: head_dim must be even, got " + std::to_string(head_dim));
     PUNA_CHECK(rope_frequencies.size() == static_cast<size_t>(head_dim / 2),
                "model config: need " + std::to_string(head_dim / 2) + " rope frequencies, got " +

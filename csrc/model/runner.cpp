@@ -1,20 +1,20 @@
 #include "model/runner.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 #include <unordered_set>
 
 #include "base/check.h"
 #include "kernels/dispatch.h"
+#include "model/attention.h"
 #include "model/rows.h"
 
 namespace puna {
 
 // Buffers of a step, kept from step to step; [rows of the step][width].
 struct Runner::Workspace {
-    explicit Workspace(const ModelConfig& c)
+    Workspace(const ModelConfig& c, const Cache& cache, int n_threads)
         : residual(c.dim),
           delta(c.dim),
           normed(c.dim),
@@ -26,7 +26,8 @@ struct Runner::Workspace {
           up(c.ffn_dim),
           rope(c.head_dim),
           final_hidden(c.dim),
-          logits(c.vocab_size) {}
+          logits(c.vocab_size),
+          attention(c, cache, n_threads) {}
 
     void reserve(int64_t tokens, int64_t outputs, bool with_head) {
         for (Rows* rows : {&residual, &delta, &query, &key, &value, &up, &rope}) rows->reserve(tokens);
@@ -43,8 +44,7 @@ struct Runner::Workspace {
     Rows rope;  // cosines, then sines, of the row's position
     QuantizedRows final_hidden;
     Rows logits;
-    // Attention parts: [unit][heads of a group][padded head_dim + 2]
-    std::vector<float> parts;
+    Attention attention;
     std::vector<std::vector<float>> sampler_scratch;
 };
 
@@ -56,15 +56,12 @@ struct Token {
     int64_t position;
 };
 
-// What one thread's attention needs room for: `largest`, `sum` and output of a group's heads.
-AttentionState state_at(float* memory, int64_t heads) { return {memory, memory + heads, memory + 2 * heads}; }
-
 }  // namespace
 
 // One forward pass, as every thread runs it: phases between barriers, each split by thread number.
 class Runner::Forward {
   public:
-    Forward(const Model& model, const Cache& cache, Workspace& space, const Batch& batch, int n_threads)
+    Forward(const Model& model, const Cache& cache, Workspace& space, const Batch& batch)
         : model_(model),
           config_(model.config),
           cache_(cache),
@@ -74,7 +71,7 @@ class Runner::Forward {
           n_tokens_(static_cast<int64_t>(batch.tokens.size())) {
         for (const SequenceSlice& slice : batch.slices)
             for (int64_t i = 0; i < slice.n_tokens; i++) tokens_.push_back({&slice, slice.position + i});
-        plan_attention(n_threads);
+        space.attention.plan(batch);
     }
 
     void run(Worker& worker, bool with_head) {
@@ -180,114 +177,19 @@ class Runner::Forward {
             const int64_t block = slice->blocks[position / kBlockTokens];
             for (int64_t h = 0; h < config_.n_kv_heads; h++)
                 kernels_.store_kv(cache_.layout(),
-                                  cache_.base(layer, h) + block * cache_.layout().block_stride,
+                                  cache_.base(layer, h) + block * cache_.layout().block_bytes,
                                   position % kBlockTokens, space_.key.row(t) + h * head_dim,
                                   space_.value.row(t) + h * head_dim);
         }
     }
 
-    // With few tokens the chunks of a long context are dealt out one by one and merged after a barrier;
-    // with many, each thread takes blocks of tokens, which read a chunk of keys one after the other while it
-    // is in the nearest cache. Either way a token's chunks are summed in order.
-    void plan_attention(int n_threads) {
-        group_ = config_.n_heads / config_.n_kv_heads;
-        part_floats_ = group_ * (cache_.layout().padded_head_dim + 2);
-        first_chunk_.push_back(0);
-        for (const Token& token : tokens_) first_chunk_.push_back(first_chunk_.back() + n_chunks(token));
-        const int64_t units = n_tokens_ * config_.n_kv_heads;
-        splits_chunks_ = units < 8 * n_threads;
-        token_block_ = std::clamp(units / (8 * n_threads), int64_t{1}, int64_t{16});
-        const int64_t parts =
-            splits_chunks_ ? first_chunk_.back() * config_.n_kv_heads : (token_block_ + 1) * n_threads;
-        const auto floats = static_cast<size_t>(parts * part_floats_);
-        if (space_.parts.size() < floats) space_.parts.resize(floats);
-    }
-
-    static int64_t n_chunks(const Token& token) { return token.position / kChunkTokens + 1; }
-
-    void attend_chunk(int64_t layer, int64_t t, int64_t kv_head, int64_t chunk, const AttentionState& out) {
-        const auto& [slice, position] = tokens_[static_cast<size_t>(t)];
-        const int64_t begin = chunk * kChunkTokens;
-        AttentionChunk a{};
-        a.kv = cache_.layout();
-        a.base = cache_.base(layer, kv_head);
-        a.block_ids = slice->blocks + begin / kBlockTokens;
-        a.tokens = std::min(position + 1 - begin, kChunkTokens);
-        a.query = space_.query.row(t) + kv_head * group_ * config_.head_dim;
-        a.heads = group_;
-        a.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.head_dim)));
-        kernels_.attend(a, out);
-    }
-
-    void finish_attention(int64_t t, int64_t kv_head, const AttentionState& total) {
-        const int64_t head_dim = config_.head_dim, padded = cache_.layout().padded_head_dim;
-        float* out = space_.attended.values.row(t) + kv_head * group_ * head_dim;
-        for (int64_t h = 0; h < group_; h++)
-            for (int64_t d = 0; d < head_dim; d++)
-                out[h * head_dim + d] = total.output[h * padded + d] / total.sum[h];
-    }
-
-    float* part(int64_t index) { return space_.parts.data() + index * part_floats_; }
-
     void attend(Worker& worker, int64_t layer, const Weight& reader) {
-        splits_chunks_ ? attend_split(worker, layer) : attend_whole(worker, layer);
+        space_.attention.run(worker, kernels_, layer, space_.query, space_.attended.values);
         worker.barrier();
         Needs needs;
         needs.add(reader);
         const auto [begin, end] = worker.share(n_tokens_);
         for (int64_t t = begin; t < end; t++) space_.attended.prepare(kernels_, needs, t);
-    }
-
-    void attend_whole(Worker& worker, int64_t layer) {
-        const int64_t n_blocks = (n_tokens_ + token_block_ - 1) / token_block_;
-        const auto [begin, end] = worker.share(n_blocks * config_.n_kv_heads);
-        for (int64_t unit = begin; unit < end; unit++) {
-            const int64_t first = unit / config_.n_kv_heads * token_block_;
-            attend_block(layer, first, std::min(first + token_block_, n_tokens_), unit % config_.n_kv_heads,
-                         (token_block_ + 1) * worker.index());
-        }
-    }
-
-    // Tokens [first, last) and one key head; the parts from `memory` on are this thread's.
-    void attend_block(int64_t layer, int64_t first, int64_t last, int64_t kv_head, int64_t memory) {
-        const int64_t padded = cache_.layout().padded_head_dim;
-        const AttentionState next = state_at(part(memory + token_block_), group_);
-        const auto total = [&](int64_t t) { return state_at(part(memory + t - first), group_); };
-        bool is_any_left = true;
-        for (int64_t c = 0; is_any_left; c++) {
-            is_any_left = false;
-            for (int64_t t = first; t < last; t++) {
-                const int64_t left = n_chunks(tokens_[static_cast<size_t>(t)]) - c;
-                if (left <= 0) continue;
-                attend_chunk(layer, t, kv_head, c, c == 0 ? total(t) : next);
-                if (c > 0) kernels_.merge_attention(group_, padded, next, total(t));
-                is_any_left = is_any_left || left > 1;
-            }
-        }
-        for (int64_t t = first; t < last; t++) finish_attention(t, kv_head, total(t));
-    }
-
-    void attend_split(Worker& worker, int64_t layer) {
-        const int64_t padded = cache_.layout().padded_head_dim, n_kv = config_.n_kv_heads;
-        const auto [begin, end] = worker.share(first_chunk_.back() * n_kv);
-        int64_t t = 0;
-        for (int64_t unit = begin; unit < end; unit++) {
-            const int64_t chunk = unit / n_kv;
-            while (chunk >= first_chunk_[static_cast<size_t>(t + 1)]) t++;
-            attend_chunk(layer, t, unit % n_kv, chunk - first_chunk_[static_cast<size_t>(t)],
-                         state_at(part(unit), group_));
-        }
-        worker.barrier();
-        const auto [first, last] = worker.share(n_tokens_ * n_kv);
-        for (int64_t unit = first; unit < last; unit++) {
-            const int64_t row = unit / n_kv, h = unit % n_kv;
-            const int64_t from = first_chunk_[static_cast<size_t>(row)];
-            const int64_t to = first_chunk_[static_cast<size_t>(row + 1)];
-            const AttentionState total = state_at(part(from * n_kv + h), group_);
-            for (int64_t c = from + 1; c < to; c++)
-                kernels_.merge_attention(group_, padded, state_at(part(c * n_kv + h), group_), total);
-            finish_attention(row, h, total);
-        }
     }
 
     void activate(Worker& worker, const Weight& reader) {
@@ -321,13 +223,13 @@ class Runner::Forward {
     const KernelTable& kernels_;
     const int64_t n_tokens_;
     std::vector<Token> tokens_;
-    std::vector<int64_t> first_chunk_;  // of each token, over the batch
-    int64_t group_ = 0, part_floats_ = 0, token_block_ = 1;
-    bool splits_chunks_ = false;
 };
 
 Runner::Runner(const Model& model, Cache& cache, int n_threads)
-    : model_(model), cache_(cache), pool_(n_threads), space_(std::make_unique<Workspace>(model.config)) {
+    : model_(model),
+      cache_(cache),
+      pool_(n_threads),
+      space_(std::make_unique<Workspace>(model.config, cache, n_threads)) {
     kernels();  // a bad PUNA_ISA shows here and not in the middle of a step
 }
 
@@ -368,7 +270,7 @@ void Runner::run(const Batch& batch, bool with_head, After after) {
     check(batch);
     const auto outputs = static_cast<int64_t>(batch.output_rows.size());
     space_->reserve(static_cast<int64_t>(batch.tokens.size()), outputs, with_head);
-    Forward forward(model_, cache_, *space_, batch, pool_.size());
+    Forward forward(model_, cache_, *space_, batch);
     pool_.run([&](Worker& worker) {
         forward.run(worker, with_head);
         worker.barrier();

@@ -50,6 +50,7 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
 std::vector<const char*> runnable_isas();
 
 void test_kernels();
+void test_attention();
 void test_forward();
 void test_fuzz();
 void test_sampler();

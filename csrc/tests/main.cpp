@@ -26,6 +26,7 @@ struct Test {
     void (*run)();
 };
 constexpr Test kTests[] = {{"kernels", puna::test::test_kernels},
+                           {"attention", puna::test::test_attention},
                            {"fuzz", puna::test::test_fuzz},
                            {"forward", puna::test::test_forward},
                            {"sampler", puna::test::test_sampler},

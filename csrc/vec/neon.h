@@ -8,6 +8,8 @@
 
 namespace {
 
+// Vectors that the registers hold at once.
+constexpr int kVectorRegisters = 8;
 // Rows of a product whose sums fit into the registers.
 constexpr int kRows = 4;
 

@@ -1,52 +1,46 @@
 // Attention over the paged cache, one chunk of at most kChunkTokens positions at a time. Chunks begin at
 // multiples of kChunkTokens of the sequence and are merged in order, so that the result does not depend on
 // who computes which chunk.
+//
+// A row of the cache that is loaded serves several queries at once: as many accumulators as the registers
+// hold. While keys are read the chunk's values are fetched, while values are read the next chunk's keys, so
+// that memory is never idle.
 #pragma once
 
 namespace {
 
 using puna::AttentionChunk;
 using puna::AttentionState;
-using puna::CacheType;
-using puna::KvLayout;
 
-template <CacheType type>
-inline F32x16 load_kv(const uint8_t* p, int64_t i) {
-    if constexpr (type == CacheType::f16)
-        return load_f16(reinterpret_cast<const uint16_t*>(p) + i);
-    else
-        return load(reinterpret_cast<const float*>(p) + i);
-}
+constexpr int kMostQueries = 6;
 
-// Beyond the range of float16 a value is held at its end, NaN stays NaN.
-inline void store_16(CacheType type, void* p, F32x16 v) {
-    if (type == CacheType::f32) return store(static_cast<float*>(p), v);
-    store_f16(static_cast<uint16_t*>(p), min(set1(65504.0f), max(set1(-65504.0f), v)));
-}
-
-void store_kv(const KvLayout& kv, uint8_t* block, int64_t position, const float* key, const float* value) {
-    const int64_t size = kv.type == CacheType::f16 ? 2 : 4;
-    uint8_t* values = block + kv.key_bytes + position * kv.padded_head_dim * size;
-    for (int64_t i = 0; i < kv.head_dim; i += 16) {
-        const int64_t n = kv.head_dim - i < 16 ? kv.head_dim - i : 16;
-        alignas(64) uint8_t lanes[64];
-        store_16(kv.type, lanes, load_some(key + i, n, 0.0f));
-        for (int64_t d = 0; d < n; d++)
-            __builtin_memcpy(block + ((i + d) * puna::kBlockTokens + position) * size, lanes + d * size,
-                             static_cast<size_t>(size));
-        store_16(kv.type, values + i * size, load_some(value + i, n, 0.0f));
-    }
-}
+// How many vectors of accumulators each of H queries has: with them a vector of the cache and a number of
+// each query are in registers.
+template <int H>
+constexpr int kWidth = 5 * H + 1 <= kVectorRegisters   ? 4
+                       : 3 * H + 1 <= kVectorRegisters ? 2
+                                                       : 1;
 
 // Where the block with the chunk's position 16 * b lies.
 inline const uint8_t* block_at(const AttentionChunk& a, int64_t b) {
-    return a.base + a.block_ids[b] * a.kv.block_stride;
+    return a.base + a.block_ids[b] * a.kv.block_bytes;
 }
 
-// Scores of H query heads against the 16 keys of each of B blocks.
+inline int64_t blocks_of(int64_t positions) {
+    return (positions + puna::kBlockTokens - 1) / puna::kBlockTokens;
+}
+
+// Positions of the chunk that a query sees.
+inline int64_t visible(const AttentionChunk& a, int64_t query) {
+    const int64_t n = a.reach + query / a.heads;
+    return n < puna::kChunkTokens ? n : puna::kChunkTokens;
+}
+
+// Scores of H queries against the 16 keys of each of B blocks; scores [H][kChunkTokens].
 template <CacheType type, int H, int B>
-inline void block_scores(const AttentionChunk& a, int64_t head, int64_t first_block, float* scores) {
-    const float* q = a.query + head * a.kv.head_dim;
+inline void block_scores(const AttentionChunk& a, const float* query, int64_t first_block, bool fetches,
+                         float* scores) {
+    constexpr int64_t row_bytes = puna::kBlockTokens * kElementBytes<type>;
     const uint8_t* blocks[B];
     F32x16 acc[H][B];
     for (int b = 0; b < B; b++) {
@@ -54,81 +48,112 @@ inline void block_scores(const AttentionChunk& a, int64_t head, int64_t first_bl
         for (int h = 0; h < H; h++) acc[h][b] = set1(0.0f);
     }
     for (int64_t d = 0; d < a.kv.head_dim; d++) {
-        F32x16 key[B];
-        for (int b = 0; b < B; b++) key[b] = load_kv<type>(blocks[b], d * puna::kBlockTokens);
-        for (int h = 0; h < H; h++) {
-            const F32x16 query = set1(q[h * a.kv.head_dim + d]);
-            for (int b = 0; b < B; b++) acc[h][b] = fma(query, key[b], acc[h][b]);
+        if (fetches && d * row_bytes % 64 == 0)
+            for (int b = 0; b < B; b++) __builtin_prefetch(blocks[b] + a.kv.key_bytes + d * row_bytes);
+        F32x16 q[H];
+        for (int h = 0; h < H; h++) q[h] = set1(query[h * a.kv.head_dim + d]);
+        for (int b = 0; b < B; b++) {
+            const F32x16 key = load_kv<type>(blocks[b] + d * row_bytes);
+            for (int h = 0; h < H; h++) acc[h][b] = fma(q[h], key, acc[h][b]);
         }
     }
     for (int h = 0; h < H; h++)
         for (int b = 0; b < B; b++)
-            store(scores + (head + h) * puna::kChunkTokens + (first_block + b) * puna::kBlockTokens,
+            store(scores + h * puna::kChunkTokens + (first_block + b) * puna::kBlockTokens,
                   acc[h][b] * set1(a.scale));
 }
 
-// output[head..head+H][16 * D dims] = sum over positions of weight * value, positions ascending.
+// output[H][16 * D dims from `dim`] += weight * value over positions [begin, end), ascending.
 template <CacheType type, int H, int D>
-inline void weighted_values(const AttentionChunk& a, const float* weights, int64_t head, int64_t dim,
-                            float* output) {
-    const int64_t row_bytes = a.kv.padded_head_dim * (type == CacheType::f16 ? 2 : 4);
+inline void add_values(const AttentionChunk& a, const float* weights, int64_t begin, int64_t end, int64_t dim,
+                       bool fetches, float* output) {
+    constexpr int64_t size = kElementBytes<type>;
+    const int64_t row_bytes = a.kv.padded_head_dim * size;
     F32x16 acc[H][D];
     for (int h = 0; h < H; h++)
-        for (int d = 0; d < D; d++) acc[h][d] = set1(0.0f);
-    for (int64_t t = 0; t < a.tokens; t++) {
-        const uint8_t* row =
-            block_at(a, t / puna::kBlockTokens) + a.kv.key_bytes + t % puna::kBlockTokens * row_bytes;
-        F32x16 value[D];
-        for (int d = 0; d < D; d++) value[d] = load_kv<type>(row, dim + 16 * d);
-        for (int h = 0; h < H; h++) {
-            const F32x16 weight = set1(weights[(head + h) * puna::kChunkTokens + t]);
-            for (int d = 0; d < D; d++) acc[h][d] = fma(weight, value[d], acc[h][d]);
+        for (int d = 0; d < D; d++) acc[h][d] = load(output + h * a.kv.padded_head_dim + dim + 16 * d);
+    for (int64_t t = begin; t < end;) {
+        const int64_t b = t / puna::kBlockTokens, first = b * puna::kBlockTokens;
+        const int64_t stop = first + puna::kBlockTokens < end ? first + puna::kBlockTokens : end;
+        const uint8_t* values = block_at(a, b) + a.kv.key_bytes + dim * size;
+        const uint8_t* ahead =
+            fetches && b < a.next_blocks ? a.next_base + a.next_ids[b] * a.kv.block_bytes : nullptr;
+        for (; t < stop; t++) {
+            const uint8_t* row = values + (t - first) * row_bytes;
+            if (ahead != nullptr)
+                for (int64_t i = 0; i < row_bytes; i += 64)
+                    __builtin_prefetch(ahead + (t - first) * row_bytes + i);
+            F32x16 w[H];
+            for (int h = 0; h < H; h++) w[h] = set1(weights[h * puna::kChunkTokens + t]);
+            for (int d = 0; d < D; d++) {
+                const F32x16 value = load_kv<type>(row + 16 * d * size);
+                for (int h = 0; h < H; h++) acc[h][d] = fma(w[h], value, acc[h][d]);
+            }
         }
     }
     for (int h = 0; h < H; h++)
-        for (int d = 0; d < D; d++)
-            store(output + (head + h) * a.kv.padded_head_dim + dim + 16 * d, acc[h][d]);
+        for (int d = 0; d < D; d++) store(output + h * a.kv.padded_head_dim + dim + 16 * d, acc[h][d]);
 }
 
-// Both for H heads from `head` on, two blocks or two vectors at once while there are two.
 template <CacheType type, int H>
-inline void scores_of_heads(const AttentionChunk& a, int64_t head, int64_t n_blocks, float* scores) {
-    int64_t b = 0;
-    for (; b + 2 <= n_blocks; b += 2) block_scores<type, H, 2>(a, head, b, scores);
-    if (b < n_blocks) block_scores<type, H, 1>(a, head, b, scores);
-}
-template <CacheType type, int H>
-inline void values_of_heads(const AttentionChunk& a, int64_t head, const float* weights, float* output) {
+inline void add_all_values(const AttentionChunk& a, const float* weights, int64_t begin, int64_t end,
+                           bool fetches, float* output) {
+    constexpr int D = kWidth<H>;
     int64_t dim = 0;
-    for (; dim + 32 <= a.kv.padded_head_dim; dim += 32)
-        weighted_values<type, H, 2>(a, weights, head, dim, output);
-    if (dim < a.kv.padded_head_dim) weighted_values<type, H, 1>(a, weights, head, dim, output);
+    for (; dim + 16 * D <= a.kv.padded_head_dim; dim += 16 * D)
+        add_values<type, H, D>(a, weights, begin, end, dim, fetches && dim == 0, output);
+    for (; dim < a.kv.padded_head_dim; dim += 16)
+        add_values<type, H, 1>(a, weights, begin, end, dim, fetches && dim == 0, output);
+}
+
+// Queries [first, first + H) of the chunk.
+template <CacheType type, int H>
+void attend_queries(const AttentionChunk& a, int64_t first, const AttentionState& state) {
+    constexpr int B = kWidth<H>;
+    alignas(64) float scores[H * puna::kChunkTokens];
+    const float* query = a.query + first * a.kv.head_dim;
+    const bool fetches = first == 0;  // the others find the chunk in the cache
+    const int64_t n_blocks = blocks_of(visible(a, first)), padded = n_blocks * puna::kBlockTokens;
+    int64_t b = 0;
+    for (; b + B <= n_blocks; b += B) block_scores<type, H, B>(a, query, b, fetches, scores);
+    for (; b < n_blocks; b++) block_scores<type, H, 1>(a, query, b, fetches, scores);
+    for (int64_t h = 0; h < H; h++) {
+        float* row = scores + h * puna::kChunkTokens;
+        for (int64_t t = visible(a, first + h); t < padded; t++) row[t] = -__builtin_inff();
+        state.largest[first + h] = largest(row, padded);
+        state.sum[first + h] = exp_sum(row, padded, state.largest[first + h], 1.0f, row);
+    }
+    float* output = state.output + first * a.kv.padded_head_dim;
+    for (int64_t i = 0; i < H * a.kv.padded_head_dim; i += 16) store(output + i, set1(0.0f));
+    // A value that a query does not see may be NaN, and 0 x NaN too: no weight of zero stands for it.
+    const int64_t common = visible(a, first);
+    add_all_values<type, H>(a, scores, 0, common, fetches, output);
+    for (int64_t h = 0; h < H; h++)
+        if (const int64_t end = visible(a, first + h); end > common)
+            add_all_values<type, 1>(a, scores + h * puna::kChunkTokens, common, end, false,
+                                    output + h * a.kv.padded_head_dim);
+}
+
+template <CacheType type, int H>
+void attend_some(const AttentionChunk& a, int64_t n, int64_t first, const AttentionState& state) {
+    if (n == H) return attend_queries<type, H>(a, first, state);
+    if constexpr (H > 1) attend_some<type, H - 1>(a, n, first, state);
 }
 
 template <CacheType type>
 void attend_as(const AttentionChunk& a, const AttentionState& state) {
-    alignas(64) float scores[puna::kMaxGroupHeads * puna::kChunkTokens];
-    const int64_t n_blocks = (a.tokens + puna::kBlockTokens - 1) / puna::kBlockTokens;
-    int64_t head = 0;
-    for (; head + 4 <= a.heads; head += 4) scores_of_heads<type, 4>(a, head, n_blocks, scores);
-    for (; head < a.heads; head++) scores_of_heads<type, 1>(a, head, n_blocks, scores);
-    for (int64_t h = 0; h < a.heads; h++) {
-        float* row = scores + h * puna::kChunkTokens;
-        for (int64_t t = a.tokens; t < n_blocks * 16; t++) row[t] = -__builtin_inff();
-        state.largest[h] = largest(row, n_blocks * 16);
-        state.sum[h] = exp_sum(row, n_blocks * 16, state.largest[h], 1.0f, row);
-    }
-    for (head = 0; head + 4 <= a.heads; head += 4) values_of_heads<type, 4>(a, head, scores, state.output);
-    for (; head < a.heads; head++) values_of_heads<type, 1>(a, head, scores, state.output);
+    const int64_t n = a.tokens * a.heads, groups = (n + kMostQueries - 1) / kMostQueries;
+    for (int64_t g = 0; g < groups; g++)
+        attend_some<type, kMostQueries>(a, n * (g + 1) / groups - n * g / groups, n * g / groups, state);
 }
 
 void attend(const AttentionChunk& a, const AttentionState& state) {
     a.kv.type == CacheType::f16 ? attend_as<CacheType::f16>(a, state) : attend_as<CacheType::f32>(a, state);
 }
 
-void merge_attention(int64_t heads, int64_t padded_head_dim, const AttentionState& part,
+void merge_attention(int64_t queries, int64_t padded_head_dim, const AttentionState& part,
                      const AttentionState& total) {
-    for (int64_t h = 0; h < heads; h++) {
+    for (int64_t h = 0; h < queries; h++) {
         float* out = total.output + h * padded_head_dim;
         const float* in = part.output + h * padded_head_dim;
         // Scores with a NaN give a NaN sum, and that is what must come through.

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "kernels/generic/math.h"
+// math before all that compute with it
+#include "kernels/generic/kv.h"
 #include "kernels/generic/rows.h"
 // rows before attention, which uses largest and exp_sum
 #include "kernels/generic/attention.h"
