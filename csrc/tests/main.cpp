@@ -25,12 +25,9 @@ struct Test {
     const char* name;
     void (*run)();
 };
-constexpr Test kTests[] = {{"kernels", puna::test::test_kernels},
-                           {"attention", puna::test::test_attention},
-                           {"fuzz", puna::test::test_fuzz},
-                           {"forward", puna::test::test_forward},
-                           {"sampler", puna::test::test_sampler},
-                           {"pool", puna::test::test_pool}};
+constexpr Test kTests[] = {{"kernels", puna::test::test_kernels}, {"attention", puna::test::test_attention},
+                           {"fuzz", puna::test::test_fuzz},       {"forward", puna::test::test_forward},
+                           {"sampler", puna::test::test_sampler}, {"pool", puna::test::test_pool}};
 
 }  // namespace
 
