@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.tiny import save_tiny
+from tests.tiny import LLAMA3_ROPE, VARIANTS, save_tiny
 
 from puna import _native
 from puna.engine.native import NativeEngine
@@ -16,27 +16,6 @@ from puna.models.open import open_checkpoint
 from puna.models.packed import pack_checkpoint, write_checkpoint
 from puna.tokens import Tokenizer
 
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 500000.0,
-    "factor": 32.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-VARIANTS = {
-    "mha": {"num_key_value_heads": 4},
-    "gqa 2": {},
-    "mqa": {"num_attention_heads": 6, "num_key_value_heads": 1},
-    "gqa 5": {"num_attention_heads": 5, "num_key_value_heads": 1, "hidden_size": 40, "head_dim": 18},
-    "tied": {"tie_word_embeddings": True},
-    "llama3 rope": {"rope_parameters": LLAMA3_ROPE},
-    "linear rope": {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}},
-    "odd sizes": {"hidden_size": 50, "num_attention_heads": 5, "num_key_value_heads": 5, "head_dim": 14,
-                  "intermediate_size": 77, "vocab_size": 261, "num_hidden_layers": 3},
-    "wide head": {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 128},
-    "other eps": {"rms_norm_eps": 0.01},
-}  # fmt: skip
 TOLERANCE = 1e-4  # float32 sums in another order over these sizes; logits are of size 1 to 20
 
 

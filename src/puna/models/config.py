@@ -245,6 +245,17 @@ class ModelConfig:
 
         return read_meta(raw, vocab_size, tied_embeddings).validate()
 
+    def to_meta(self) -> dict[str, Any]:
+        """The same config as Meta's ``params.json``.
+
+        Raises:
+            CheckpointError: that file cannot say it: it has no key for the width of a head, the context or
+                the kind of rotary scaling, which follow from the release.
+        """
+        from puna.models.config_meta import write_meta
+
+        return write_meta(self)
+
 
 def _llama3_frequency(frequency: float, scaling: RopeScaling) -> float:
     wavelength = 2 * math.pi / frequency

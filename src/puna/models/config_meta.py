@@ -1,4 +1,4 @@
-"""Meta's spelling of a config: `read_meta`, for ``params.json``.
+"""Meta's spelling of a config: `read_meta` and `write_meta`, for ``params.json``.
 
 The file leaves out what the reference program has built in, so some of it is chosen by the release:
 
@@ -18,19 +18,22 @@ Source: https://github.com/meta-llama/llama-models, models/llama3/args.py and mo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from puna.errors import CheckpointError
 from puna.models.config import ModelConfig, RopeScaling, as_float
 
-__all__ = ["read_meta"]
+__all__ = ["read_meta", "write_meta"]
 
 _SCALED_CONTEXT = 131_072
 _CONTEXT_BY_THETA = {500_000.0: 8_192, 1_000_000.0: 16_384}
 _LLAMA2_CONTEXT, _LLAMA2_THETA = 4_096, 10_000.0
 _SMALL_DIM = 4_096
 _MAX_MULTIPLE_OF = 65_536
+_MULTIPLE_OF = 256
 # Sizes of buffers in the reference program; they do not change the model.
 _IGNORED = frozenset({"max_batch_size", "max_seq_len", "model_parallel_size"})
 
@@ -75,6 +78,43 @@ def read_meta(raw: Mapping[str, Any], vocab_size: int, tied_embeddings: bool) ->
             "does not understand in full"
         )
     return config
+
+
+def write_meta(config: ModelConfig) -> dict[str, Any]:
+    """Make a ``params.json``, see `ModelConfig.to_meta`."""
+    multiple = math.gcd(config.ffn_dim, _MULTIPLE_OF)
+    params: dict[str, Any] = {
+        "dim": config.dim,
+        "n_layers": config.n_layers,
+        "n_heads": config.n_heads,
+        "n_kv_heads": config.n_kv_heads,
+        "vocab_size": config.vocab_size,
+        "ffn_dim_multiplier": _multiplier(config, multiple),
+        "multiple_of": multiple,
+        "norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "use_scaled_rope": config.rope_scaling is not None,
+    }
+    again = read_meta(params, config.vocab_size, config.tied_embeddings)
+    for field in fields(config):
+        wanted, got = getattr(config, field.name), getattr(again, field.name)
+        if wanted != got:
+            raise CheckpointError(
+                f"Meta's params.json cannot say `{field.name}` {wanted!r:.200}: its readers would take "
+                f"{got!r:.200}; write Hugging Face's layout instead"
+            )
+    return params
+
+
+def _multiplier(config: ModelConfig, multiple: int) -> float:
+    """The shortest number that gives the width of the feed-forward layer."""
+    exact = (config.ffn_dim + 0.5) / int(8 * config.dim / 3)
+    for digits in range(1, 16):
+        factor = round(exact, digits)
+        found = {"ffn_dim_multiplier": factor, "multiple_of": multiple}
+        if factor > 0 and _ffn_dim(found, config.dim) == config.ffn_dim:
+            return factor
+    return exact
 
 
 def _refuse_vision(params: Mapping[str, Any]) -> None:

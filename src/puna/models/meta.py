@@ -25,7 +25,7 @@ from puna.models.rotary import half_split_rows
 from puna.models.tokenizer_model import read_tokenizer_model
 from puna.models.torch_file import TorchEntry, TorchFile
 
-__all__ = ["MetaCheckpoint"]
+__all__ = ["MetaCheckpoint", "meta_name"]
 
 _FILE = re.compile(r"consolidated\.([0-9]{2})\.pth")
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -171,6 +171,16 @@ class MetaCheckpoint:
             return False
         del self._sources[_HEAD]
         return True
+
+
+def meta_name(name: str) -> str:
+    """Meta's name of the tensor that Hugging Face calls `name`."""
+    for theirs, ours in _NAMES.items():
+        if name == ours:
+            return theirs
+    layer, part = re.fullmatch(r"model\.(layers\.[0-9]+\.)(.+)\.weight", name).groups()  # type: ignore[union-attr]
+    theirs = next(theirs for theirs, ours in _LAYER_NAMES.items() if ours == part)
+    return f"{layer}{theirs}.weight"
 
 
 def _params(folder: Path) -> dict[str, Any]:

@@ -10,8 +10,6 @@ Start at `weight_format` (which tensor gets which format), then `pack_checkpoint
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna import _native
-from puna.errors import CheckpointError, ConfigError, StoreError, nearest
+from puna.errors import CheckpointError, ConfigError, nearest
 from puna.models.checkpoint import Checkpoint, Tensor, Vocabulary, check_names
 from puna.models.config import ModelConfig
 from puna.models.files import read_json_object
 from puna.models.huggingface import read_config, read_vocabulary
-from puna.models.room import require_room
+from puna.models.new_folder import new_folder
 from puna.models.safetensors import NewTensor, SafetensorsFile, write_safetensors
 
 __all__ = [
@@ -37,6 +35,7 @@ __all__ = [
     "pack_checkpoint",
     "weight_format",
     "write_checkpoint",
+    "write_json",
     "write_vocabulary",
 ]
 
@@ -274,25 +273,11 @@ def write_checkpoint(
         CheckpointError: the source is damaged or cannot be quantized.
         ConfigError: `wanted` is unknown.
     """
-    if out.exists():
-        raise StoreError(f"{out} exists already; remove it first or choose another name")
     vocabulary = checkpoint.vocabulary()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    except OSError as error:
-        raise StoreError(f"{out} cannot be made: {error.strerror or error}") from error
-    try:
-        require_room(temporary, _packed_bytes(checkpoint, wanted))
-        _write_weights(checkpoint, temporary / "model.safetensors", wanted, progress)
-        _write_json(temporary / "config.json", _config_json(checkpoint, vocabulary, wanted))
-        write_vocabulary(temporary, vocabulary)
-        temporary.chmod(0o755)
-        temporary.rename(out)
-    except OSError as error:
-        raise StoreError(f"{out} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(out, _packed_bytes(checkpoint, wanted)) as folder:
+        _write_weights(checkpoint, folder / "model.safetensors", wanted, progress)
+        write_json(folder / "config.json", _config_json(checkpoint, vocabulary, wanted))
+        write_vocabulary(folder, vocabulary)
 
 
 def _packed_bytes(checkpoint: Checkpoint, wanted: str) -> int:
@@ -359,10 +344,11 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
     }
     if vocabulary.chat_template is not None:
         settings["chat_template"] = vocabulary.chat_template
-    _write_json(folder / "tokenizer_config.json", settings)
-    _write_json(folder / "generation_config.json", {"eos_token_id": list(vocabulary.eos_ids)})
+    write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "generation_config.json", {"eos_token_id": list(vocabulary.eos_ids)})
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object as a config file is written."""
     # Escaped, as a template or a token may hold half a surrogate pair, which UTF-8 has no bytes for.
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

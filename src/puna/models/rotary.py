@@ -1,11 +1,11 @@
-"""The order of the rows of q and k: `half_split_rows`."""
+"""The order of the rows of q and k: `half_split_rows` and its inverse `interleaved_rows`."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["half_split_rows"]
+__all__ = ["half_split_rows", "interleaved_rows"]
 
 
 def half_split_rows(data: NDArray[np.uint8], n_heads: int) -> NDArray[np.uint8]:
@@ -28,3 +28,18 @@ def half_split_rows(data: NDArray[np.uint8], n_heads: int) -> NDArray[np.uint8]:
     rows = pairs.swapaxes(1, 2).reshape(n_rows, n_bytes)
     rows.flags.writeable = False
     return rows
+
+
+def interleaved_rows(data: NDArray[np.uint8], n_heads: int) -> NDArray[np.uint8]:
+    """Bring rows of q or k from Hugging Face's order to Meta's: the inverse of `half_split_rows`.
+
+    Args:
+        data: ``[heads * head_dim, bytes a row]``.
+        n_heads: heads in it.
+
+    Returns:
+        A copy of the same shape.
+    """
+    n_rows, n_bytes = data.shape
+    halves = data.reshape(n_heads, 2, n_rows // n_heads // 2, n_bytes)
+    return halves.swapaxes(1, 2).reshape(n_rows, n_bytes)

@@ -1,0 +1,46 @@
+"""Making a folder in one step, all of it or nothing: `new_folder`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from puna.errors import StoreError
+from puna.models.room import require_room
+
+__all__ = ["new_folder"]
+
+
+@contextmanager
+def new_folder(out: Path, n_bytes: int) -> Iterator[Path]:
+    """Give a temporary folder to fill, which becomes `out` at the end, or vanishes after an error.
+
+    Args:
+        out: the folder to make; it must not exist yet.
+        n_bytes: what will be written; the disk must have as much.
+
+    Yields:
+        The folder to fill.
+
+    Raises:
+        StoreError: `out` exists, cannot be written, or the disk is too full.
+    """
+    if out.exists():
+        raise StoreError(f"{out} exists already; remove it first or choose another name")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    except OSError as error:
+        raise StoreError(f"{out} cannot be made: {error.strerror or error}") from error
+    try:
+        require_room(temporary, n_bytes)
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.rename(out)
+    except OSError as error:
+        raise StoreError(f"{out} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
