@@ -34,7 +34,7 @@ class Puna:
     def __init__(self, path: Path, context: int, threads: int) -> None:
         import puna
 
-        self._llama = puna.load(str(path), threads=threads, context=context)
+        self._llama = puna.load(str(path), threads=threads, context=context, speculation="off")
 
     def run(self, prompt: Sequence[int], n_new: int) -> Times:
         stream = self._llama.stream(prompt, max_tokens=n_new, temperature=0.0, ignore_eos=True)

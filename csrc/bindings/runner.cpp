@@ -41,7 +41,9 @@ void bind_runner(nb::module_& m) {
                 return self.sample(batch, samplers);
             },
             nb::arg("tokens"), nb::arg("slices"), nb::arg("block_tables"), nb::arg("output_rows"),
-            nb::arg("samplers"), "Run a batch and pick a token for every output row.")
+            nb::arg("samplers"),
+            "Run a batch and pick the next tokens of each sampler. A sampler of several output rows, which "
+            "follow each other, has guessed the tokens in the later ones: it picks on while they are right.")
         .def(
             "logits",
             [](Runner& self, const Array<int32_t, 1>& tokens, const Array<int64_t, 2>& slices,

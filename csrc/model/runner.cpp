@@ -266,7 +266,7 @@ void Runner::check(const Batch& batch) const {
 }
 
 template <class After>
-void Runner::run(const Batch& batch, bool with_head, After after) {
+void Runner::run(const Batch& batch, bool with_head, int64_t n_jobs, After after) {
     check(batch);
     const auto outputs = static_cast<int64_t>(batch.output_rows.size());
     space_->reserve(static_cast<int64_t>(batch.tokens.size()), outputs, with_head);
@@ -274,38 +274,55 @@ void Runner::run(const Batch& batch, bool with_head, After after) {
     pool_.run([&](Worker& worker) {
         forward.run(worker, with_head);
         worker.barrier();
-        const auto [begin, end] = worker.share(outputs);
+        const auto [begin, end] = worker.share(n_jobs);
         for (int64_t i = begin; i < end; i++) after(i, worker.index());
     });
 }
 
-std::vector<Sample> Runner::sample(const Batch& batch, const std::vector<Sampler*>& samplers) {
+std::vector<std::vector<Sample>> Runner::sample(const Batch& batch, const std::vector<Sampler*>& samplers) {
     PUNA_CHECK(samplers.size() == batch.output_rows.size(),
                "sample: need a sampler for each of " + std::to_string(batch.output_rows.size()) +
                    " output rows, got " + std::to_string(samplers.size()));
-    const std::unordered_set<Sampler*> distinct(samplers.begin(), samplers.end());
-    PUNA_CHECK(distinct.size() == samplers.size(), "sample: a sampler may serve one output row only");
-    std::vector<Sample> samples(samplers.size());
+    std::vector<size_t> first;  // of each sampler's rows
+    std::unordered_set<Sampler*> seen;
+    for (size_t i = 0; i < samplers.size(); i++) {
+        if (i > 0 && samplers[i] == samplers[i - 1]) {
+            PUNA_CHECK(batch.output_rows[i] == batch.output_rows[i - 1] + 1,
+                       "sample: the rows of one sampler must follow each other");
+            continue;
+        }
+        PUNA_CHECK(seen.insert(samplers[i]).second, "sample: the rows of one sampler must follow each other");
+        first.push_back(i);
+    }
+    const auto n_samplers = static_cast<int64_t>(first.size());
+    first.push_back(samplers.size());
+    std::vector<std::vector<Sample>> samples(static_cast<size_t>(n_samplers));
     // Room for the scratch of every thread, so that nothing is allocated in a job beyond a sampler's own.
     space_->sampler_scratch.resize(static_cast<size_t>(pool_.size()));
-    run(batch, true, [&](int64_t i, int thread) {
-        const auto index = static_cast<size_t>(i);
-        samples[index] = samplers[index]->pick(space_->logits.row(i), model_.config.vocab_size,
-                                               space_->sampler_scratch[static_cast<size_t>(thread)]);
+    run(batch, true, n_samplers, [&](int64_t job, int thread) {
+        const auto index = static_cast<size_t>(job);
+        for (size_t i = first[index]; i < first[index + 1]; i++) {
+            samples[index].push_back(samplers[i]->pick(space_->logits.row(static_cast<int64_t>(i)),
+                                                       model_.config.vocab_size,
+                                                       space_->sampler_scratch[static_cast<size_t>(thread)]));
+            if (i + 1 == first[index + 1]) break;
+            const int32_t guess = batch.tokens[static_cast<size_t>(batch.output_rows[i + 1])];
+            if (samples[index].back().token != guess) break;
+        }
     });
     return samples;
 }
 
 void Runner::logits(const Batch& batch, float* out) {
     const auto width = static_cast<size_t>(model_.config.vocab_size);
-    run(batch, true, [&](int64_t i, int) {
+    run(batch, true, static_cast<int64_t>(batch.output_rows.size()), [&](int64_t i, int) {
         std::memcpy(out + static_cast<size_t>(i) * width, space_->logits.row(i), width * sizeof(float));
     });
 }
 
 void Runner::hidden(const Batch& batch, float* out) {
     const auto width = static_cast<size_t>(model_.config.dim);
-    run(batch, false, [&](int64_t i, int) {
+    run(batch, false, static_cast<int64_t>(batch.output_rows.size()), [&](int64_t i, int) {
         std::memcpy(out + static_cast<size_t>(i) * width, space_->final_hidden.values.row(i),
                     width * sizeof(float));
     });

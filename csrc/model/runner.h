@@ -21,8 +21,10 @@ class Runner {
     const ModelConfig& config() const { return model_.config; }
     int n_threads() const { return pool_.size(); }
 
-    // One token for every output row; samplers[i] belongs to output_rows[i] and may not repeat.
-    std::vector<Sample> sample(const Batch& batch, const std::vector<Sampler*>& samplers);
+    // The next tokens of each sampler; samplers[i] belongs to output_rows[i]. Where a sampler has several
+    // rows, which follow each other, the tokens in the later ones are guesses: a row counts if the token
+    // picked before it is the one in it. So there are 1 to as many tokens as the sampler has rows.
+    std::vector<std::vector<Sample>> sample(const Batch& batch, const std::vector<Sampler*>& samplers);
 
     // Logits of the output rows, [rows][vocab_size], into `out`.
     void logits(const Batch& batch, float* out);
@@ -36,7 +38,7 @@ class Runner {
 
     void check(const Batch& batch) const;
     template <class After>
-    void run(const Batch& batch, bool with_head, After after);
+    void run(const Batch& batch, bool with_head, int64_t n_jobs, After after);
 
     const Model& model_;
     Cache& cache_;

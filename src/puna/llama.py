@@ -64,6 +64,7 @@ def load(
     format: str = "auto",
     threads: int | None = None,
     context: int | None = None,
+    speculation: str = "lookup",
     fetching: Progress | None = None,
     packing: PackProgress | None = None,
 ) -> Llama:
@@ -76,6 +77,8 @@ def load(
         threads: threads that compute; default: the CPUs this process may use. Results do not depend
             on it.
         context: tokens that a prompt and its answer may take; default: the model's own, at most 8192.
+        speculation: ``lookup`` guesses tokens that followed the last ones where they came before, and checks
+            the guesses in one step; ``off`` guesses none. Answers are the same, only the speed differs.
         fetching: is told about a download; default: nothing is printed.
         packing: is told about the conversion of weights.
 
@@ -94,6 +97,7 @@ def load(
         chat_format_name=found.chat_format,
         threads=threads,
         context=context,
+        speculation=speculation,
     )
 
 
@@ -122,6 +126,7 @@ class Llama:
         chat_format_name: str | None = None,
         threads: int | None = None,
         context: int | None = None,
+        speculation: str = "lookup",
     ) -> None:
         """Put a model together; `load` is the usual way to get one.
 
@@ -132,12 +137,15 @@ class Llama:
             chat_format_name: see `puna.prompt.chat_format`; None finds it by what the vocabulary has.
             threads: see `load`.
             context: see `load`.
+            speculation: see `load`.
         """
         vocabulary = checkpoint.vocabulary()
         self.config = model.config
         self.tokenizer = Tokenizer(vocabulary)
         self.chat_format = chat_format(vocabulary, self.tokenizer, chat_format_name)
-        self.engine = NativeEngine(model, self.tokenizer, context_tokens=context, n_threads=threads)
+        self.engine = NativeEngine(
+            model, self.tokenizer, context_tokens=context, n_threads=threads, speculation=speculation
+        )
         formats = [matrix.format for matrix in model.matrices.values()]
         self.info = ModelInfo(
             name=name,

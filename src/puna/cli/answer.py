@@ -46,11 +46,14 @@ def print_answer(
 def stats_text(completion: Completion) -> str:
     """What an answer cost, in a line."""
     usage = completion.usage
+    guesses = ""
+    if usage.proposed_tokens:
+        guesses = f"{usage.accepted_tokens} of {usage.proposed_tokens} guessed tokens right; "
     return (
         f"{usage.prompt_tokens} prompt tokens ({usage.cached_tokens} cached), "
         f"{usage.completion_tokens} new tokens at {usage.decode_tokens_per_s:.1f} tok/s, "
         f"the first after {usage.time_to_first_token_s:.3f} s; "
-        f"ended by {completion.finish_reason}, seed {completion.seed}"
+        f"{guesses}ended by {completion.finish_reason}, seed {completion.seed}"
     )
 
 

@@ -31,6 +31,7 @@ def bench(
     format: options.Format = "auto",
     threads: options.Threads = None,
     context: options.Context = None,
+    speculation: options.Speculation = "off",
     as_json: options.Json = False,
 ) -> None:
     """Measure speed, size and memory.
@@ -46,6 +47,7 @@ def bench(
         format=format,
         threads=threads,
         context=context,
+        speculation=speculation,
         prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,
         repeats=repeat,
@@ -68,6 +70,10 @@ def _print(report: SpeedReport) -> None:
             ("model", f"{report.model} ({formats})"),
             ("machine", f"{machine.cpu}, {report.threads} threads, {report.isa}"),
             ("decode", _spread(speed.decode_tokens_per_s, "tok/s", 1)),
+            (
+                "speculation",
+                f"{report.settings.speculation}, {_spread(speed.tokens_per_step, 'tokens a step', 2)}",
+            ),
             ("time to first token", _spread(speed.time_to_first_token_s, "s", 3)),
             ("prefill", _spread(speed.prefill_tokens_per_s, "tok/s", 1)),
             ("file size", size_text(report.file_bytes)),

@@ -20,6 +20,7 @@ __all__ = [
     "Model",
     "RepetitionPenalty",
     "Seed",
+    "Speculation",
     "Stats",
     "Stop",
     "Temperature",
@@ -38,6 +39,13 @@ def _checked_format(name: str) -> str:
 
     if name not in FORMATS:
         raise ConfigError(f"format {name!r} is unknown; {nearest(name, FORMATS)}")
+    return name
+
+
+def _checked_speculation(name: str) -> str:
+    from puna.engine.speculation import proposer
+
+    proposer(name)
     return name
 
 
@@ -68,6 +76,15 @@ Context = Annotated[
         "--context",
         metavar="N",
         help="Tokens that a prompt and its answer may take; default: the model's own, at most 8192.",
+    ),
+]
+Speculation = Annotated[
+    str,
+    typer.Option(
+        "--speculation",
+        metavar="NAME",
+        callback=_checked_speculation,
+        help="Guess tokens and check several in one step: lookup in the text so far, or off; same answers.",
     ),
 ]
 MaxTokens = Annotated[

@@ -20,12 +20,22 @@ __all__ = ["FetchProgress", "PackProgress", "load_model"]
 _QUIET_S = 0.5  # work shorter than this needs no bar
 
 
-def load_model(name: str, *, format: str, threads: int | None, context: int | None) -> Llama:
+def load_model(
+    name: str, *, format: str, threads: int | None, context: int | None, speculation: str
+) -> Llama:
     """`puna.load`, with progress on stderr."""
     from puna.llama import load
 
     with FetchProgress() as fetching, PackProgress("packing") as packing:
-        return load(name, format=format, threads=threads, context=context, fetching=fetching, packing=packing)
+        return load(
+            name,
+            format=format,
+            threads=threads,
+            context=context,
+            speculation=speculation,
+            fetching=fetching,
+            packing=packing,
+        )
 
 
 class _OnBar:

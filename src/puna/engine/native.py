@@ -22,6 +22,7 @@ from puna.engine.blocks import BlockManager
 from puna.engine.request import Request
 from puna.engine.scheduler import Scheduler, Step
 from puna.engine.sequence import Sequence as RunningSequence
+from puna.engine.speculation import proposer
 from puna.errors import CapacityError, ConfigError, EngineError
 from puna.models.packed import PackedModel
 from puna.tokens import Tokenizer
@@ -64,6 +65,7 @@ class NativeEngine:
         n_threads: int | None = None,
         cache_tokens: int | None = None,
         cache_type: Literal["auto", "f32", "f16"] = "auto",
+        speculation: str = "lookup",
     ) -> None:
         """Prepare the model; memory for the cache is only reserved here and taken when used.
 
@@ -75,6 +77,7 @@ class NativeEngine:
             cache_tokens: positions of all requests together; default: 4 contexts.
             cache_type: how keys and values are kept; ``auto``: f32 where all weights are, else f16,
                 which is enough for weights that were rounded themselves.
+            speculation: how the next tokens are guessed, which changes the speed and not the answer.
 
         Raises:
             ConfigError: a number is out of range.
@@ -103,7 +106,8 @@ class NativeEngine:
         self._runner = _native.Runner(native_model, cache, self.n_threads)
         self._tokenizer = tokenizer
         self._vocab_size, self._dim = config.vocab_size, config.dim
-        self._scheduler = Scheduler(BlockManager(n_blocks, _native.BLOCK_TOKENS), _STEP_TOKENS)
+        blocks = BlockManager(n_blocks, _native.BLOCK_TOKENS)
+        self._scheduler = Scheduler(blocks, _STEP_TOKENS, proposer(speculation))
         self._samplers: dict[RunningSequence, _native.Sampler] = {}
         # Everything above belongs to the engine's thread; what others ask of it waits in these.
         self._inbox: list[RunningSequence] = []
@@ -224,7 +228,11 @@ class NativeEngine:
                 step.slices,
                 step.block_tables,
                 step.output_rows,
-                [self._sampler(sequence) for sequence in step.sampled],
+                [
+                    self._sampler(sequence)
+                    for sequence in step.sampled
+                    for _ in range(1 + len(sequence.guess))
+                ],
             )
         except Exception as error:
             # Only what was in the step is lost; the engine goes on with the others.
@@ -233,20 +241,22 @@ class NativeEngine:
             return
         self._deliver(step, samples)
 
-    def _deliver(self, step: Step, samples: list[_native.Sample]) -> None:
+    def _deliver(self, step: Step, samples: list[list[_native.Sample]]) -> None:
         for sequence, n_tokens in zip(step.sequences, step.slices[:, 0].tolist(), strict=True):
-            self._scheduler.advance(sequence, n_tokens)
-        for sequence, sample in zip(step.sampled, samples, strict=True):
-            if not sample.is_finite:
-                self._fail(sequence, "the model gave numbers that are not finite; its weights may be damaged")
-                continue
+            sequence.n_right = 0
+            self._scheduler.advance(sequence, n_tokens - len(sequence.guess))
+        for sequence, picked in zip(step.sampled, samples, strict=True):
+            finite = [sample for sample in picked if sample.is_finite]
             try:
-                is_finished = sequence.accept(sample) is not None
+                reason = sequence.accept(finite) if finite else None
             except Exception as error:  # a token outside the tokenizer, or a sink whose reader is gone
                 self._fail(sequence, f"the answer cannot be delivered: {error}")
                 continue
-            if is_finished:
+            self._scheduler.advance(sequence, sequence.n_right)
+            if reason is not None:
                 self._forget(sequence)
+            elif len(finite) < len(picked):
+                self._fail(sequence, "the model gave numbers that are not finite; its weights may be damaged")
 
     def _fail(self, sequence: RunningSequence, reason: str) -> None:
         self._forget(sequence)

@@ -153,6 +153,8 @@ class Usage:
         completion_tokens: tokens generated, a stop token included.
         time_to_first_token_s: from submission to the first token, waiting included.
         decode_s: from the first token to the last.
+        proposed_tokens: tokens that speculation guessed.
+        accepted_tokens: those of them that were right, part of `completion_tokens`.
     """
 
     prompt_tokens: int
@@ -160,11 +162,18 @@ class Usage:
     completion_tokens: int
     time_to_first_token_s: float
     decode_s: float
+    proposed_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def decode_tokens_per_s(self) -> float:
         """Speed after the first token, 0 where there is only one."""
         return (self.completion_tokens - 1) / self.decode_s if self.decode_s > 0 else 0.0
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a step gave, 1 without speculation."""
+        return self.completion_tokens / max(1, self.completion_tokens - self.accepted_tokens)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the next step computes: one token of every answer, and as much of waiting prompts as fits.
+"""What the next step computes: a token and guesses of every answer, and as much of waiting prompts as fits.
 
 A request is admitted when the cache has room for its longest possible answer, in the order of arrival;
 so nothing that runs is ever stopped for lack of memory.
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from puna.engine.blocks import BlockManager
 from puna.engine.sequence import Sequence
+from puna.engine.speculation import Proposer
 
 __all__ = ["Scheduler", "Step"]
+
+_GUESS_ROWS = 16  # rows of a step with guesses: up to here one costs much less than a step of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,9 @@ class Step:
         tokens: int32 [T], of all sequences one after the other.
         slices: int64 [S, 2], number of tokens and first position of each.
         block_tables: int32 [S, most blocks].
-        output_rows: int64 [R], rows of `tokens` whose next token is wanted.
-        sampled: the sequences that those rows belong to, [R].
+        output_rows: int64 [R], rows of `tokens` whose next token is wanted: the last true one of a sequence
+            and the guessed ones behind it.
+        sampled: the sequences that those rows belong to, each once.
     """
 
     sequences: list[Sequence]
@@ -44,15 +48,17 @@ class Step:
 class Scheduler:
     """Queues sequences, gives them cache blocks, and packs steps. Not thread-safe."""
 
-    def __init__(self, blocks: BlockManager, step_tokens: int) -> None:
+    def __init__(self, blocks: BlockManager, step_tokens: int, proposer: Proposer | None) -> None:
         """Start empty.
 
         Args:
             blocks: the cache.
             step_tokens: tokens a step has at the most, answers of running sequences aside.
+            proposer: guesses tokens; None for a token of each answer a step.
         """
         self.blocks = blocks
         self._step_tokens = step_tokens
+        self._proposer = proposer
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
 
@@ -75,6 +81,8 @@ class Scheduler:
             self._running.remove(sequence)
             self.blocks.release(sequence.blocks)
             sequence.blocks = []
+            if self._proposer is not None:
+                self._proposer.forget(sequence)
         else:
             self._waiting.remove(sequence)
 
@@ -82,6 +90,7 @@ class Scheduler:
         """Admit what fits and pack a step; None where there is nothing to do."""
         while self._waiting and self._admit(self._waiting[0]):
             self._running.append(self._waiting.popleft())
+        self._guess()
         parts: list[tuple[Sequence, int]] = []
         budget = self._step_tokens
         # Answers first, so that a long prompt does not hold them up; then prompts in order of arrival.
@@ -103,6 +112,17 @@ class Scheduler:
             )
             sequence.n_remembered += 1
 
+    def _guess(self) -> None:
+        """Guess on for the answers of the next step, for fewer tokens the more of them there are."""
+        answers = [sequence for sequence in self._running if sequence.n_waiting == 1]
+        if self._proposer is None or not answers:
+            return
+        room = _GUESS_ROWS // len(answers) - 1
+        wanted = [(sequence, min(room, sequence.longest_guess)) for sequence in answers]
+        wanted = [(sequence, limit) for sequence, limit in wanted if limit > 0]
+        for (sequence, _), guess in zip(wanted, self._proposer.propose(wanted), strict=True):
+            sequence.guess = guess
+
     def _admit(self, sequence: Sequence) -> bool:
         shared = self.blocks.find_prefix(sequence.tokens)
         n_new = self.blocks.blocks_for(sequence.max_length) - len(shared)
@@ -117,23 +137,26 @@ class Scheduler:
 
 
 def _pack(parts: list[tuple[Sequence, int]]) -> Step:
-    slices = np.array([(n, sequence.n_computed) for sequence, n in parts], np.int64)
-    tokens = [
-        token
-        for sequence, n in parts
-        for token in sequence.tokens[sequence.n_computed : sequence.n_computed + n]
-    ]
+    """Put slices together; a part is a sequence and the number of its true tokens."""
+    tokens: list[int] = []
+    slices: list[tuple[int, int]] = []
+    output_rows: list[int] = []
+    sampled: list[Sequence] = []
     tables = np.zeros((len(parts), max(len(sequence.blocks) for sequence, _ in parts)), np.int32)
-    for row, (sequence, _) in zip(tables, parts, strict=True):
+    for row, (sequence, n) in zip(tables, parts, strict=True):
+        first = len(tokens)
+        tokens += sequence.tokens[sequence.n_computed : sequence.n_computed + n]
+        if n == sequence.n_waiting:  # a prompt that is not through yet gives no token
+            tokens += sequence.guess
+            output_rows += range(first + n - 1, len(tokens))
+            sampled.append(sequence)
+        slices.append((len(tokens) - first, sequence.n_computed))
         row[: len(sequence.blocks)] = sequence.block_table
-    last_rows = slices[:, 0].cumsum() - 1
-    # A prompt that is not through yet gives no token.
-    finishes = [n == sequence.n_waiting for sequence, n in parts]
     return Step(
         sequences=[sequence for sequence, _ in parts],
         tokens=np.array(tokens, np.int32),
-        slices=slices,
+        slices=np.array(slices, np.int64),
         block_tables=tables,
-        output_rows=last_rows[finishes],
-        sampled=[sequence for (sequence, _), done in zip(parts, finishes, strict=True) if done],
+        output_rows=np.array(output_rows, np.int64),
+        sampled=sampled,
     )

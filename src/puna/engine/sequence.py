@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence as Tokens
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from puna.engine.request import Event, FinishReason, Request, TokenLogprob, Usage
+from puna.engine.speculation import Confidence
 from puna.engine.stop import StopTexts
 from puna.tokens import TextStream, Tokenizer
 
@@ -38,6 +40,9 @@ class Sequence:
         tokens: prompt and answer so far.
         n_computed: how many of them are in the cache.
         blocks: cache blocks, first position first.
+        guess: tokens that the next step tries after the last true one.
+        n_right: guessed tokens of the last step that became part of the answer.
+        confidence: how well guesses go.
     """
 
     def __init__(self, request: Request, tokenizer: Tokenizer, context_tokens: int) -> None:
@@ -56,6 +61,11 @@ class Sequence:
         self.block_table: NDArray[np.int32] = np.empty(0, np.int32)
         self.digest = b""  # of the last full block, the parent of the next
         self.n_remembered = 0  # blocks that the block manager knows by their contents
+        self.guess: list[int] = []
+        self.n_right = 0
+        self.confidence = Confidence()
+        self._n_proposed = 0
+        self._n_accepted = 0
         self._n_prompt = len(self.tokens)
         limit = context_tokens - self._n_prompt
         wanted = request.params.max_tokens
@@ -80,57 +90,75 @@ class Sequence:
         """Tokens that the next steps must put through the model."""
         return len(self.tokens) - self.n_computed
 
-    def accept(self, sample: Sampled) -> FinishReason | None:
-        """Take a new token and tell the sink what follows from it.
+    @property
+    def longest_guess(self) -> int:
+        """Tokens that it may guess now: the step itself gives one more."""
+        return min(self.confidence.length, self._max_tokens - self._n_generated - 1)
+
+    def accept(self, samples: Tokens[Sampled]) -> FinishReason | None:
+        """Take the new tokens of a step and tell the sink what follows from them.
+
+        Args:
+            samples: the next token, and one more for every guessed token that was right.
 
         Returns:
             Why the sequence is finished, None where it goes on.
         """
         if self._first_token_s is None:
             self._first_token_s = time.perf_counter()
-        self._n_generated += 1
-        token = sample.token
-        if token in self._stop_ids:
-            return self._finish("stop", self._text.finish())
-        self.tokens.append(token)
-        text, met_stop_text = self._stop_texts.push(self._text.push(token))
-        logprobs = self._logprobs(sample)
-        if met_stop_text:
-            return self._end("stop", text, (token,), logprobs)
-        if self._n_generated >= self._max_tokens:
-            more, _ = self._stop_texts.push(self._text.finish())
-            return self._end("length", text + more + self._stop_texts.finish(), (token,), logprobs)
-        self.request.sink(Event(text=text, tokens=(token,), logprobs=logprobs))
-        return None
+        self.confidence.learn(len(self.guess), len(samples) - 1)
+        self._n_proposed += len(self.guess)
+        self.guess = []
+        text = ""
+        tokens: list[int] = []
+        logprobs: list[TokenLogprob] = []
+        for self.n_right, sample in enumerate(samples):
+            self._n_accepted += self.n_right > 0
+            self._n_generated += 1
+            reason, more = self._take(sample.token)
+            text += more
+            if sample.token in self._stop_ids:
+                break
+            tokens.append(sample.token)
+            if self.request.params.logprobs is not None:
+                logprobs.append(TokenLogprob(sample.token, sample.logprob, tuple(sample.top)))
+            if reason is not None:
+                break
+        self.request.sink(
+            Event(
+                text=text,
+                tokens=tuple(tokens),
+                logprobs=tuple(logprobs),
+                finish_reason=reason,
+                usage=None if reason is None else self._usage(),
+            )
+        )
+        return reason
 
     def cancel(self) -> None:
         """Tell the sink that the request was cancelled, with the text held back so far."""
-        self._finish("cancelled", self._text.finish())
+        self.request.sink(Event(text=self._rest(), finish_reason="cancelled", usage=self._usage()))
 
     def fail(self, error: Exception) -> None:
         """Tell the sink that the request failed."""
         self.request.sink(Event(error=error))
 
-    def _finish(self, reason: FinishReason, tail: str) -> FinishReason:
-        text, met_stop_text = self._stop_texts.push(tail)
-        return self._end(reason, text if met_stop_text else text + self._stop_texts.finish(), (), ())
+    def _take(self, token: int) -> tuple[FinishReason | None, str]:
+        """Whether a token ends the answer, and the text that may be let out with it."""
+        if token in self._stop_ids:
+            return "stop", self._rest()
+        self.tokens.append(token)
+        text, met_stop_text = self._stop_texts.push(self._text.push(token))
+        if met_stop_text:
+            return "stop", text
+        if self._n_generated >= self._max_tokens:
+            return "length", text + self._rest()
+        return None, text
 
-    def _end(
-        self,
-        reason: FinishReason,
-        text: str,
-        tokens: tuple[int, ...],
-        logprobs: tuple[TokenLogprob, ...],
-    ) -> FinishReason:
-        self.request.sink(
-            Event(text=text, tokens=tokens, logprobs=logprobs, finish_reason=reason, usage=self._usage())
-        )
-        return reason
-
-    def _logprobs(self, sample: Sampled) -> tuple[TokenLogprob, ...]:
-        if self.request.params.logprobs is None:
-            return ()
-        return (TokenLogprob(sample.token, sample.logprob, tuple(sample.top)),)
+    def _rest(self) -> str:
+        """Text that was held back, up to a stop text in it."""
+        text, met_stop_text = self._stop_texts.push(self._text.finish())
+        return text if met_stop_text else text + self._stop_texts.finish()
 
     def _usage(self) -> Usage:
         now = time.perf_counter()
@@ -141,4 +169,6 @@ class Sequence:
             completion_tokens=self._n_generated,
             time_to_first_token_s=first - self._submitted_s,
             decode_s=now - first,
+            proposed_tokens=self._n_proposed,
+            accepted_tokens=self._n_accepted,
         )

@@ -44,6 +44,8 @@ class SpeedSettings:
         format: see `puna.load`.
         threads: see `puna.load`.
         context: see `puna.load`.
+        speculation: see `puna.load`; off, because how far guesses go depends on the text, and what follows
+            random prompts repeats itself.
         prompt_tokens: length of the prompts; 64 as in the model card.
         new_tokens: length of the answers, at least 2.
         repeats: measured runs; one more goes before them and does not count.
@@ -53,6 +55,7 @@ class SpeedSettings:
     format: str = "auto"
     threads: int | None = None
     context: int | None = None
+    speculation: str = "off"
     prompt_tokens: int = 64
     new_tokens: int = 128
     repeats: int = 5
@@ -86,11 +89,13 @@ class Speed:
         decode_tokens_per_s: tokens a second after the first.
         time_to_first_token_s: from the prompt's submission to the first token.
         prefill_tokens_per_s: prompt tokens over the time to the first token, as the model card has it.
+        tokens_per_step: tokens that a step of decoding gave; 1 without speculation.
     """
 
     decode_tokens_per_s: Spread
     time_to_first_token_s: Spread
     prefill_tokens_per_s: Spread
+    tokens_per_step: Spread
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,6 +154,7 @@ def measure(llama: Llama, *, prompt_tokens: int = 64, new_tokens: int = 128, rep
         decode_tokens_per_s=Spread.of([usage.decode_tokens_per_s for usage in usages]),
         time_to_first_token_s=Spread.of([usage.time_to_first_token_s for usage in usages]),
         prefill_tokens_per_s=Spread.of([prompt_tokens / usage.time_to_first_token_s for usage in usages]),
+        tokens_per_step=Spread.of([usage.tokens_per_step for usage in usages]),
     )
 
 
@@ -220,7 +226,11 @@ def _measure_here(settings: SpeedSettings) -> dict[str, Any]:
     from puna.engine.native import default_threads
 
     with load(
-        settings.model, format=settings.format, threads=settings.threads, context=settings.context
+        settings.model,
+        format=settings.format,
+        threads=settings.threads,
+        context=settings.context,
+        speculation=settings.speculation,
     ) as llama:
         speed = measure(
             llama,
