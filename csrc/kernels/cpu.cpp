@@ -59,6 +59,7 @@ CpuFeatures detect() {
     f.avx512 =
         f.avx2 && saves_zmm && bit(seven.b, 16) && bit(seven.b, 30) && bit(seven.b, 17) && bit(seven.b, 31);
     f.vnni = f.avx512 && bit(seven.c, 11);
+    f.avx512_bf16 = f.vnni && bit(cpuid(7, 1).a, 5);
     const bool saves_tiles = (saved & 0x60000) == 0x60000;
     f.amx =
         f.vnni && saves_tiles && bit(seven.d, 22) && bit(seven.d, 24) && bit(seven.d, 25) && may_use_tiles();

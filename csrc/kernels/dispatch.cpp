@@ -10,7 +10,7 @@ namespace puna {
 
 extern const KernelTable kTable_scalar;
 #ifdef PUNA_X86
-extern const KernelTable kTable_avx2, kTable_avx512, kTable_vnni, kTable_amx;
+extern const KernelTable kTable_avx2, kTable_avx512, kTable_vnni, kTable_avx512_bf16, kTable_amx;
 #elif defined(PUNA_ARM)
 extern const KernelTable kTable_dotprod, kTable_i8mm;
 #endif
@@ -29,6 +29,7 @@ const std::vector<Entry>& entries() {
         {&kTable_avx2, cpu_features().avx2},
         {&kTable_avx512, cpu_features().avx512},
         {&kTable_vnni, cpu_features().vnni},
+        {&kTable_avx512_bf16, cpu_features().avx512_bf16},
         {&kTable_amx, cpu_features().amx},
 #elif defined(PUNA_ARM)
         {&kTable_dotprod, cpu_features().dotprod},

@@ -75,7 +75,8 @@ bool same_bytes(const Guarded<T>& a, const Guarded<T>& b) {
 
 // One tile of any bytes that mean something: the kernels take every byte for a weight, but bfloat16 beyond
 // what a tile unit handles is not part of the contract.
-void draw_tile(Random& random, Format format, int64_t columns, uint8_t* tile) {
+// `at_most` makes all integers the largest there are: what sums must have room for.
+void draw_tile(Random& random, Format format, int64_t columns, bool at_most, uint8_t* tile) {
     const int64_t bytes = tile_bytes(format, columns);
     const Floats kind = format == Format::bf16 || random.one_in(2) ? Floats::ordinary : any_kind(random);
     const auto put_half = [&](uint8_t* p, uint16_t (*convert)(float)) {
@@ -88,7 +89,8 @@ void draw_tile(Random& random, Format format, int64_t columns, uint8_t* tile) {
     if (format == Format::bf16)
         for (int64_t i = 0; i < bytes; i += 2) put_half(tile + i, f32_to_bf16);
     if (!is_integer(format)) return;
-    for (int64_t i = 0; i < bytes; i++) tile[i] = static_cast<uint8_t>(random.one_in(3) ? -1 : random.bits());
+    for (int64_t i = 0; i < bytes; i++)
+        tile[i] = static_cast<uint8_t>(at_most || random.one_in(3) ? -1 : random.bits());
     if (format == Format::int8_channel) {
         uint8_t* tail = tile + bytes - sizeof(ChannelTail);
         for (int i = 0; i < 16; i++) {
@@ -114,14 +116,15 @@ void fuzz_product(Random& random, const KernelTable& table, const KernelTable& s
     // Tiles are of bytes, but aligned as their floats are.
     Guarded<float> tiles_memory(tiles * tile_bytes(format, columns) / 4, random.between(0, 15));
     auto* weights = reinterpret_cast<uint8_t*>(tiles_memory.data());
+    const bool at_most = random.one_in(5);
     for (int64_t t = 0; t < tiles; t++)
-        draw_tile(random, format, columns, weights + t * tile_bytes(format, columns));
+        draw_tile(random, format, columns, at_most, weights + t * tile_bytes(format, columns));
     const auto values = floats(random, rows * stride, kind);
     const auto scale = floats(random, rows, kind);
     Guarded<int8_t> q(rows * q_stride, random.between(0, 15));
     Guarded<uint16_t> half(rows * q_stride, random.between(0, 15));
     Guarded<int32_t> zero(rows), sums(rows * stride / kGroup);
-    for (int8_t& v : q) v = static_cast<int8_t>(random.one_in(3) ? -128 : random.bits());
+    for (int8_t& v : q) v = static_cast<int8_t>(at_most || random.one_in(3) ? -128 : random.bits());
     for (uint16_t& v : half) v = f32_to_bf16(draw(random, kind));
     for (int32_t& v : zero) v = static_cast<int32_t>(random.between(-128, 127));
     for (int64_t i = 0; i < rows; i++)

@@ -74,6 +74,16 @@ void compare_products(const KernelTable& table, const KernelTable& scalar) {
                 }
 }
 
+// Beyond the pieces into which a path cuts rows, columns and tiles.
+void compare_long_products(const KernelTable& table, const KernelTable& scalar) {
+    for (const Format format : kFormats) {
+        Weight w;
+        const auto packed = pack_random(format, 130, 264, w);
+        const auto x = random_floats(258 * 264, 11);
+        REQUIRE(same_bits(multiply(table, w, x, 258), multiply(scalar, w, x, 258)));
+    }
+}
+
 void compare_rows(const KernelTable& table, const KernelTable& scalar) {
     for (const int64_t n : {2, 16, 18, 48, 100}) {
         const auto x = random_floats(n, 7), gain = random_floats(n, 8), delta = random_floats(n, 9);
@@ -102,6 +112,7 @@ void test_kernels() {
     const KernelTable& scalar = find_kernels("scalar");
     for (const char* name : runnable_isas()) {
         compare_products(find_kernels(name), scalar);
+        compare_long_products(find_kernels(name), scalar);
         compare_rows(find_kernels(name), scalar);
     }
 }

@@ -72,19 +72,21 @@ inline void store_f16(uint16_t* p, F32x16 x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(x.b, kNearest));
 }
 inline __m256i load_256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-inline void split_pairs(__m256i a, __m256i b, F32x16& first, F32x16& second) {
+template <int which>
+inline __m256 of_pairs(__m256i pairs) {
     const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-    first = {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
-    second = {_mm256_castsi256_ps(_mm256_and_si256(a, high)), _mm256_castsi256_ps(_mm256_and_si256(b, high))};
+    return _mm256_castsi256_ps(which == 0 ? _mm256_slli_epi32(pairs, 16) : _mm256_and_si256(pairs, high));
 }
-inline void load_bf16_pairs(const uint16_t* p, F32x16& first, F32x16& second) {
-    split_pairs(load_256(p), load_256(p + 16), first, second);
+template <int which>
+inline F32x16 load_bf16_of_pairs(const uint16_t* p) {
+    return {of_pairs<which>(load_256(p)), of_pairs<which>(load_256(p + 16))};
 }
-inline void set1_bf16_pair(const uint16_t* p, F32x16& first, F32x16& second) {
+template <int which>
+inline F32x16 set1_bf16_of_pair(const uint16_t* p) {
     int32_t bits;
     std::memcpy(&bits, p, sizeof bits);
-    const __m256i pairs = _mm256_set1_epi32(bits);
-    split_pairs(pairs, pairs, first, second);
+    const __m256 x = of_pairs<which>(_mm256_set1_epi32(bits));
+    return {x, x};
 }
 
 inline I32x16 i32_zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }

@@ -63,17 +63,20 @@ inline void store_f16(uint16_t* p, F32x16 x) {
     const __m256i half = _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), half);
 }
-inline void split_pairs(__m512i pairs, F32x16& first, F32x16& second) {
-    first = {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))};
-    second = {_mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+template <int which>
+inline F32x16 of_pairs(__m512i pairs) {
+    const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    return {_mm512_castsi512_ps(which == 0 ? _mm512_slli_epi32(pairs, 16) : _mm512_and_si512(pairs, high))};
 }
-inline void load_bf16_pairs(const uint16_t* p, F32x16& first, F32x16& second) {
-    split_pairs(_mm512_loadu_si512(p), first, second);
+template <int which>
+inline F32x16 load_bf16_of_pairs(const uint16_t* p) {
+    return of_pairs<which>(_mm512_loadu_si512(p));
 }
-inline void set1_bf16_pair(const uint16_t* p, F32x16& first, F32x16& second) {
+template <int which>
+inline F32x16 set1_bf16_of_pair(const uint16_t* p) {
     int32_t bits;
     std::memcpy(&bits, p, sizeof bits);
-    split_pairs(_mm512_set1_epi32(bits), first, second);
+    return of_pairs<which>(_mm512_set1_epi32(bits));
 }
 
 inline I32x16 i32_zero() { return {_mm512_setzero_si512()}; }

@@ -92,18 +92,22 @@ inline F32x16 load_f16(const uint16_t* p) {
 inline void store_f16(uint16_t* p, F32x16 a) {
     for (int i = 0; i < 4; i++) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
 }
-inline void split_pairs(uint32x4_t pairs, float32x4_t& first, float32x4_t& second) {
-    first = vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16));
-    second = vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff0000u)));
+template <int which>
+inline float32x4_t of_pairs(uint32x4_t pairs) {
+    return vreinterpretq_f32_u32(which == 0 ? vshlq_n_u32(pairs, 16)
+                                            : vandq_u32(pairs, vdupq_n_u32(0xffff0000u)));
 }
-inline void load_bf16_pairs(const uint16_t* p, F32x16& first, F32x16& second) {
-    for (int i = 0; i < 4; i++)
-        split_pairs(vreinterpretq_u32_u16(vld1q_u16(p + 8 * i)), first.v[i], second.v[i]);
+template <int which>
+inline F32x16 load_bf16_of_pairs(const uint16_t* p) {
+    return quarters<F32x16>(
+        [&](int i) { return of_pairs<which>(vreinterpretq_u32_u16(vld1q_u16(p + 8 * i))); });
 }
-inline void set1_bf16_pair(const uint16_t* p, F32x16& first, F32x16& second) {
+template <int which>
+inline F32x16 set1_bf16_of_pair(const uint16_t* p) {
     uint32_t bits;
     std::memcpy(&bits, p, sizeof bits);
-    for (int i = 0; i < 4; i++) split_pairs(vdupq_n_u32(bits), first.v[i], second.v[i]);
+    const float32x4_t x = of_pairs<which>(vdupq_n_u32(bits));
+    return quarters<F32x16>([&](int) { return x; });
 }
 
 inline I32x16 i32_set1(int32_t x) {

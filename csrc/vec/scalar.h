@@ -90,15 +90,15 @@ inline F32x16 load_f16(const uint16_t* p) {
 inline void store_f16(uint16_t* p, F32x16 a) {
     for (int i = 0; i < 16; i++) p[i] = puna::f32_to_f16(a.lane[i]);
 }
-// 16 lanes of two bfloat16: the first and the second of each pair.
-inline void load_bf16_pairs(const uint16_t* p, F32x16& first, F32x16& second) {
-    first = each([&](int i) { return puna::bf16_to_f32(p[2 * i]); });
-    second = each([&](int i) { return puna::bf16_to_f32(p[2 * i + 1]); });
+// The first (0) or the second (1) of each of 16 pairs of bfloat16.
+template <int which>
+inline F32x16 load_bf16_of_pairs(const uint16_t* p) {
+    return each([&](int i) { return puna::bf16_to_f32(p[2 * i + which]); });
 }
-// The same pair in all lanes.
-inline void set1_bf16_pair(const uint16_t* p, F32x16& first, F32x16& second) {
-    first = set1(puna::bf16_to_f32(p[0]));
-    second = set1(puna::bf16_to_f32(p[1]));
+// That of one pair in all lanes.
+template <int which>
+inline F32x16 set1_bf16_of_pair(const uint16_t* p) {
+    return set1(puna::bf16_to_f32(p[which]));
 }
 
 inline I32x16 i32_zero() { return I32x16{}; }

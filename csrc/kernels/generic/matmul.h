@@ -15,6 +15,22 @@ namespace {
 
 using puna::Product;
 
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Asks for memory before it is needed. Into the second cache: into the first, it took the place of loads and
+// cost a tenth of the speed.
+inline void prefetch(const uint8_t* p, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+// The `bytes` a little behind p: the processor's own guess stops at a page's end.
+inline void prefetch_behind(const void* p, int64_t bytes) {
+    prefetch(static_cast<const uint8_t*>(p) + 1536, 0, bytes);
+}
+// Of the `bytes` that are needed when all of `rows` rows are done: the share of n of them.
+inline void prefetch_share(const uint8_t* p, int64_t bytes, int64_t row, int64_t n, int64_t rows) {
+    prefetch(p, bytes * row / rows / 64 * 64, bytes * (row + n) / rows);
+}
+
 }  // namespace
 
 #include "kernels/generic/matmul_float.h"
@@ -28,10 +44,13 @@ using Tile = void (*)(const Product&, int64_t tile, int64_t row);
 template <class Kernel, int... R>
 void over_tiles(const Product& p, std::integer_sequence<int, R...>) {
     constexpr Tile run[] = {nullptr, Kernel::template run<R + 1>...};
+    const int64_t bytes = puna::tile_bytes(p.format, p.columns);
     for (int64_t tile = p.tile_begin; tile < p.tile_end; tile++) {
-        int64_t row = 0;
-        for (; row + kRows <= p.x.rows; row += kRows) run[kRows](p, tile, row);
-        if (row < p.x.rows) run[p.x.rows - row](p, tile, row);
+        for (int64_t row = 0; row < p.x.rows; row += kRows) {
+            const int64_t n = least(p.x.rows - row, kRows);
+            if (p.x.rows > kRows) prefetch_share(p.weights + (tile + 1) * bytes, bytes, row, n, p.x.rows);
+            run[n](p, tile, row);
+        }
     }
 }
 template <class Kernel>

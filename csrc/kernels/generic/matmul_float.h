@@ -32,20 +32,27 @@ struct Bf16Tile {
         const uint16_t* x = p.x.half + row * p.x.q_stride;
         F32x16 total[R];
         for (int r = 0; r < R; r++) total[r] = set1(0.0f);
-        for (int64_t first = 0; first < p.columns; first += kBf16Step) {
-            F32x16 even[R], odd[R], w_even, w_odd, x_even, x_odd;
-            for (int r = 0; r < R; r++) even[r] = odd[r] = set1(0.0f);
-            for (int64_t k = first; k < first + kBf16Step; k += 2) {
-                load_bf16_pairs(w + 16 * k, w_even, w_odd);
-                for (int r = 0; r < R; r++) {
-                    set1_bf16_pair(x + r * p.x.q_stride + k, x_even, x_odd);
-                    even[r] = fma(w_even, x_even, even[r]);
-                    odd[r] = fma(w_odd, x_odd, odd[r]);
-                }
-            }
+        for (int64_t k = 0; k < p.columns; k += kBf16Step) {
+            prefetch_behind(w + 16 * k, 32 * kBf16Step);
+            // One after the other: together their sums would take twice the registers.
+            F32x16 even[R], odd[R];
+            sum<0, R>(w + 16 * k, x + k, p.x.q_stride, even);
+            sum<1, R>(w + 16 * k, x + k, p.x.q_stride, odd);
             for (int r = 0; r < R; r++) total[r] = total[r] + (even[r] + odd[r]);
         }
         for (int r = 0; r < R; r++) store(p.y + (row + r) * p.y_stride + 16 * tile, total[r]);
+    }
+
+  private:
+    // The even (0) or odd (1) columns of a step.
+    template <int which, int R>
+    static inline void sum(const uint16_t* w, const uint16_t* x, int64_t stride, F32x16* acc) {
+        for (int r = 0; r < R; r++) acc[r] = set1(0.0f);
+        for (int64_t k = 0; k < kBf16Step; k += 2) {
+            const F32x16 wk = load_bf16_of_pairs<which>(w + 16 * k);
+            for (int r = 0; r < R; r++)
+                acc[r] = fma(wk, set1_bf16_of_pair<which>(x + r * stride + k), acc[r]);
+        }
     }
 };
 

@@ -3,15 +3,6 @@
 
 namespace {
 
-// Far enough ahead to hide the memory's latency, where the processor's own guess stops at a page's end.
-constexpr int64_t kPrefetchBytes = 1536;
-
-// The `bytes` that come kPrefetchBytes behind p.
-inline void prefetch_behind(const void* p, int64_t bytes) {
-    const auto* ahead = static_cast<const char*>(p) + kPrefetchBytes;
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(ahead + i);
-}
-
 // R rows of x against a tile.
 struct Int8ChannelTile {
     template <int R>
