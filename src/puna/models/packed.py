@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ __all__ = [
     "FORMATS",
     "PackedMatrix",
     "PackedModel",
+    "PackedSource",
     "PunaCheckpoint",
     "pack_checkpoint",
     "weight_format",
@@ -152,7 +153,7 @@ def pack_checkpoint(
 
 def _pack_matrix(checkpoint: Checkpoint, name: str, wanted: str) -> PackedMatrix:
     target = weight_format(name, checkpoint.dtypes[name], wanted)
-    if isinstance(checkpoint, PunaCheckpoint) and checkpoint.dtypes[name] == target:
+    if isinstance(checkpoint, PackedSource) and checkpoint.dtypes[name] == target:
         return checkpoint.packed(name)
     tensor = checkpoint.tensor(name)
     rows, columns = tensor.shape
@@ -174,6 +175,15 @@ def _pack(tensor: Tensor, target: str) -> NDArray[np.uint8]:
         integers, scales = exact
         return _native.pack_groups(target, integers, scales.view(np.uint16))
     return _native.pack_groups(target, *_native.round_groups(bits, tensor.to_float32()))
+
+
+@runtime_checkable
+class PackedSource(Protocol):
+    """A checkpoint that has matrices in the engine's layouts already."""
+
+    def packed(self, name: str) -> PackedMatrix:
+        """The named matrix, in the format that `Checkpoint.dtypes` says."""
+        ...
 
 
 class PunaCheckpoint:
