@@ -1,109 +1,223 @@
-"""Puna and its peers side by side: builds the models, runs everything in turn, writes a table and JSON.
+"""Puna and its peers side by side, on random weights of a true shape.
 
-    python -m benchmarks.compare --folder FOLDER --prompt-tokens 64 512 2048 --repeats 3
+    python -m benchmarks.compare --models MODELS --output RESULTS
 
-The runs of one round go through all engines before the next round begins, so that a drift of the machine
-meets all of them; the table gives medians.
+makes the model files that are not there yet, runs every measure with every engine that is installed, and
+writes results.json, table.md and chart.svg. Rounds go through all engines in turn, so that a drift of the
+machine meets all of them. What results.json has of this commit is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
-from dataclasses import asdict
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from benchmarks.engines import version_of
-from benchmarks.random_checkpoint import RandomCheckpoint
-from puna.evaluate.machine import this_machine
-from puna.models.packed import write_checkpoint
+from benchmarks.chart import svg
+from benchmarks.engines import ENGINES, Unsupported
+from benchmarks.machine import commit_of, describe, load_average
+from benchmarks.measures import MEASURES, Measure, find
+from benchmarks.model_files import DEFAULT_SHAPE, model_file, offered, sha256
+from benchmarks.process import Failed, Job, Process
+from benchmarks.results import Report, Row, read_report, write_report
+from benchmarks.table import GROUPS, group_of, markdown, number
+from puna.engine.native import default_threads
+from puna.evaluate.roofline import stream_read
+from puna.evaluate.speed import checkpoint_bytes
 
-_MEASURES = ("prefill_tok_s", "decode_tok_s", "peak_rss_mb")
-
-
-def build(shape: str, folder: Path) -> list[tuple[str, str, Path]]:
-    """Make the files that are not there yet: engine, format and path of everything to be measured."""
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = RandomCheckpoint(shape)
-    candidates = []
-    for wanted in ("int4", "bf16"):
-        path = folder / f"{shape}-{wanted}"
-        if not path.exists():
-            write_checkpoint(checkpoint, path, wanted)
-        candidates.append(("puna", wanted, path))
-    if find_spec("llama_cpp") is not None:
-        from benchmarks.gguf_file import quantize_q4_0, write_bf16
-
-        bf16, q4_0 = folder / f"{shape}-bf16.gguf", folder / f"{shape}-q4_0.gguf"
-        if not bf16.exists():
-            write_bf16(checkpoint, bf16)
-        if not q4_0.exists():
-            quantize_q4_0(bf16, q4_0)
-        candidates += [
-            ("llama.cpp", "Q4_0", q4_0),
-            ("llama.cpp flash", "Q4_0", q4_0),
-            ("llama.cpp", "BF16", bf16),
-        ]
-    return candidates
+__all__ = ["main"]
 
 
-def run(engine: str, path: Path, prompt_tokens: int, new_tokens: int, threads: int) -> dict[str, float]:
-    """Measure once, in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.worker", engine, str(path)]
-    command += ["--prompt-tokens", str(prompt_tokens), "--new-tokens", str(new_tokens)]
-    done = subprocess.run([*command, "--threads", str(threads)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{engine} failed on {path}:\n{done.stderr}")
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An engine with a file."""
+
+    engine: str
+    format: str
+    path: Path
+
+    @property
+    def label(self) -> str:
+        return f"{self.engine} {self.format}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="for the models and results.json")
-    parser.add_argument("--shape", default="llama3.2-1b")
-    parser.add_argument("--prompt-tokens", type=int, nargs="+", default=[64, 512, 2048])
-    parser.add_argument("--new-tokens", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--formats", nargs="+", default=["int4", "Q4_0", "bf16", "BF16"])
-    arguments = parser.parse_args()
-    candidates = [c for c in build(arguments.shape, arguments.folder) if c[1] in arguments.formats]
-    rows: list[dict[str, Any]] = []
-    for n in arguments.prompt_tokens:
-        rounds = [
-            [run(engine, path, n, arguments.new_tokens, arguments.threads) for engine, _, path in candidates]
-            for _ in range(arguments.repeats)
-        ]
-        for i, (engine, wanted, _) in enumerate(candidates):
-            runs = [results[i] for results in rounds]
-            medians = {key: statistics.median(r[key] for r in runs) for key in _MEASURES}
-            rows.append({"engine": engine, "format": wanted, "prompt_tokens": n, **medians, "runs": runs})
-            print_row(rows[-1])
-    versions = {engine: version_of(engine) for engine, _, _ in candidates}
-    report = {
-        "shape": arguments.shape,
-        "threads": arguments.threads,
-        "machine": asdict(this_machine()),
-        "versions": versions,
-        "rows": rows,
-    }
-    (arguments.folder / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        measures = find(given.measures)
+        kinds = offered(given.shape)
+        report = _begin(given)
+    except ValueError as error:
+        parser.error(str(error))
+    load = load_average()
+    if load is not None and load > 0.5:
+        print(f"the load average is {load:.1f}: wait for a quiet machine, or trust no ratio", flush=True)
+    for group in given.formats:
+        candidates = list(_candidates(given, group, kinds, report))
+        for measure in measures:
+            if not given.again and _is_done(report, measure, candidates, given.repeats):
+                continue
+            rows = measure_all(measure, candidates, report, given.repeats, given.timeout)
+            report.put(rows)
+            for row in rows:
+                print(_line(row, measure), flush=True)
+            _write(report, given.output)
+    _write(report, given.output)
+    print(f"{given.output / 'table.md'}, chart.svg and results.json are written")
 
 
-def print_row(row: dict[str, Any]) -> None:
-    print(
-        f"{row['engine']:16} {row['format']:5} prompt {row['prompt_tokens']:6}  "
-        f"prefill {row['prefill_tok_s']:7.1f} tok/s  decode {row['decode_tok_s']:6.2f} tok/s  "
-        f"peak {row['peak_rss_mb']:6.0f} MB",
-        flush=True,
+def measure_all(
+    measure: Measure, candidates: Sequence[Candidate], report: Report, repeats: int, timeout_s: float
+) -> list[Row]:
+    """All rounds of a measure, each through all candidates, beginning with another one each time."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    where = {"commit": commit_of(), "at": now, "load_average": load_average()}
+    rows = [Row(measure=measure.name, engine=c.engine, format=c.format, **where) for c in candidates]
+    rates: list[float] = []
+    with ExitStack() as alive:
+        processes: dict[int, Process] = {}
+
+        def start(i: int) -> Process:
+            job = Job(
+                candidates[i].engine, str(candidates[i].path), measure.name, report.threads, report.seed
+            )
+            return alive.enter_context(Process(job, timeout_s))
+
+        for round in range(repeats):
+            if measure.name.startswith("decode-"):
+                rates.append(stream_read(report.threads))
+            for place in range(len(rows)):
+                i = (place + round) % len(rows)
+                row = rows[i]
+                if row.problem is not None:
+                    continue
+                try:
+                    process = processes.get(i) or start(i)
+                    row.values.append(process.value())
+                    if measure.is_fresh or round == repeats - 1:
+                        row.facts = process.facts()
+                    else:
+                        processes[i] = process
+                except Unsupported as error:
+                    row.problem = f"unsupported, {error}"
+                except Failed as error:
+                    row.problem = str(error)
+    if rates and any("weight_bytes" in row.facts for row in rows):
+        report.stream_read[measure.name] = rates
+    return rows
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--models", type=Path, required=True, help="folder of the model files")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--shape", default=DEFAULT_SHAPE, help="of the model (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and prompts")
+    parser.add_argument(
+        "--measures", nargs="+", default=["*"], metavar="NAME",
+        help=f"names or patterns of {', '.join(MEASURES)} (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES), metavar="NAME",
+        help=f"of {', '.join(ENGINES)} (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--formats", nargs="+", default=list(GROUPS), choices=list(GROUPS))
+    parser.add_argument("--repeats", type=_positive, default=5, help="rounds (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=_positive, default=default_threads(), help="of every engine (default: all CPUs)"
+    )
+    parser.add_argument(
+        "--timeout", type=_positive, default=900, metavar="SECONDS",
+        help="for one value or one start of an engine (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--again", action="store_true", help="measure what results.json has already, too")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _begin(given: argparse.Namespace) -> Report:
+    """A new report, with the rows of the one that is there."""
+    report = Report(shape=given.shape, seed=given.seed, threads=given.threads, machine=describe())
+    path = given.output / "results.json"
+    if path.exists():
+        old = read_report(path)
+        if not report.is_same_place(old):
+            raise ValueError(
+                f"{path} is of another machine, shape, seed or number of threads; choose another --output"
+            )
+        report.versions, report.missing, report.files = old.versions, old.missing, old.files
+        report.stream_read, report.rows = old.stream_read, old.rows
+    return report
+
+
+def _candidates(
+    given: argparse.Namespace, group: str, kinds: Sequence[str], report: Report
+) -> Iterator[Candidate]:
+    """Engines of a group that are installed, with their files; the others are noted in the report."""
+    for name in given.engines:
+        kind = ENGINES[name]
+        wanted = [(f, file) for f, file in kind.files.items() if file in kinds and group_of(f) == group]
+        if not wanted:
+            continue
+        if not kind.is_installed:
+            report.missing[name] = f"{kind.distribution} is not installed"
+            print(f"{name}: not run, {report.missing[name]}", flush=True)
+            continue
+        report.versions[name] = kind.version
+        report.missing.pop(name, None)
+        for format, file in wanted:
+            try:
+                path = model_file(file, given.shape, given.seed, given.models)
+            except ImportError as error:  # of what writes the file
+                report.missing[name] = f"its file cannot be made: {error}"
+                print(f"{name}: not run, {report.missing[name]}", flush=True)
+                continue
+            candidate = Candidate(name, format, path)
+            # Read once: the checksum, and a warm page cache for whatever comes.
+            report.files[candidate.label] = {"bytes": checkpoint_bytes(path), "sha256": sha256(path)}
+            yield candidate
+
+
+def _is_done(report: Report, measure: Measure, candidates: Sequence[Candidate], repeats: int) -> bool:
+    rows = [report.row(measure.name, candidate.label) for candidate in candidates]
+    commit = commit_of()
+    return all(
+        row is not None and row.commit == commit and (row.problem or len(row.values) >= repeats)
+        for row in rows
     )
 
 
+def _line(row: Row, measure: Measure) -> str:
+    if row.spread is None:
+        return f"{row.measure:14} {row.label:22} {row.problem}"
+    s = row.spread
+    return (
+        f"{row.measure:14} {row.label:22} {number(s.median):>7} {measure.unit} "
+        f"({number(s.low)} to {number(s.high)})"
+    )
+
+
+def _write(report: Report, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_report(report, folder / "results.json")
+    (folder / "table.md").write_text(markdown(report))
+    (folder / "chart.svg").write_text(svg(report))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

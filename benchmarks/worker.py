@@ -1,39 +1,52 @@
-"""One engine in a process of its own: prints its times and its peak memory as a line of JSON."""
+"""One engine in a process of its own: the other end of `benchmarks.process`.
+
+Its one argument says what to do, as JSON. For every line on its input it measures once; every line of its
+output is JSON too: ``{"ready": facts}``, ``{"value": number}`` or ``{"unsupported": reason}``.
+"""
 
 from __future__ import annotations
 
-import argparse
 import json
-import random
+import os
+import sys
 from pathlib import Path
+from typing import TextIO
 
-from benchmarks.engines import load
-from puna.evaluate.speed import peak_rss_bytes
+from benchmarks.engines import Settings, Unsupported, load
+from benchmarks.measures import MEASURES, Run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("engine")
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--prompt-tokens", type=int, required=True)
-    parser.add_argument("--new-tokens", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    arguments = parser.parse_args()
-    context = arguments.prompt_tokens + arguments.new_tokens + 64
-    engine = load(arguments.engine, arguments.path, context, arguments.threads)
-    pick = random.Random(arguments.prompt_tokens)
+    job = json.loads(sys.argv[1])
+    # What an engine prints goes to the errors, so that the output holds answers only.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        _serve(job, answers)
+    except Unsupported as error:
+        _answer(answers, {"unsupported": str(error)})
 
-    def prompt(n: int) -> list[int]:
-        return [pick.randrange(1000, 100_000) for _ in range(n)]
 
-    engine.run(prompt(16), 4)  # pages of the file come in, threads wake up
-    times = engine.run(prompt(arguments.prompt_tokens), arguments.new_tokens)
-    result = {
-        "prefill_tok_s": arguments.prompt_tokens / times.prefill_s,
-        "decode_tok_s": (arguments.new_tokens - 1) / times.decode_s,
-        "peak_rss_mb": peak_rss_bytes() / 1e6,
-    }
-    print(json.dumps(result))
+def _serve(job: dict[str, object], answers: TextIO) -> None:
+    measure = MEASURES[str(job["measure"])]
+    settings = Settings(
+        threads=int(str(job["threads"])),
+        context=measure.context,
+        requests=measure.requests,
+        options=dict(job["options"]),  # type: ignore[call-overload]
+    )
+    engine, path = str(job["engine"]), Path(str(job["path"]))
+    run = Run(path, float(str(job["started"])), lambda: load(engine, path, settings), int(str(job["seed"])))
+    measure.prepare(run)
+    _answer(answers, {"ready": True})
+    for _ in sys.stdin:
+        _answer(answers, {"value": measure.value(run)})
+    _answer(answers, {"facts": run.engine.facts() if "engine" in vars(run) else {}})
+
+
+def _answer(answers: TextIO, message: dict[str, object]) -> None:
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ nb::ndarray<nb::numpy, T> new_array(std::initializer_list<size_t> shape) {
 
 void bind_isa(nb::module_& m);
 void bind_pack(nb::module_& m);
+void bind_probe(nb::module_& m);
 void bind_model(nb::module_& m);
 void bind_sampler(nb::module_& m);
 void bind_runner(nb::module_& m);

@@ -13,4 +13,5 @@ NB_MODULE(_native, m) {
     puna::bind_sampler(m);
     puna::bind_runner(m);
     puna::bind_kernels(m);
+    puna::bind_probe(m);
 }

@@ -95,6 +95,10 @@ struct KernelTable {
     float (*exp_sum)(const float* x, int64_t n, float shift, float factor, float* out);
     // One row of a packed matrix as floats, `columns` padded values.
     void (*unpack_row)(Format format, const uint8_t* weights, int64_t columns, int64_t row, float* out);
+    // For rooflines: reads n bytes, a multiple of 256, and asks for each `ahead` bytes before its turn.
+    float (*read_through)(const uint8_t* data, int64_t n, int64_t ahead);
+    // For rooflines: n times 64 x 64 integer products, n at most 65536.
+    float (*multiply_bytes)(int64_t n);
 };
 
 }  // namespace puna

@@ -7,6 +7,8 @@
 #include "kernels/generic/table.h"
 // then what is quicker on tiles
 #include "kernels/amx_matmul.h"
+// whose tiles the probe uses
+#include "kernels/amx_probe.h"
 
 namespace puna {
 
@@ -14,6 +16,7 @@ namespace {
 
 constexpr KernelTable with_tiles(KernelTable table) {
     table.matmul = amx_matmul;
+    table.multiply_bytes = multiply_tiles;
     return table;
 }
 

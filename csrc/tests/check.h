@@ -55,5 +55,6 @@ void test_forward();
 void test_fuzz();
 void test_sampler();
 void test_pool();
+void test_probe();
 
 }  // namespace puna::test

@@ -27,7 +27,8 @@ struct Test {
 };
 constexpr Test kTests[] = {{"kernels", puna::test::test_kernels}, {"attention", puna::test::test_attention},
                            {"fuzz", puna::test::test_fuzz},       {"forward", puna::test::test_forward},
-                           {"sampler", puna::test::test_sampler}, {"pool", puna::test::test_pool}};
+                           {"sampler", puna::test::test_sampler}, {"pool", puna::test::test_pool},
+                           {"probe", puna::test::test_probe}};
 
 }  // namespace
 

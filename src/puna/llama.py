@@ -47,6 +47,9 @@ class ModelInfo:
         kind: ``GGUF``, ``Hugging Face``, ``Meta`` or ``Puna``.
         formats: how many matrices are in each packed format.
         weight_bytes: bytes of all weights as the engine has them.
+        weight_bytes_per_token: those of them that decoding one token reads.
+        cache_bytes_per_token: bytes of keys and values that a position takes, and that every later token
+            reads.
         chat_format: ``llama3``, ``template`` or ``base``.
     """
 
@@ -55,6 +58,8 @@ class ModelInfo:
     kind: str
     formats: dict[str, int]
     weight_bytes: int
+    weight_bytes_per_token: int
+    cache_bytes_per_token: int
     chat_format: str
 
 
@@ -143,9 +148,10 @@ class Llama:
         self.config = model.config
         self.tokenizer = Tokenizer(vocabulary)
         self.chat_format = chat_format(vocabulary, self.tokenizer, chat_format_name)
-        self.engine = NativeEngine(
+        engine = NativeEngine(
             model, self.tokenizer, context_tokens=context, n_threads=threads, speculation=speculation
         )
+        self.engine = engine
         formats = [matrix.format for matrix in model.matrices.values()]
         self.info = ModelInfo(
             name=name,
@@ -153,6 +159,8 @@ class Llama:
             kind=checkpoint.kind,
             formats={f: formats.count(f) for f in dict.fromkeys(formats)},
             weight_bytes=model.n_bytes,
+            weight_bytes_per_token=model.n_bytes_per_token,
+            cache_bytes_per_token=engine.cache_bytes_per_token,
             chat_format=self.chat_format.name,
         )
         # The engine's thread holds the engine, not this object: it ends when the last user lets go.

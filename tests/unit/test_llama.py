@@ -18,7 +18,7 @@ from tests.tiny import save_tiny
 from tokenizers import Tokenizer
 
 import puna
-from puna import Assistant, Llama, System, User
+from puna import Assistant, Llama, System, User, _native
 from puna.errors import CapacityError, ConfigError, EngineError, PromptFormatError, UnknownModelError
 from puna.llama import ModelInfo
 from puna.models.catalogue import DEFAULT_MODEL
@@ -48,12 +48,16 @@ def llama(saved: tuple[Path, Any]) -> Iterator[Llama]:
 
 
 def test_info_says_what_was_loaded(llama: Llama, saved: tuple[Path, Any]) -> None:
+    table = _native.packed_bytes("f32", 260, 48)
     assert llama.info == ModelInfo(
         name="tiny",
         path=str(saved[0]),
         kind="Hugging Face",
         formats={"f32": 16},
         weight_bytes=llama.info.weight_bytes,
+        # Of an embedding that is not the head too, a token reads one row.
+        weight_bytes_per_token=llama.info.weight_bytes - table + table // 260,
+        cache_bytes_per_token=llama.engine.cache_bytes_per_token,  # type: ignore[attr-defined]
         chat_format="template",
     )
     n_parameters = sum(parameter.numel() for parameter in saved[1].parameters())

@@ -10,14 +10,16 @@
 // rows before attention, which uses largest and exp_sum
 #include "kernels/generic/attention.h"
 #include "kernels/generic/matmul.h"
+#include "kernels/generic/probe.h"
 #include "kernels/generic/unpack.h"
 #include "kernels/table.h"
 
 namespace {
 
 constexpr puna::KernelTable make_table(const char* name) {
-    return {name,   matmul,          quantize_row, round_row, add_rms_norm, rope,      store_kv,
-            attend, merge_attention, silu_mul,     largest,   exp_sum,      unpack_row};
+    return {name,    matmul,   quantize_row, round_row,       add_rms_norm,
+            rope,    store_kv, attend,       merge_attention, silu_mul,
+            largest, exp_sum,  unpack_row,   read_through,    multiply_bytes};
 }
 
 }  // namespace

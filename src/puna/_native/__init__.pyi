@@ -109,3 +109,13 @@ class Runner:
 
     def hidden(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], slices: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], output_rows: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> NDArray[numpy.float32]:
         """Run a batch; final hidden states [output rows, dim]."""
+
+def read_rate(threads: int, n_bytes: int, passes: int) -> float:
+    """
+    Bytes a second that so many threads read from memory: the best of several passes.
+    """
+
+def multiply_rate(threads: int, passes: int) -> float:
+    """
+    Products of bytes a second that so many threads compute and add up: the best of several passes.
+    """

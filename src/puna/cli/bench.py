@@ -12,6 +12,7 @@ from puna.cli.output import print_json, print_rows, say, size_text
 from puna.cli.progress import FetchProgress, PackProgress
 
 if TYPE_CHECKING:
+    from puna.evaluate.roofline import Limit
     from puna.evaluate.speed import SpeedReport, Spread
 
 __all__ = ["bench"]
@@ -36,7 +37,7 @@ def bench(
 ) -> None:
     """Measure speed, size and memory.
 
-    The five figures are those of the Llama 3.2 model card.
+    The figures are those of the Llama 3.2 model card, the cold start, and what the machine allows at most.
     """
     from puna.evaluate.speed import SpeedSettings, measure_apart
     from puna.models.catalogue import DEFAULT_MODEL
@@ -76,9 +77,23 @@ def _print(report: SpeedReport) -> None:
             ),
             ("time to first token", _spread(speed.time_to_first_token_s, "s", 3)),
             ("prefill", _spread(speed.prefill_tokens_per_s, "tok/s", 1)),
+            ("cold start", f"{report.cold_start_s:.2f} s from nothing to the first token"),
             ("file size", size_text(report.file_bytes)),
             ("peak memory", size_text(report.peak_rss_bytes)),
+            ("decode limit", _limit(report.roofline.decode, "MB", 1e6, "GB/s read")),
+            *(
+                [("prefill limit", _limit(report.roofline.prefill, "million products", 1e6, "G/s"))]
+                if report.roofline.prefill is not None
+                else []
+            ),
         ]
+    )
+
+
+def _limit(limit: Limit, what: str, unit: float, rate: str) -> str:
+    return (
+        f"{limit.tokens_per_s:.1f} tok/s, {limit.reached:.0%} reached "
+        f"({limit.per_token / unit:,.0f} {what} a token, {limit.per_s / 1e9:,.1f} {rate})"
     )
 
 

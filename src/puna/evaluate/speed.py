@@ -7,10 +7,12 @@ Start at `measure_apart`, which measures in a process of its own, so that the me
 from __future__ import annotations
 
 import json
+import math
 import random
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import puna.errors
 from puna.errors import CapacityError, ConfigError, EngineError, PunaError
 from puna.evaluate.machine import Machine, this_machine
+from puna.evaluate.roofline import Limit, Roofline, multiply_rate, stream_read
 
 if TYPE_CHECKING:
     from puna.llama import Llama
@@ -105,6 +108,8 @@ class SpeedReport:
     Attributes:
         settings: what was asked for.
         speed: the three columns that are times.
+        cold_start_s: from the start of the process to the first token of a prompt of `prompt_tokens`.
+        roofline: what the machine allows, and how near the medians come.
         file_bytes: size of the model file, or of all files in its folder.
         peak_rss_bytes: most memory that the process had at once, mapped weights included.
         model: name of the model.
@@ -116,6 +121,8 @@ class SpeedReport:
 
     settings: SpeedSettings
     speed: Speed
+    cold_start_s: float
+    roofline: Roofline
     file_bytes: int
     peak_rss_bytes: int
     model: str
@@ -171,7 +178,7 @@ def measure_apart(settings: SpeedSettings) -> SpeedReport:
     """
     done = subprocess.run(
         [sys.executable, "-m", "puna.evaluate.speed"],
-        input=json.dumps(asdict(settings)),
+        input=json.dumps({"settings": asdict(settings), "started": time.monotonic()}),
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -187,8 +194,26 @@ def measure_apart(settings: SpeedSettings) -> SpeedReport:
     if "error" in reply:
         kind, text = reply["error"]
         raise getattr(puna.errors, kind, PunaError)(text)
-    speed = {name: Spread(**values) for name, values in reply.pop("speed").items()}
-    return SpeedReport(settings=settings, speed=Speed(**speed), machine=this_machine(), **reply)
+    speed = Speed(**{name: Spread(**values) for name, values in reply.pop("speed").items()})
+    needs = reply.pop("needs_per_token")
+    return SpeedReport(
+        settings=settings,
+        speed=speed,
+        roofline=_roofline(speed, needs["bytes"], needs["products"], reply["threads"]),
+        machine=this_machine(),
+        **reply,
+    )
+
+
+def _roofline(speed: Speed, n_bytes: float, n_products: float | None, threads: int) -> Roofline:
+    """The machine's rates, taken once the model has gone, so that its memory is free for it."""
+    decode, prefill = speed.decode_tokens_per_s.median, speed.prefill_tokens_per_s.median
+    return Roofline(
+        decode=Limit.of(decode, per_token=n_bytes, per_s=stream_read(threads)),
+        prefill=None
+        if n_products is None
+        else Limit.of(prefill, per_token=n_products, per_s=multiply_rate(threads)),
+    )
 
 
 def checkpoint_bytes(path: Path) -> int:
@@ -221,7 +246,18 @@ def _prompts(llama: Llama, n_tokens: int) -> Iterator[list[int]]:
         yield draw.choices(ordinary, k=n_tokens)
 
 
-def _measure_here(settings: SpeedSettings) -> dict[str, Any]:
+def _needs_per_token(llama: Llama, settings: SpeedSettings) -> dict[str, float | None]:
+    """Bytes of a decoded token, and products of a prompt's, where its weights are integers."""
+    middle = settings.prompt_tokens + settings.new_tokens / 2
+    blocks = [shape for name, shape in llama.config.tensor_shapes().items() if ".layers." in name]
+    is_integer = all(name.startswith("int") for name in llama.info.formats)
+    return {
+        "bytes": llama.info.weight_bytes_per_token + middle * llama.info.cache_bytes_per_token,
+        "products": sum(math.prod(shape) for shape in blocks if len(shape) == 2) if is_integer else None,
+    }
+
+
+def _measure_here(settings: SpeedSettings, started: float) -> dict[str, Any]:
     from puna import _native, load
     from puna.engine.native import default_threads
 
@@ -232,6 +268,8 @@ def _measure_here(settings: SpeedSettings) -> dict[str, Any]:
         context=settings.context,
         speculation=settings.speculation,
     ) as llama:
+        llama.generate(next(_prompts(llama, settings.prompt_tokens)), max_tokens=1, ignore_eos=True)
+        cold_start_s = time.monotonic() - started
         speed = measure(
             llama,
             prompt_tokens=settings.prompt_tokens,
@@ -240,6 +278,8 @@ def _measure_here(settings: SpeedSettings) -> dict[str, Any]:
         )
         return {
             "speed": asdict(speed),
+            "cold_start_s": cold_start_s,
+            "needs_per_token": _needs_per_token(llama, settings),
             "file_bytes": checkpoint_bytes(Path(llama.info.path)),
             "peak_rss_bytes": peak_rss_bytes(),
             "model": llama.info.name,
@@ -252,7 +292,8 @@ def _measure_here(settings: SpeedSettings) -> dict[str, Any]:
 def _main() -> None:
     """Measure what stdin says and answer on stdout: the other end of `measure_apart`."""
     try:
-        reply = _measure_here(SpeedSettings(**json.load(sys.stdin)))
+        job = json.load(sys.stdin)
+        reply = _measure_here(SpeedSettings(**job["settings"]), job["started"])
     except PunaError as error:
         # The native library's own class goes under the name of the one it derives from.
         kind = next(c.__name__ for c in type(error).__mro__ if c.__module__ == "puna.errors")

@@ -91,6 +91,14 @@ class PackedModel:
         matrices = sum(matrix.data.nbytes for matrix in self.matrices.values())
         return matrices + sum(norm.nbytes for norm in self.norms.values())
 
+    @property
+    def n_bytes_per_token(self) -> int:
+        """Bytes of the weights that one token needs: all, but of an embedding that is no head one row."""
+        table = self.matrices["model.embed_tokens.weight"]
+        if self.config.tied_embeddings:
+            return self.n_bytes
+        return self.n_bytes - table.data.nbytes + table.data.nbytes // table.rows
+
 
 def weight_format(name: str, dtype: str, wanted: str) -> str:
     """Which packed format a tensor gets.
