@@ -31,5 +31,6 @@ void bind_model(nb::module_& m);
 void bind_sampler(nb::module_& m);
 void bind_runner(nb::module_& m);
 void bind_kernels(nb::module_& m);
+void bind_tokens(nb::module_& m);
 
 }  // namespace puna

@@ -14,4 +14,5 @@ NB_MODULE(_native, m) {
     puna::bind_runner(m);
     puna::bind_kernels(m);
     puna::bind_probe(m);
+    puna::bind_tokens(m);
 }

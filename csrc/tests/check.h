@@ -56,5 +56,6 @@ void test_fuzz();
 void test_sampler();
 void test_pool();
 void test_probe();
+void test_tokens();
 
 }  // namespace puna::test

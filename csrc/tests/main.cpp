@@ -1,5 +1,5 @@
 // The native engine tested on its own, for the sanitizers: every kernel table against the scalar one, the
-// forward pass over chunkings, batches and thread counts, the sampler, the thread pool.
+// forward pass over chunkings, batches and thread counts, the sampler, the thread pool, byte-pair encoding.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -28,7 +28,7 @@ struct Test {
 constexpr Test kTests[] = {{"kernels", puna::test::test_kernels}, {"attention", puna::test::test_attention},
                            {"fuzz", puna::test::test_fuzz},       {"forward", puna::test::test_forward},
                            {"sampler", puna::test::test_sampler}, {"pool", puna::test::test_pool},
-                           {"probe", puna::test::test_probe}};
+                           {"probe", puna::test::test_probe},     {"tokens", puna::test::test_tokens}};
 
 }  // namespace
 

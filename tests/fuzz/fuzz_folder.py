@@ -27,7 +27,7 @@ def seeds() -> list[bytes]:
     named = {**settings, "chat_template": [{"name": "default", "template": TEMPLATE}]}
     shared = {
         "config.json": {**CONFIG.to_hf(), "vocab_size": 300, "bos_token_id": 1, "eos_token_id": [2, 3]},
-        "tokenizer.json": json.loads(tokenizer_json()),
+        "tokenizer.json": json.loads(tokenizer_json().to_bytes()),
         "generation_config.json": {"eos_token_id": [257, 1]},
     }
     return [json.dumps({**shared, "tokenizer_config.json": given}).encode() for given in (settings, named)]

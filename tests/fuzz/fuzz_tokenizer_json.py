@@ -11,26 +11,28 @@ from puna.models.huggingface import read_vocabulary
 from puna.models.tokenizer_json import (
     BYTE_CHARACTERS,
     LLAMA3_PATTERN,
+    TokenizerJson,
     added_token,
     bpe_tokenizer_json,
     split_by_pattern,
+    token_table,
 )
 from puna.tokens import Tokenizer
 
 TEXT = "Hello, llama 123 \U0001f999 <|end|>"
 
 
-def tokenizer_json() -> str:
-    tokens = [*BYTE_CHARACTERS, "ll", "<|end|>"]
-    vocabulary = {token: i for i, token in enumerate(tokens)}
+def tokenizer_json() -> TokenizerJson:
+    table = token_table([*BYTE_CHARACTERS, "ll", "<|end|>"])
+    table.add_merges([(b"l", b"l")])
     added = [added_token(257, "<|end|>", special=True)]
     cut = split_by_pattern(LLAMA3_PATTERN)
-    return bpe_tokenizer_json(vocabulary, [("l", "l")], added, pre_tokenizer=cut)
+    return bpe_tokenizer_json(table, added, pre_tokenizer=cut)
 
 
 def seeds() -> list[bytes]:
     # Steps that other tokenizers have, so that damage to them is tried too.
-    full = json.loads(tokenizer_json())
+    full = json.loads(tokenizer_json().to_bytes())
     full["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}]}
     full["post_processor"] = {
         "type": "TemplateProcessing",
@@ -47,7 +49,7 @@ def seeds() -> list[bytes]:
         "pad_type_id": 0, "pad_token": "!",
     }  # fmt: skip
     full["model"] |= {"unk_token": "!", "fuse_unk": True, "byte_fallback": True, "ignore_merges": True}
-    return [tokenizer_json().encode(), json.dumps(full).encode()]
+    return [tokenizer_json().to_bytes(), json.dumps(full).encode()]
 
 
 def parse(data: bytes, folder: Path) -> None:

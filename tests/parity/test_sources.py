@@ -63,8 +63,8 @@ def meta(folder: Path, model: LlamaForCausalLM, n_files: int = 1, llama2: bool =
 
 def _add_tokenizer(folder: Path) -> None:
     write_meta(folder / "meta", [], PARAMS)
-    text = read_tokenizer_model(folder / "meta" / "tokenizer.model").tokenizer_json
-    (folder / "tokenizer.json").write_text(text)
+    vocabulary = read_tokenizer_model(folder / "meta" / "tokenizer.model")
+    (folder / "tokenizer.json").write_bytes(vocabulary.tokenizer_json.to_bytes())
 
 
 def safetensors(folder: Path, model: LlamaForCausalLM) -> Path:

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy
 from numpy.typing import NDArray
 
-from puna._native import kernels as kernels
+from puna._native import kernels as kernels, tokens as tokens
 import puna.errors
 
 

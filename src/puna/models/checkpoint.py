@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from puna.errors import CheckpointError
 from puna.models.config import ModelConfig
+from puna.models.tokenizer_json import TokenizerJson
 
 __all__ = ["Checkpoint", "Tensor", "Vocabulary", "check_names", "check_shapes"]
 
@@ -61,8 +62,8 @@ class Vocabulary:
     """What a checkpoint says about text: the tokenizer and the tokens with a meaning of their own.
 
     Attributes:
-        tokenizer_json: contents of a Hugging Face ``tokenizer.json`` (made from the file's own
-            vocabulary where the source is a GGUF file).
+        tokenizer_json: a Hugging Face ``tokenizer.json``, made from the file's own vocabulary where the
+            source has another.
         bos_id: token that opens a text, None where there is none.
         eos_ids: tokens after which a model has said all it wants to.
         add_bos: whether a plain text starts with `bos_id`.
@@ -70,7 +71,7 @@ class Vocabulary:
         special_tokens: named special tokens that templates may print (``bos_token``: text).
     """
 
-    tokenizer_json: str
+    tokenizer_json: TokenizerJson
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
     add_bos: bool = False

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from puna.errors import CheckpointError
 
-__all__ = ["map_file", "parse_json_object", "read_head", "read_json_object", "read_text"]
+__all__ = ["map_file", "parse_json_object", "read_bytes", "read_head", "read_json_object", "read_text"]
 
 # Llama 3's tokenizer.json, the largest text that a model folder holds, has 17 MB.
 _MAX_TEXT_BYTES = 64 * 1024 * 1024
@@ -58,15 +58,25 @@ def read_head(path: Path) -> bytes:
     return _read(path, _HEAD_BYTES)
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 text file of at most 64 MB.
+def read_bytes(path: Path) -> bytes:
+    """Read a file of at most 64 MB.
 
     Raises:
-        CheckpointError: the file is not there, not readable, too large, not UTF-8, or a placeholder.
+        CheckpointError: the file is not there, not readable, too large, or a placeholder.
     """
     data = _read(path, _MAX_TEXT_BYTES + 1)
     if len(data) > _MAX_TEXT_BYTES:
         raise CheckpointError(f"{path}: needs at most {_MAX_TEXT_BYTES} bytes, got more")
+    return data
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file of at most 64 MB.
+
+    Raises:
+        CheckpointError: as `read_bytes`, or it is not UTF-8.
+    """
+    data = read_bytes(path)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -15,8 +15,10 @@ from puna.models.tokenizer_json import (
     MAX_TOKENS,
     NORMAL,
     UNKNOWN,
+    TokenizerJson,
     bpe_tokenizer_json,
     split_by_pattern,
+    token_table,
 )
 
 __all__ = ["tokenizer_json_from_gguf"]
@@ -40,7 +42,7 @@ _PRE_TOKENIZERS: dict[str, tuple[dict[str, Any], bool]] = {
 }
 
 
-def tokenizer_json_from_gguf(metadata: Mapping[str, Any]) -> str:
+def tokenizer_json_from_gguf(metadata: Mapping[str, Any]) -> TokenizerJson:
     """Turn the ``tokenizer.ggml.*`` keys of a GGUF file into a Hugging Face ``tokenizer.json``.
 
     Control tokens and the unknown token become special added tokens, user-defined tokens become
@@ -50,7 +52,7 @@ def tokenizer_json_from_gguf(metadata: Mapping[str, Any]) -> str:
         metadata: every key of the file, as plain Python lists, numbers and strings.
 
     Returns:
-        The contents of a ``tokenizer.json``.
+        The ``tokenizer.json``.
 
     Raises:
         CheckpointError: the vocabulary is of a kind that Puna does not read, or it contradicts itself.
@@ -66,7 +68,7 @@ def tokenizer_json_from_gguf(metadata: Mapping[str, Any]) -> str:
     )
 
 
-def _byte_level(metadata: Mapping[str, Any]) -> str:
+def _byte_level(metadata: Mapping[str, Any]) -> TokenizerJson:
     tokens, types = _read_tokens(metadata)
     pre_name = metadata.get("tokenizer.ggml.pre", "default")
     if not isinstance(pre_name, str) or pre_name not in _PRE_TOKENIZERS:
@@ -77,16 +79,17 @@ def _byte_level(metadata: Mapping[str, Any]) -> str:
     if metadata.get("tokenizer.ggml.add_space_prefix", False):
         raise CheckpointError("GGUF: `tokenizer.ggml.add_space_prefix` must be false for 'gpt2', got true")
     pre_tokenizer, ignore_merges = _PRE_TOKENIZERS[pre_name]
+    table = token_table(tokens)
+    table.add_merges(_read_merges(metadata, tokens, types))
     return bpe_tokenizer_json(
-        {token: i for i, token in enumerate(tokens)},
-        _read_merges(metadata, tokens, types),
+        table,
         added_tokens(tokens, types),
         pre_tokenizer=pre_tokenizer,
         ignore_merges=ignore_merges,
     )
 
 
-def _sentencepiece(metadata: Mapping[str, Any]) -> str:
+def _sentencepiece(metadata: Mapping[str, Any]) -> TokenizerJson:
     for key in ("precompiled_charsmap", "remove_extra_whitespaces"):
         if metadata.get(f"tokenizer.ggml.{key}"):
             raise CheckpointError(
@@ -135,7 +138,9 @@ def _read_list(metadata: Mapping[str, Any], name: str, length: int | None, kind:
     return value
 
 
-def _read_merges(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> list[str]:
+def _read_merges(
+    metadata: Mapping[str, Any], tokens: list[str], types: list[int]
+) -> list[tuple[bytes, bytes]]:
     lines: list[str] = _read_list(metadata, "merges", None, str)
     if len(lines) > _MAX_MERGES:
         raise CheckpointError(
@@ -143,6 +148,7 @@ def _read_merges(metadata: Mapping[str, Any], tokens: list[str], types: list[int
         )
     # Control tokens are left out: a merge that built one would let ordinary text become it.
     usable = {t for t, kind in zip(tokens, types, strict=True) if kind not in (UNKNOWN, CONTROL)}
+    merges = []
     for i, line in enumerate(lines):
         left, _, right = line.partition(" ")
         if " " in right or left not in usable or right not in usable or left + right not in usable:
@@ -150,4 +156,5 @@ def _read_merges(metadata: Mapping[str, Any], tokens: list[str], types: list[int
                 f"GGUF: merge {i} must be two ordinary tokens with a space between that together are a "
                 f"third, got {line[:80]!r}"
             )
-    return lines
+        merges.append((left.encode(), right.encode()))
+    return merges

@@ -14,11 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from puna.errors import CheckpointError
+from puna.errors import CheckpointError, TokenizerError
 from puna.models.checkpoint import Tensor, Vocabulary, check_shapes
 from puna.models.config import ModelConfig
-from puna.models.files import parse_json_object, read_json_object, read_text
+from puna.models.files import read_bytes, read_json_object, read_text
 from puna.models.safetensors import SafetensorsFile
+from puna.models.tokenizer_json import TokenizerJson
 from puna.models.tokenizer_model import read_tokenizer_model
 from puna.models.torch_file import TorchFile
 
@@ -145,8 +146,8 @@ def read_vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
     Raises:
         CheckpointError: there is no tokenizer, a file is damaged, or an id is out of range.
     """
-    text = _tokenizer_json(folder)
-    tokenizer = parse_json_object(text, str(folder / "tokenizer.json"))
+    tokenizer_json = _tokenizer_json(folder)
+    tokenizer = tokenizer_json.document
     ids = _token_ids(folder, tokenizer)
     settings = _optional(folder / "tokenizer_config.json")
     config = _optional(folder / "config.json")
@@ -164,7 +165,7 @@ def read_vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
                 f"{folder}: `{key}` must be a token id under {vocab_size}, got {value!r:.50}"
             )
     return Vocabulary(
-        tokenizer_json=text,
+        tokenizer_json=tokenizer_json,
         bos_id=bos,
         eos_ids=tuple(dict.fromkeys(eos)),
         add_bos=bos is not None and _adds_bos(settings, tokenizer, special.get("bos_token")),
@@ -173,9 +174,12 @@ def read_vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
     )
 
 
-def _tokenizer_json(folder: Path) -> str:
+def _tokenizer_json(folder: Path) -> TokenizerJson:
     if (folder / "tokenizer.json").is_file():
-        return read_text(folder / "tokenizer.json")
+        try:
+            return TokenizerJson.from_text(read_bytes(folder / "tokenizer.json"))
+        except TokenizerError as error:
+            raise CheckpointError(f"{folder}: {error}") from error
     if (folder / "tokenizer.model").is_file():
         return read_tokenizer_model(folder / "tokenizer.model").tokenizer_json
     raise CheckpointError(

@@ -7,7 +7,6 @@ that one is in memory at a time. Names and the order of rows of q and k are tran
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -251,9 +250,8 @@ def _vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
             f"{folder} has no tokenizer.model; copy it there from the folder that the model came from"
         )
     vocabulary = read_tokenizer_model(path)
-    tokenizer = json.loads(vocabulary.tokenizer_json)
-    added = (token["id"] for token in tokenizer["added_tokens"])
-    n_tokens = 1 + max([*tokenizer["model"]["vocab"].values(), *added])
+    tokenizer = vocabulary.tokenizer_json
+    n_tokens = max([tokenizer.table.size, *(1 + token["id"] for token in tokenizer.document["added_tokens"])])
     if n_tokens > vocab_size:
         raise CheckpointError(
             f"{path} must fit the embedding's {vocab_size} rows, got {n_tokens} tokens; it belongs to "

@@ -354,7 +354,7 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
         folder: gets ``tokenizer.json``, ``tokenizer_config.json`` and ``generation_config.json``.
         vocabulary: what to write.
     """
-    (folder / "tokenizer.json").write_text(vocabulary.tokenizer_json, encoding="utf-8")
+    (folder / "tokenizer.json").write_bytes(vocabulary.tokenizer_json.to_bytes())
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": vocabulary.add_bos,

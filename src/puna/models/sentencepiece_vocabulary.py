@@ -21,9 +21,10 @@ from puna.models.tokenizer_json import (
     NORMAL,
     UNKNOWN,
     USER_DEFINED,
+    TokenizerJson,
     added_token,
     bpe_tokenizer_json,
-    merges_by_rank,
+    token_table,
 )
 
 __all__ = [
@@ -72,12 +73,15 @@ def vocabulary_from_sentencepiece(data: bytes) -> Vocabulary:
             normalizer = dict(_fields("the normalizer's settings", value))
     _check_settings(trainer, normalizer)
     tokens, scores, types = _read_pieces(pieces)
-    text = sentencepiece_tokenizer_json(
+    tokenizer_json = sentencepiece_tokenizer_json(
         "tokenizer.model", tokens, scores, types, add_space_prefix=bool(normalizer.get(3, True))
     )
     bos, eos = (_control_id(trainer, field, default, types) for field, default in ((41, 1), (42, 2)))
     return Vocabulary(
-        tokenizer_json=text, bos_id=bos, eos_ids=() if eos is None else (eos,), add_bos=bos is not None
+        tokenizer_json=tokenizer_json,
+        bos_id=bos,
+        eos_ids=() if eos is None else (eos,),
+        add_bos=bos is not None,
     )
 
 
@@ -88,8 +92,8 @@ def sentencepiece_tokenizer_json(
     types: Sequence[int],
     *,
     add_space_prefix: bool,
-) -> str:
-    """Write the ``tokenizer.json`` of a sentencepiece vocabulary, whichever file it came in.
+) -> TokenizerJson:
+    """Describe a sentencepiece vocabulary as a ``tokenizer.json`` does, whichever file it came in.
 
     Args:
         source: the file, for messages.
@@ -99,13 +103,13 @@ def sentencepiece_tokenizer_json(
         add_space_prefix: a text is encoded as if it began with a space.
 
     Returns:
-        The file's contents.
+        The ``tokenizer.json``.
 
     Raises:
         CheckpointError: bytes lack a token, so that some texts could not be encoded, or a score is no number.
     """
-    ids = {token: i for i, token in enumerate(tokens)}
-    missing = [name for name in map("<0x{:02X}>".format, range(256)) if name not in ids]
+    known = set(tokens)
+    missing = [name for name in map("<0x{:02X}>".format, range(256)) if name not in known]
     if missing:
         raise CheckpointError(
             f"{source}: a sentencepiece vocabulary needs a token for every byte, {len(missing)} are missing, "
@@ -125,9 +129,10 @@ def sentencepiece_tokenizer_json(
     if add_space_prefix:
         spaces.insert(0, {"type": "Prepend", "prepend": _SPACE})
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    table = token_table(tokens)
+    table.add_merges_by_rank(normal)
     return bpe_tokenizer_json(
-        ids,
-        merges_by_rank([tokens[i] for i in normal]),
+        table,
         added_tokens(tokens, types),
         pre_tokenizer=None,
         decoder={"type": "Sequence", "decoders": decoders},

@@ -1,25 +1,27 @@
-"""The one form in which vocabularies travel through Puna: the text of a Hugging Face ``tokenizer.json``.
+"""The one form in which vocabularies travel through Puna: a Hugging Face ``tokenizer.json``, taken apart.
 
-The readers of other vocabularies (`gguf_vocabulary.py`, `sentencepiece_vocabulary.py`,
-`tiktoken_vocabulary.py`) collect tokens and merges and end with `bpe_tokenizer_json`. The byte-level
-alphabet, in which most vocabularies spell bytes as printable characters, is defined here once for those
-that write it and those that read it.
+Tokens and merges, 128,000 and 280,000 of them in Llama 3, are a table of the native library and never
+Python objects; the small rest is a dictionary. The readers of other vocabularies (`gguf_vocabulary.py`,
+`sentencepiece_vocabulary.py`, `tiktoken_vocabulary.py`) make a table and end with `bpe_tokenizer_json`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from puna._native.tokens import TokenTable
+from puna.errors import CheckpointError, TokenizerError
+from puna.models.files import parse_json_object
 
 __all__ = [
     "BYTE",
     "BYTE_CHARACTERS",
     "BYTE_LEVEL_DECODER",
     "CONTROL",
+    "GPT2_PATTERN",
     "LLAMA3_PATTERN",
     "MAX_TOKENS",
     "MAX_TOKEN_CHARACTERS",
@@ -27,11 +29,11 @@ __all__ = [
     "UNKNOWN",
     "UNUSED",
     "USER_DEFINED",
-    "Merges",
+    "TokenizerJson",
     "added_token",
     "bpe_tokenizer_json",
-    "merges_by_rank",
     "split_by_pattern",
+    "token_table",
 ]
 
 # Limits for vocabularies from outside: eight times Llama 3's on both counts.
@@ -46,6 +48,9 @@ LLAMA3_PATTERN = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """How Llama 3 cuts a text before byte-pair encoding (a regular expression in Oniguruma's syntax)."""
+
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""How a ``ByteLevel`` pre-tokenizer cuts a text."""
 
 BYTE_LEVEL_DECODER: dict[str, Any] = {
     "type": "ByteLevel",
@@ -86,76 +91,79 @@ def split_by_pattern(pattern: str) -> dict[str, Any]:
     return {"type": "Sequence", "pretokenizers": [split, spell]}
 
 
-Merges = list[str] | list[tuple[str, str]]
-"""Merges as a file has them: both parts with a space between, or pairs where a part has a space in it."""
+@dataclass(frozen=True, slots=True)
+class TokenizerJson:
+    """A ``tokenizer.json``: what it says, and its tokens and merges apart.
 
-
-def merges_by_rank(tokens: Sequence[str]) -> Merges:
-    """Rebuild the merges of a vocabulary that only says which token to prefer.
-
-    Args:
-        tokens: every token that merging may build or use, the preferred first, no two alike.
-
-    Returns:
-        Each way to put a token together from two others, in the order of the tokens; pairs that
-        build the same token are ordered by their parts.
+    Attributes:
+        document: the file, with ``{}`` for its model's ``vocab`` and ``[]`` for its ``merges``.
+        table: those.
     """
-    if not tokens:
-        return []
-    text = "".join(tokens)
-    lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
-    ends = np.cumsum(lengths)
-    heads = _pieces_from(codes, ends - lengths, lengths, 1)
-    tails = _pieces_from(codes, ends - 1, lengths, -1)
-    whole = np.repeat(np.arange(len(tokens)), lengths)
-    # A token may be cut behind a character where what is before and what is behind are tokens.
-    cut = np.flatnonzero((heads[:-1] >= 0) & (tails[1:] >= 0) & (whole[:-1] == whole[1:]))
-    left, right = heads[cut], tails[cut + 1]
-    # Already in the order of the tokens, which a stable sort is quick with; the first part fixes the second.
-    order = np.argsort(whole[cut] * len(tokens) + left, kind="stable")
-    pairs = zip(left[order].tolist(), right[order].tolist(), strict=True)
-    if " " in text:
-        return [(tokens[i], tokens[j]) for i, j in pairs]
-    return [f"{tokens[i]} {tokens[j]}" for i, j in pairs]
+
+    document: dict[str, Any]
+    table: TokenTable
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> TokenizerJson:
+        """Read a file.
+
+        Args:
+            text: its contents; bytes must be UTF-8.
+
+        Returns:
+            The file, its tokens and merges checked.
+
+        Raises:
+            TokenizerError: it is no sound JSON, not byte-pair encoding, or contradicts itself.
+        """
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        try:
+            table, rest = TokenTable.from_json(data)
+            document = parse_json_object(rest.decode(), "tokenizer.json")
+        except UnicodeDecodeError as error:
+            raise TokenizerError(f"tokenizer.json: needs UTF-8 text: {error}") from error
+        except CheckpointError as error:
+            raise TokenizerError(str(error)) from error
+        except TokenizerError as error:
+            raise TokenizerError(f"tokenizer.json: {error}") from error
+        model = document.get("model")
+        kind = model.get("type") if isinstance(model, dict) else model
+        if not isinstance(model, dict) or kind != "BPE":
+            raise TokenizerError(
+                f"tokenizer.json: the model type must be 'BPE', as in every Llama, got {kind!r:.100}"
+            )
+        for key, empty in (("vocab", {}), ("merges", [])):
+            if model.get(key) != empty:
+                kind = "an object" if key == "vocab" else "a list"
+                raise TokenizerError(
+                    f"tokenizer.json: the model's `{key}` must be {kind}, got {model.get(key)!r:.80}"
+                )
+        return cls(document, table)
+
+    def to_bytes(self) -> bytes:
+        """The file's contents, in UTF-8."""
+        model = {k: v for k, v in self.document["model"].items() if k not in ("vocab", "merges")}
+        rest = {k: v for k, v in self.document.items() if k != "model"}
+        # Escaped, as the text of an added token may hold half a surrogate pair.
+        parts = [f"{json.dumps(key)}: {json.dumps(value)}".encode() for key, value in rest.items()]
+        parts.append(
+            b'"model": %s, "vocab": %s, "merges": %s}'
+            % (json.dumps(model)[:-1].encode(), self.table.vocab_json(), self.table.merges_json())
+        )
+        return b"{%s}\n" % b", ".join(parts)
 
 
-def _pieces_from(
-    codes: NDArray[np.int64], first: NDArray[np.int64], lengths: NDArray[np.int64], step: int
-) -> NDArray[np.int64]:
-    """For each character of all tokens: the token that is spelled from its own token's end up to there.
+def token_table(tokens: Sequence[str]) -> TokenTable:
+    """A table of tokens whose ids go from 0 on, without merges.
 
-    All tokens walk down one tree of characters together, a level at a time.
-
-    Args:
-        codes: characters of all tokens in a row.
-        first: where each token's walk begins.
-        lengths: characters of each token.
-        step: 1 walks forwards, so that pieces are beginnings; -1 backwards, so that they are endings.
-
-    Returns:
-        A token's number, or -1 where that piece is no token.
+    Raises:
+        TokenizerError: a token has half a surrogate pair, or is there twice.
     """
-    found = np.full(len(codes), -1, np.int64)
-    node = np.zeros(len(first), np.int64)
-    walking = np.flatnonzero(lengths > 0)
-    depth = 0
-    while len(walking):
-        position = first[walking] + step * depth
-        branches, branch = np.unique(node[walking] * 0x110000 + codes[position], return_inverse=True)
-        is_end = lengths[walking] == depth + 1
-        token = np.full(len(branches), -1, np.int64)
-        token[branch[is_end]] = walking[is_end]
-        found[position] = token[branch]
-        node[walking] = branch
-        walking = walking[~is_end]
-        depth += 1
-    return found
+    return TokenTable([token.encode("utf-8", "surrogatepass") for token in tokens])
 
 
 def bpe_tokenizer_json(
-    vocabulary: Mapping[str, int],
-    merges: Merges,
+    table: TokenTable,
     added_tokens: Sequence[Mapping[str, Any]],
     *,
     pre_tokenizer: Mapping[str, Any] | None,
@@ -164,12 +172,11 @@ def bpe_tokenizer_json(
     ignore_merges: bool = False,
     byte_fallback: bool = False,
     unknown_token: str | None = None,
-) -> str:
-    """Write a ``tokenizer.json`` for byte-pair encoding.
+) -> TokenizerJson:
+    """Describe byte-pair encoding as a ``tokenizer.json`` does.
 
     Args:
-        vocabulary: token to id; holds the added tokens too, so that they keep their ids.
-        merges: pairs in the order in which they apply.
+        table: tokens and merges.
         added_tokens: entries made by `added_token`.
         pre_tokenizer: how a text is cut before merging, None where it is not.
         decoder: how tokens turn back into text.
@@ -179,13 +186,13 @@ def bpe_tokenizer_json(
         unknown_token: the token for what cannot be spelled at all.
 
     Returns:
-        The file's contents.
+        The file.
     """
-    document = {
+    document: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": added_tokens,
+        "added_tokens": list(added_tokens),
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
         "post_processor": None,
@@ -199,13 +206,8 @@ def bpe_tokenizer_json(
             "fuse_unk": unknown_token is not None,
             "byte_fallback": byte_fallback,
             "ignore_merges": ignore_merges,
-            "vocab": vocabulary,
-            "merges": merges,
+            "vocab": {},
+            "merges": [],
         },
     }
-    try:
-        text = json.dumps(document, ensure_ascii=False)
-        text.encode()
-    except UnicodeEncodeError:  # a token with half a surrogate pair
-        text = json.dumps(document)
-    return text
+    return TokenizerJson(document, table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from puna.errors import CheckpointError
@@ -35,10 +34,10 @@ def read_tokenizer_model(path: Path) -> Vocabulary:
 
 
 def _llama3(data: bytes) -> Vocabulary:
-    text = tokenizer_json_from_tiktoken(data)
-    ids = {token["content"]: token["id"] for token in json.loads(text)["added_tokens"]}
+    tokenizer_json = tokenizer_json_from_tiktoken(data)
+    ids = {token["content"]: token["id"] for token in tokenizer_json.document["added_tokens"]}
     return Vocabulary(
-        tokenizer_json=text,
+        tokenizer_json=tokenizer_json,
         bos_id=ids[_LLAMA3_BOS],
         eos_ids=tuple(ids[token] for token in _LLAMA3_ENDS),
         add_bos=True,

@@ -1,7 +1,7 @@
 """Text to token ids and back: one tokenizer class over every vocabulary, and decoding of a stream.
 
-Imports `puna.errors` and `puna.models`; the ``tokenizers`` library is loaded when the first
-`Tokenizer` is made. Start reading at `tokenizer.py`. What holds everywhere: the text of a special
+Imports `puna._native`, `puna.errors` and `puna.models`. Start reading at `tokenizer.py`; the work is done
+in `csrc/tokens`. What holds everywhere: the text of a special
 token never becomes that token, and a stream never shows half a character.
 """
 

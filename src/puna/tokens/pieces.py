@@ -1,19 +1,13 @@
-"""From the string of a token, as a vocabulary spells it, to the bytes of text that it stands for."""
+"""How a ``tokenizer.json`` turns tokens back into text: one of two ways, recognised by its decoder."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from puna.errors import TokenizerError
-from puna.models.tokenizer_json import BYTE_CHARACTERS
 
 __all__ = ["Spelling", "find_spelling"]
-
-_BYTE_OF = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +15,11 @@ class Spelling:
     """How a vocabulary writes bytes of text as characters of tokens.
 
     Attributes:
-        to_bytes: bytes of one token's string.
-        is_byte_level: every byte has a character of its own (GPT-2, Llama 3).
+        is_byte_level: every byte has a character of its own (GPT-2, Llama 3); otherwise a space is U+2581
+            and bytes without a token are spelled ``<0x41>`` (Llama 2).
         drops_first_space: the space that encoding put before a text is taken off again (Llama 2).
     """
 
-    to_bytes: Callable[[str], bytes]
     is_byte_level: bool
     drops_first_space: bool = False
 
@@ -46,7 +39,7 @@ def find_spelling(decoder: Any) -> Spelling:
     steps = _steps(decoder)
     kinds = [step.get("type") for step in steps]
     if kinds == ["ByteLevel"]:
-        return Spelling(_byte_level_bytes, is_byte_level=True)
+        return Spelling(is_byte_level=True)
     is_sentencepiece = (
         kinds[:3] == ["Replace", "ByteFallback", "Fuse"]
         and steps[0].get("pattern") == {"String": "\u2581"}
@@ -54,7 +47,7 @@ def find_spelling(decoder: Any) -> Spelling:
     )
     strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
     if is_sentencepiece and steps[3:] in ([], [strip]):
-        return Spelling(_sentencepiece_bytes, is_byte_level=False, drops_first_space=len(steps) == 4)
+        return Spelling(is_byte_level=False, drops_first_space=len(steps) == 4)
     raise TokenizerError(
         "tokenizer.json: the decoder must be ByteLevel, or Replace, ByteFallback, Fuse and at most one "
         f"Strip, got {kinds or decoder!r:.100}; Puna does not know how this vocabulary spells text"
@@ -68,18 +61,3 @@ def _steps(decoder: Any) -> list[dict[str, Any]]:
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         return []
     return steps
-
-
-def _byte_level_bytes(token: str) -> bytes:
-    try:
-        return bytes(_BYTE_OF[character] for character in token)
-    except KeyError:
-        # A few vocabularies hold tokens outside the alphabet; those mean themselves.
-        return token.encode("utf-8", "replace")
-
-
-def _sentencepiece_bytes(token: str) -> bytes:
-    byte = _BYTE_TOKEN.fullmatch(token)
-    if byte:
-        return bytes([int(byte[1], 16)])
-    return token.replace("\u2581", " ").encode("utf-8", "replace")

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from puna._native.tokens import AddedToken, Encoder, TokenTable
 from puna.errors import TokenizerError
 from puna.models.checkpoint import Vocabulary
-from puna.models.tokenizer_json import BYTE_CHARACTERS, LLAMA3_PATTERN, MAX_TOKENS
-from puna.tokens.pieces import find_spelling
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer as Backend
+from puna.models.tokenizer_json import BYTE_CHARACTERS, LLAMA3_PATTERN
+from puna.tokens.pieces import Spelling, find_spelling
+from puna.tokens.steps import normalizer_steps, pre_tokenizer_steps
 
 __all__ = ["Tokenizer"]
 
 # Meta's reference cuts a text for Llama 3 there before it looks for tokens, which shows in the ids.
 _LLAMA3_MAX_CHARACTERS = 400_000
 _LLAMA3_MAX_RUN = 25_000
-_RUN = re.compile(r"\s+|\S+")
-# No token of Llama 3 reaches over the end of a line into what is no white space, so that long texts can be
-# cut there to be encoded side by side.
-_PART_CHARACTERS = 16_384
-_LINE_END = re.compile(r"\n(?=\S)")
 
 
 class Tokenizer:
@@ -55,45 +47,24 @@ class Tokenizer:
             TokenizerError: the vocabulary is damaged, not byte-pair encoding, or spells text in a
                 way that Puna does not know.
         """
-        document = _parse(vocabulary.tokenizer_json)
+        document, table = vocabulary.tokenizer_json.document, vocabulary.tokenizer_json.table
         self.bos_id = vocabulary.bos_id
         self.eos_ids = vocabulary.eos_ids
         self.add_bos = vocabulary.add_bos and vocabulary.bos_id is not None
         controls = {*vocabulary.eos_ids, *([] if vocabulary.bos_id is None else [vocabulary.bos_id])}
         spelling = find_spelling(document.get("decoder"))
-        self._backend = _load(_mark_special(document, controls) or vocabulary.tokenizer_json)
         self.drops_first_space = spelling.drops_first_space
-        self._spelled_bytes = spelling.to_bytes
-        self._added: dict[int, str] = {entry["id"]: entry["content"] for entry in document["added_tokens"]}
-        self._special: dict[int, str] = {
-            e["id"]: e["content"] for e in document["added_tokens"] if e["special"]
-        }
+        added = _added_tokens(document.get("added_tokens", []), controls)
+        self._encoder = _make_encoder(document, table, added, spelling)
+        self._special: dict[int, str] = {e["id"]: e["content"] for e in added if e["special"]}
         self.special_tokens: Mapping[str, int] = MappingProxyType({t: i for i, t in self._special.items()})
-        self.trims: Mapping[int, tuple[bool, bool]] = MappingProxyType(_trims(document["added_tokens"]))
-        ids: dict[str, int] = document["model"]["vocab"]
-        self.vocab_size = 1 + max([*ids.values(), *self._added], default=-1)
-        self._check_ids(controls)
-        self._bytes: dict[int, bytes] = {}
+        self.trims: Mapping[int, tuple[bool, bool]] = MappingProxyType(_trims(added))
+        self.vocab_size = self._encoder.size
+        for token_id in controls:
+            self._check_id(token_id)
         self._unwritable = b""
         if spelling.is_byte_level:
-            self._unwritable = bytes(b for b, character in enumerate(BYTE_CHARACTERS) if character not in ids)
-        self._cuts_long_text = _is_llama3(document.get("pre_tokenizer"))
-        self._spaces_first_text_only = _spaces_first_text_only(document.get("pre_tokenizer"))
-
-    def _check_ids(self, controls: Iterable[int]) -> None:
-        if not 1 <= self.vocab_size <= MAX_TOKENS:
-            raise TokenizerError(
-                f"tokenizer.json: token ids must lie from 0 to {MAX_TOKENS - 1}, got {self.vocab_size - 1}"
-            )
-        for token_id in controls:
-            self._string(token_id)
-        for token_id, text in self._added.items():
-            found = self._backend.token_to_id(text)
-            if found != token_id:
-                raise TokenizerError(
-                    f"tokenizer.json: added token {text!r} must have the id {token_id} in the vocabulary, "
-                    f"got {found}; the file contradicts itself"
-                )
+            self._unwritable = bytes(b for b in range(256) if table.find(BYTE_CHARACTERS[b].encode()) < 0)
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """Turn a text into token ids; nothing is added, and nothing in it counts as a special token.
@@ -114,20 +85,7 @@ class Tokenizer:
             TokenizerError: the vocabulary lets ordinary text become a special token, which a sound
                 one never does.
         """
-        text = self._writable(text)
-        backend = self._continuing if continues and self._spaces_first_text_only else self._backend
-        parts = list(_cut_like_llama3(text)) if self._cuts_long_text else [text]
-        # The fast kind keeps no account of where a token comes from; the library's threads share the parts.
-        with _panics_as_errors():
-            encodings = backend.encode_batch_fast(parts, add_special_tokens=False)
-        ids = [token_id for encoding in encodings for token_id in encoding.ids]
-        if not self._special.keys().isdisjoint(ids):
-            token_id = next(i for i in ids if i in self._special)
-            raise TokenizerError(
-                f"vocabulary: ordinary text became the special token {self._special[token_id]!r} "
-                f"({token_id}); the model file is not safe to use"
-            )
-        return ids
+        return self._encoder.encode(self._writable(text), continues)
 
     def encode_with_special(self, text: str) -> list[int]:
         """`encode`, but every special token that is written out in the text becomes that token.
@@ -181,12 +139,8 @@ class Tokenizer:
         Raises:
             TokenizerError: the id is not in the vocabulary.
         """
-        data = self._bytes.get(token_id)
-        if data is None:
-            string = self._string(token_id)
-            data = string.encode() if token_id in self._added else self._spelled_bytes(string)
-            self._bytes[token_id] = data
-        return data
+        self._check_id(token_id)
+        return self._encoder.token_bytes(token_id)
 
     def is_special(self, token_id: int) -> bool:
         """Whether a token is special: it has a meaning to the model and no text encodes to it."""
@@ -217,61 +171,32 @@ class Tokenizer:
         longest_first = sorted(filter(None, self.special_tokens), key=len, reverse=True)
         return re.compile("(" + ("|".join(map(re.escape, longest_first)) or "(?!)") + ")")
 
-    @cached_property
-    def _continuing(self) -> Backend:
-        document = json.loads(self._backend.to_str())
-        document["pre_tokenizer"]["prepend_scheme"] = "never"
-        return _load(json.dumps(document))
-
-    def _string(self, token_id: int) -> str:
-        string: str | None = None
-        if 0 <= token_id < self.vocab_size:
-            string = self._backend.id_to_token(token_id)
-        if string is None:
+    def _check_id(self, token_id: int) -> None:
+        if not (0 <= token_id < self.vocab_size and self._encoder.has(token_id)):
             raise TokenizerError(
                 f"token id {token_id} is not in the vocabulary, whose ids go from 0 to {self.vocab_size - 1}"
             )
-        return string
 
-    def _writable(self, text: str) -> str:
+    def _writable(self, text: str) -> bytes:
         try:
             data = text.encode()
         except UnicodeEncodeError:
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             data = text.encode()
         if len(data.translate(None, self._unwritable)) == len(data):
-            return text
+            return data
         missing = set(self._unwritable)
-        return "".join("\ufffd" if missing.intersection(c.encode()) else c for c in text)
+        return "".join("\ufffd" if missing.intersection(c.encode()) else c for c in text).encode()
 
 
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"tokenizer.json: not readable as JSON: {error}") from error
-    model = document.get("model") if isinstance(document, dict) else None
-    if not isinstance(model, dict) or model.get("type") != "BPE":
-        kind = model.get("type") if isinstance(model, dict) else model
-        raise TokenizerError(
-            f"tokenizer.json: the model type must be 'BPE', as in every Llama, got {kind!r:.100}"
-        )
-    # No Llama has these: dropout makes ids random, and prefixes make the library panic on some files.
-    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
-        if model.get(key):
-            raise TokenizerError(f"tokenizer.json: the model's `{key}` must be null, got {model[key]!r:.80}")
-    unknown, vocab = model.get("unk_token"), model.get("vocab")
-    if unknown is not None and not (
-        isinstance(unknown, str) and isinstance(vocab, dict) and unknown in vocab
-    ):
-        raise TokenizerError(
-            f"tokenizer.json: `unk_token` must be null or in the vocabulary, got {unknown!r:.80}"
-        )
-    document = {"added_tokens": [], **document}
-    added = document["added_tokens"]
-    for entry in added if isinstance(added, list) else [added]:
+def _added_tokens(entries: Any, controls: set[int]) -> list[dict[str, Any]]:
+    """The file's added tokens; those that act as control tokens are special, whatever the file says."""
+    added = []
+    for entry in entries if isinstance(entries, list) else [entries]:
         _check_added_token(entry)
-    return document
+        acts = entry["id"] in controls or (entry["content"][:2] == "<|" and entry["content"][-2:] == "|>")
+        added.append({**entry, "special": entry["special"] or acts})
+    return added
 
 
 def _check_added_token(entry: Any) -> None:
@@ -281,45 +206,68 @@ def _check_added_token(entry: Any) -> None:
             "tokenizer.json: each of `added_tokens` must have a number `id`, a text `content` and a flag "
             f"`special`, got {entry!r:.80}"
         )
+    flags = {key: entry.get(key, False) for key in ("single_word", "lstrip", "rstrip", "normalized")}
+    if flags["single_word"] or any(type(flag) is not bool for flag in flags.values()):
+        raise TokenizerError(
+            "tokenizer.json: `lstrip`, `rstrip` and `normalized` of an added token must be true or false, "
+            f"and `single_word` false, as in every Llama, got {entry!r:.200}"
+        )
 
 
-def _mark_special(document: dict[str, Any], controls: set[int]) -> str | None:
-    """Mark tokens that act as control tokens though the file does not say so; the new file if any."""
-    changed = False
-    for entry in document["added_tokens"]:
-        acts = entry["id"] in controls or (entry["content"][:2] == "<|" and entry["content"][-2:] == "|>")
-        if acts and not entry["special"]:
-            entry["special"] = changed = True
-    return json.dumps(document) if changed else None
-
-
-def _load(text: str) -> Backend:
-    from tokenizers import Tokenizer as Backend
-
-    with _panics_as_errors():
-        try:
-            backend = Backend.from_str(text)
-        except Exception as error:  # the library has no class of its own for its errors
-            raise TokenizerError(f"tokenizer.json: {error!s:.500}") from error
-    # The file may ask for these; Puna cuts and fills nothing unasked.
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
-    return backend
-
-
-@contextmanager
-def _panics_as_errors() -> Iterator[None]:
-    """Make an error of a panic in the library, which damaged merges and costly patterns bring about.
-
-    Its panics are no `Exception`, so that nothing that answers for errors would catch them.
-    """
+def _make_encoder(
+    document: Mapping[str, Any], table: TokenTable, added: Iterable[Mapping[str, Any]], spelling: Spelling
+) -> Encoder:
+    model = document["model"]
+    # No Llama has these: dropout makes ids random, and prefixes change what a merge builds.
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise TokenizerError(f"tokenizer.json: the model's `{key}` must be null, got {model[key]!r:.80}")
+    flags = {key: model.get(key) or False for key in ("ignore_merges", "byte_fallback", "fuse_unk")}
+    if any(type(flag) is not bool for flag in flags.values()):
+        raise TokenizerError(f"tokenizer.json: the model's flags must be true or false, got {flags!r:.200}")
+    steps, is_byte_level = pre_tokenizer_steps(document.get("pre_tokenizer"))
+    if is_byte_level != spelling.is_byte_level:
+        raise TokenizerError(
+            "tokenizer.json: both `pre_tokenizer` and `decoder` must be ByteLevel, or neither; what is "
+            "encoded would be decoded to something else"
+        )
+    cuts = _is_llama3(document.get("pre_tokenizer"))
     try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise TokenizerError(f"tokenizer.json: it is damaged or hostile: {error!s:.200}") from error
+        tokens = [
+            AddedToken(
+                id=min(max(e["id"], -1), 2**31 - 1),
+                text=e["content"].encode(),
+                is_special=e["special"],
+                takes_left=e.get("lstrip", False),
+                takes_right=e.get("rstrip", False),
+                is_normalized=e.get("normalized", False),
+            )
+            for e in added
+        ]
+        return Encoder(
+            table=table,
+            normalizers=normalizer_steps(document.get("normalizer")),
+            pre_tokenizers=steps,
+            added_tokens=tokens,
+            is_byte_level=is_byte_level,
+            ignores_merges=flags["ignore_merges"],
+            has_byte_fallback=flags["byte_fallback"],
+            fuses_unknown=flags["fuse_unk"],
+            unknown=_unknown(model.get("unk_token"), table),
+            most_characters=_LLAMA3_MAX_CHARACTERS if cuts else 0,
+            most_run=_LLAMA3_MAX_RUN if cuts else 0,
+        )
+    except UnicodeEncodeError as error:
+        raise TokenizerError(f"tokenizer.json: an added token has half a surrogate pair: {error}") from error
+
+
+def _unknown(token: Any, table: TokenTable) -> int:
+    token_id = table.find(token.encode("utf-8", "replace")) if isinstance(token, str) else -1
+    if token is not None and token_id < 0:
+        raise TokenizerError(
+            f"tokenizer.json: `unk_token` must be null or in the vocabulary, got {token!r:.80}"
+        )
+    return token_id
 
 
 def _is_llama3(pre_tokenizer: Any) -> bool:
@@ -327,33 +275,6 @@ def _is_llama3(pre_tokenizer: Any) -> bool:
     return any(step.get("pattern") == {"Regex": LLAMA3_PATTERN} for step in steps)
 
 
-def _spaces_first_text_only(pre_tokenizer: Any) -> bool:
-    scheme = pre_tokenizer.get("prepend_scheme") if isinstance(pre_tokenizer, dict) else None
-    return scheme == "first"
-
-
 def _trims(added_tokens: Iterable[Mapping[str, Any]]) -> dict[int, tuple[bool, bool]]:
     sides = {e["id"]: (bool(e.get("lstrip")), bool(e.get("rstrip"))) for e in added_tokens if e["special"]}
     return {token_id: side for token_id, side in sides.items() if any(side)}
-
-
-def _cut_like_llama3(text: str) -> Iterator[str]:
-    if len(text) <= _LLAMA3_MAX_RUN:
-        yield text
-        return
-    for first in range(0, len(text), _LLAMA3_MAX_CHARACTERS):
-        block = text[first : first + _LLAMA3_MAX_CHARACTERS]
-        start = 0
-        for run in _RUN.finditer(block):
-            for end in range(run.start() + _LLAMA3_MAX_RUN, run.end(), _LLAMA3_MAX_RUN):
-                yield from _cut_at_lines(block[start:end])
-                start = end
-        yield from _cut_at_lines(block[start:])
-
-
-def _cut_at_lines(text: str) -> Iterator[str]:
-    start = 0
-    while match := _LINE_END.search(text, start + _PART_CHARACTERS):
-        yield text[start : match.end()]
-        start = match.end()
-    yield text[start:]

@@ -123,7 +123,8 @@ def test_old_rotary_tables_are_ignored(hf_folder: Path, weights: dict[str, NDArr
 
 def test_vocabulary(hf_folder: Path) -> None:
     vocabulary = HuggingFaceCheckpoint(hf_folder).vocabulary()
-    assert vocabulary.tokenizer_json == (hf_folder / "tokenizer.json").read_text()
+    file = json.loads((hf_folder / "tokenizer.json").read_text())
+    assert json.loads(vocabulary.tokenizer_json.to_bytes()) == file
     assert (vocabulary.bos_id, vocabulary.eos_ids, vocabulary.add_bos) == (0, (1, 2), True)
     assert vocabulary.chat_template == "{{ messages }}"
     assert vocabulary.special_tokens == {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
@@ -177,7 +178,7 @@ BAD_VOCABULARY: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
     "a damaged tokenizer.model": (
         lambda f: ((f / "tokenizer.json").unlink(), (f / "tokenizer.model").write_bytes(b"IQ== 1\n")),
-        "line 1 must be base64, a space and the rank 0, got b'IQ== 1'",
+        "line 1 must be base64, a space and the rank 0, got 'IQ== 1'",
     ),
     "end token out of range": (
         lambda f: edit(f, "generation_config.json", eos_token_id=40),

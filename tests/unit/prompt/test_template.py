@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from puna.errors import PromptFormatError
 from puna.models.checkpoint import Vocabulary
 from puna.models.gguf_vocabulary import tokenizer_json_from_gguf
+from puna.models.tokenizer_json import TokenizerJson
 from puna.prompt import (
     BUILTIN_TOOLS,
     Assistant,
@@ -62,7 +63,7 @@ def transformers_smollm(
     smollm_vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory
 ) -> PreTrainedTokenizerFast:
     path: Path = tmp_path_factory.mktemp("smollm") / "tokenizer.json"
-    path.write_text(smollm_vocabulary.tokenizer_json)
+    path.write_bytes(smollm_vocabulary.tokenizer_json.to_bytes())
     return PreTrainedTokenizerFast(tokenizer_file=str(path), bos_token="<|im_start|>", eos_token="<|im_end|>")
 
 
@@ -319,7 +320,7 @@ def test_json_is_not_escaped_for_html(tiny: Tokenizer) -> None:
 def test_white_space_around_special_tokens_is_taken_as_transformers_does(
     tiny_vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
-    document = json.loads(tiny_vocabulary.tokenizer_json)
+    document = json.loads(tiny_vocabulary.tokenizer_json.to_bytes())
     document["added_tokens"][1]["rstrip"] = True
     document["added_tokens"][2]["lstrip"] = True
     path = tmp_path / "tokenizer.json"
@@ -327,7 +328,9 @@ def test_white_space_around_special_tokens_is_taken_as_transformers_does(
     theirs = PreTrainedTokenizerFast(
         tokenizer_file=str(path), bos_token="<|im_start|>", eos_token="<|im_end|>"
     )
-    form = TemplateFormat(Tokenizer(Vocabulary(tokenizer_json=path.read_text())), CHATML, NAMES)
+    form = TemplateFormat(
+        Tokenizer(Vocabulary(tokenizer_json=TokenizerJson.from_text(path.read_text()))), CHATML, NAMES
+    )
     for text in ("ab", " ab ", "\n\n ab \t", ""):
         messages: list[Message] = [System(text), User(text), Assistant(text)]
         expected = theirs.apply_chat_template(

@@ -28,7 +28,7 @@ def test_default_model_keeps_every_token_and_merge(default_gguf: Path, smollm: T
     reader = GGUFReader(default_gguf)
     names = ("model", "pre", "tokens", "token_type", "merges")
     metadata = {f"tokenizer.ggml.{n}": reader.fields[f"tokenizer.ggml.{n}"].contents() for n in names}
-    document = json.loads(tokenizer_json_from_gguf(metadata))
+    document = json.loads(tokenizer_json_from_gguf(metadata).to_bytes())
     tokens, merges = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.merges"]
     assert document["model"]["vocab"] == {token: i for i, token in enumerate(tokens)}
     assert document["model"]["merges"] == merges
@@ -53,7 +53,7 @@ def test_default_model_known_ids(smollm: Tokenizer, text: str, ids: list[int]) -
 @pytest.fixture(scope="session")
 def encode_by_merges(smollm_vocabulary: Vocabulary) -> Callable[[str], list[int]]:
     """The rule of GPT-2 with single digits, spelled out."""
-    model = json.loads(smollm_vocabulary.tokenizer_json)["model"]
+    model = json.loads(smollm_vocabulary.tokenizer_json.to_bytes())["model"]
     rank = {tuple(pair.split(" ")): i for i, pair in enumerate(model["merges"])}
     # A digit is a piece by itself, and what lies between digits is cut by GPT-2's pattern on its own.
     gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -101,7 +101,7 @@ def test_user_defined_tokens_are_matched_and_not_special(tiny_metadata: dict[str
 @pytest.mark.parametrize("pre", ["llama-bpe", "llama3", "llama-v3"])
 def test_llama3_cuts_text_its_own_way(tiny_metadata: dict[str, Any], pre: str) -> None:
     tiny_metadata["tokenizer.ggml.pre"] = pre
-    document = json.loads(tokenizer_json_from_gguf(tiny_metadata))
+    document = json.loads(tokenizer_json_from_gguf(tiny_metadata).to_bytes())
     split = document["pre_tokenizer"]["pretokenizers"][0]
     assert split["pattern"] == {"Regex": LLAMA3_PATTERN}
     assert document["model"]["ignore_merges"] is True

@@ -17,6 +17,7 @@ from puna.errors import CheckpointError
 from puna.models.checkpoint import Vocabulary
 from puna.models.gguf_vocabulary import tokenizer_json_from_gguf
 from puna.models.sentencepiece_vocabulary import is_sentencepiece, vocabulary_from_sentencepiece
+from puna.models.tokenizer_json import TokenizerJson
 from puna.tokens import Tokenizer
 
 WORDS = [
@@ -107,7 +108,7 @@ def test_what_the_file_says(
     assert (vocabulary.bos_id, vocabulary.eos_ids, vocabulary.add_bos) == (1, (2,), True)
     assert ours.vocab_size == theirs.vocab_size() == 360
     assert dict(ours.special_tokens) == {"<unk>": 0, "<s>": 1, "</s>": 2}
-    ids = json.loads(vocabulary.tokenizer_json)["model"]["vocab"]
+    ids = json.loads(vocabulary.tokenizer_json.to_bytes())["model"]["vocab"]
     assert ids == {theirs.id_to_piece(i): i for i in range(360)}
     assert is_sentencepiece(model)
     assert not is_sentencepiece(b"IQ== 0\n")
@@ -125,7 +126,8 @@ def test_same_as_the_same_vocabulary_in_a_gguf_file(
         "tokenizer.ggml.token_type": [kind(i) for i in range(360)],
         "tokenizer.ggml.scores": [theirs.get_score(i) for i in range(360)],
     }
-    assert tokenizer_json_from_gguf(metadata) == vocabulary_from_sentencepiece(model).tokenizer_json
+    ours = vocabulary_from_sentencepiece(model).tokenizer_json
+    assert tokenizer_json_from_gguf(metadata).to_bytes() == ours.to_bytes()
 
 
 def test_no_dummy_prefix_and_other_controls() -> None:
@@ -141,13 +143,13 @@ def test_no_dummy_prefix_and_other_controls() -> None:
 
 @pytest.mark.parametrize("scheme", ["first", "always"])
 def test_only_a_first_text_gets_the_space_where_the_file_says_so(model: bytes, scheme: str) -> None:
-    document = json.loads(vocabulary_from_sentencepiece(model).tokenizer_json)
+    document = json.loads(vocabulary_from_sentencepiece(model).tokenizer_json.to_bytes())
     document["normalizer"] = None
     document["pre_tokenizer"] = {
         "type": "Metaspace", "replacement": "\u2581", "prepend_scheme": scheme, "split": False,
     }  # fmt: skip
     text = json.dumps(document)
-    tokenizer = Tokenizer(Vocabulary(tokenizer_json=text, bos_id=1, eos_ids=(2,)))
+    tokenizer = Tokenizer(Vocabulary(tokenizer_json=TokenizerJson.from_text(text), bos_id=1, eos_ids=(2,)))
     theirs = Backend.from_str(text)
     for prompt in ("<s>the llama</s>the", "the llama</s> the", "a", "<s>"):
         assert tokenizer.encode_with_special(prompt) == theirs.encode(prompt, add_special_tokens=False).ids

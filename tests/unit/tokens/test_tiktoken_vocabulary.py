@@ -83,10 +83,10 @@ def test_own_special_tokens_and_pattern() -> None:
     ("data", "message"),
     [
         (b"", "needs 1 to 1048576 lines, got 0"),
-        (b"IQ== 0\nIg== 2\n", "line 2 must be base64, a space and the rank 1, got b'Ig== 2'"),
+        (b"IQ== 0\nIg== 2\n", "line 2 must be base64, a space and the rank 1, got 'Ig== 2'"),
         (b"IQ== 0\n!!!! 1\n", "line 2 must be base64"),
         (b"IQ== 0\n 1\n", "line 2 must be base64"),
-        (b"IQ== 0\nIQ== 1\n", "1 tokens are there twice"),
+        (b"IQ== 0\nIQ== 1\n", "tokens 0 and 1 are both '!'"),
         (b"\x80\x04pickle", "line 1 must be base64"),
         (base64.b64encode(b"x" * 1025) + b" 0\n", "line 1 must be base64"),
     ],

@@ -1,0 +1,189 @@
+#include "tokens/table.h"
+
+#include <algorithm>
+#include <bit>
+#include <random>
+
+#include "tokens/error.h"
+#include "tokens/hash.h"
+#include "tokens/utf8.h"
+
+namespace puna {
+
+namespace {
+
+constexpr uint32_t kTokenBits = 20, kMergeBits = 22;
+constexpr uint32_t kTokenMask = (1u << kTokenBits) - 1, kMergeMask = (1u << kMergeBits) - 1;
+
+// A slot for a number and a hash; never all ones, which is an empty slot: the highest tag is left out.
+uint32_t slot_of(uint64_t hash, uint32_t number, uint32_t bits) {
+    const uint32_t tags = (1u << (32 - bits)) - 1;
+    return static_cast<uint32_t>((hash >> 40) % tags) << bits | number;
+}
+
+uint64_t hash_pair(int32_t left, int32_t right) {
+    return mix_bits((static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right)) ^ hash_seed());
+}
+
+}  // namespace
+
+uint64_t hash_seed() {
+    static const uint64_t seed = static_cast<uint64_t>(std::random_device{}()) << 32 | std::random_device{}();
+    return seed;
+}
+
+std::string quoted(std::string_view bytes, size_t most) {
+    std::string text = "'";
+    for (const char c : bytes.substr(0, most)) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte >= 0x20 && byte < 0x7f) {
+            text += c;
+        } else {
+            text += "\\x";
+            text += "0123456789abcdef"[byte >> 4];
+            text += "0123456789abcdef"[byte & 15];
+        }
+    }
+    return text + "'";
+}
+
+void TokenTable::add(std::string_view spelling, int64_t id) {
+    PUNA_TOKENS_CHECK(
+        id >= 0 && id < kMaxTokens,
+        "token ids must lie from 0 to " + std::to_string(kMaxTokens - 1) + ", got " + std::to_string(id));
+    PUNA_TOKENS_CHECK(is_utf8(spelling),
+                      "token " + std::to_string(id) + " is not UTF-8: " + quoted(spelling));
+    PUNA_TOKENS_CHECK(arena_.size() + spelling.size() < kAbsent, "the tokens are longer than 4 GB together");
+    const auto i = static_cast<size_t>(id);
+    if (i >= places_.size()) places_.resize(i + 1);
+    PUNA_TOKENS_CHECK(places_[i].length == kAbsent, "two tokens have the id " + std::to_string(id) + ": " +
+                                                        quoted(this->spelling(static_cast<int32_t>(id))) +
+                                                        " and " + quoted(spelling));
+    places_[i] = {static_cast<uint32_t>(arena_.size()), static_cast<uint32_t>(spelling.size())};
+    arena_ += spelling;
+}
+
+void TokenTable::index_tokens() {
+    arena_.shrink_to_fit();
+    places_.shrink_to_fit();
+    const auto n = static_cast<size_t>(
+        std::count_if(places_.begin(), places_.end(), [](const Place& p) { return p.length != kAbsent; }));
+    token_slots_.assign(std::bit_ceil(n * 3 / 2 + 1), kEmpty);
+    const size_t mask = token_slots_.size() - 1;
+    const uint64_t seed = hash_seed();
+    for (int32_t id = 0; id < size(); id++) {
+        if (!has(id)) continue;
+        const std::string_view text = spelling(id);
+        const uint64_t hash = hash_bytes(text, seed);
+        const uint32_t slot = slot_of(hash, static_cast<uint32_t>(id), kTokenBits);
+        size_t at = hash & mask;
+        for (; token_slots_[at] != kEmpty; at = (at + 1) & mask) {
+            const auto other = static_cast<int32_t>(token_slots_[at] & kTokenMask);
+            PUNA_TOKENS_CHECK(((token_slots_[at] ^ slot) >> kTokenBits) != 0 || spelling(other) != text,
+                              "tokens " + std::to_string(other) + " and " + std::to_string(id) +
+                                  " are both " + quoted(text));
+        }
+        token_slots_[at] = slot;
+    }
+}
+
+int32_t TokenTable::find(std::string_view text) const {
+    const size_t mask = token_slots_.size() - 1;
+    const uint64_t hash = hash_bytes(text, hash_seed());
+    const uint32_t tag = slot_of(hash, 0, kTokenBits);
+    for (size_t at = hash & mask; token_slots_[at] != kEmpty; at = (at + 1) & mask) {
+        const auto id = static_cast<int32_t>(token_slots_[at] & kTokenMask);
+        if ((token_slots_[at] & ~kTokenMask) == tag && spelling(id) == text) return id;
+    }
+    return kNoToken;
+}
+
+void TokenTable::add_merge(int32_t left, int32_t right, int32_t result) {
+    PUNA_TOKENS_CHECK(merges_.size() < kMaxMerges,
+                      "may have " + std::to_string(kMaxMerges) + " merges, got more");
+    merges_.push_back({left, right, result});
+}
+
+void TokenTable::add_merge(std::string_view left, std::string_view right) {
+    const auto id_of = [&](std::string_view text) {
+        const int32_t id = find(text);
+        PUNA_TOKENS_CHECK(id != kNoToken, "merge " + std::to_string(merges_.size()) +
+                                              " needs tokens of the vocabulary, got " + quoted(text));
+        return id;
+    };
+    const int32_t first = id_of(left), second = id_of(right);
+    // Files list the ways to build a token one after the other, and tokens in the order of their ids: a look
+    // at these two spares most searches.
+    if (!merges_.empty())
+        for (int32_t id = merges_.back().result; id < merges_.back().result + 2; id++) {
+            if (!has(id)) continue;
+            const std::string_view text = spelling(id);
+            if (text.size() == left.size() + right.size() && text.starts_with(left) &&
+                text.ends_with(right)) {
+                add_merge(first, second, id);
+                return;
+            }
+        }
+    std::string joined;
+    joined.reserve(left.size() + right.size());
+    joined.append(left).append(right);
+    add_merge(first, second, id_of(joined));
+}
+
+void TokenTable::add_merges_by_rank(const std::vector<int32_t>& tokens) {
+    std::vector<int32_t> order(places_.size(), -1);
+    for (size_t i = 0; i < tokens.size(); i++) {
+        PUNA_TOKENS_CHECK(has(tokens[i]), "token " + std::to_string(tokens[i]) + " is not in the vocabulary");
+        order[static_cast<size_t>(tokens[i])] = static_cast<int32_t>(i);
+    }
+    struct Way {
+        int32_t place;
+        Merge merge;
+    };
+    std::vector<Way> ways;
+    for (const int32_t id : tokens) {
+        ways.clear();
+        const std::string_view text = spelling(id);
+        for (size_t cut = 1; cut < text.size(); cut++) {
+            if (is_continuation(text[cut])) continue;
+            const int32_t left = find(text.substr(0, cut));
+            if (left == kNoToken || order[static_cast<size_t>(left)] < 0) continue;
+            const int32_t right = find(text.substr(cut));
+            if (right == kNoToken || order[static_cast<size_t>(right)] < 0) continue;
+            ways.push_back({order[static_cast<size_t>(left)], {left, right, id}});
+        }
+        std::sort(ways.begin(), ways.end(), [](const Way& a, const Way& b) { return a.place < b.place; });
+        for (const Way& way : ways) add_merge(way.merge.left, way.merge.right, way.merge.result);
+    }
+}
+
+void TokenTable::index_merges() {
+    merges_.shrink_to_fit();
+    merge_slots_.assign(std::bit_ceil(merges_.size() * 3 / 2 + 1), kEmpty);
+    const size_t mask = merge_slots_.size() - 1;
+    for (uint32_t rank = 0; rank < merges_.size(); rank++) {
+        const Merge& m = merges_[rank];
+        const uint64_t hash = hash_pair(m.left, m.right);
+        const uint32_t slot = slot_of(hash, rank, kMergeBits);
+        size_t at = hash & mask;
+        for (; merge_slots_[at] != kEmpty; at = (at + 1) & mask) {
+            const Merge& other = merges_[merge_slots_[at] & kMergeMask];
+            if (other.left == m.left && other.right == m.right) break;
+        }
+        merge_slots_[at] = slot;
+    }
+}
+
+uint32_t TokenTable::rank(int32_t left, int32_t right) const {
+    const size_t mask = merge_slots_.size() - 1;
+    const uint64_t hash = hash_pair(left, right);
+    const uint32_t tag = slot_of(hash, 0, kMergeBits);
+    for (size_t at = hash & mask; merge_slots_[at] != kEmpty; at = (at + 1) & mask) {
+        if ((merge_slots_[at] & ~kMergeMask) != tag) continue;
+        const Merge& m = merges_[merge_slots_[at] & kMergeMask];
+        if (m.left == left && m.right == right) return merge_slots_[at] & kMergeMask;
+    }
+    return kMaxMerges;
+}
+
+}  // namespace puna
