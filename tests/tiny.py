@@ -69,11 +69,38 @@ def save_tiny(folder: Path, *, seed: int = 0, shards: str | None = None, **chang
 
 def save_byte_tokenizer(folder: Path) -> None:
     """One token a byte, ids 0 to 255, and four special tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
+    backend = _byte_level()
     backend.add_special_tokens(list(SPECIAL))
     backend.save(str(folder / "tokenizer.json"))
     settings = {"bos_token": SPECIAL[0], "eos_token": SPECIAL[1], "chat_template": TEMPLATE}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def _byte_level() -> Tokenizer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+LLAMA3_SPECIAL = (
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eom_id|>",
+    "<|eot_id|>",
+    "<|python_tag|>",
+)
+
+
+def save_tiny_llama3(folder: Path, **changes: Any) -> LlamaForCausalLM:
+    """`save_tiny` with Llama 3.1's special tokens, from which its chat format follows; no template."""
+    model = save_tiny(folder, vocab_size=256 + len(LLAMA3_SPECIAL), **changes)
+    backend = _byte_level()
+    backend.add_special_tokens(list(LLAMA3_SPECIAL))
+    backend.save(str(folder / "tokenizer.json"))
+    settings = {"bos_token": LLAMA3_SPECIAL[0], "eos_token": LLAMA3_SPECIAL[5]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return model

@@ -70,6 +70,7 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     speculation: str = "lookup",
+    cache_tokens: int | None = None,
     fetching: Progress | None = None,
     packing: PackProgress | None = None,
 ) -> Llama:
@@ -84,6 +85,7 @@ def load(
         context: tokens that a prompt and its answer may take; default: the model's own, at most 8192.
         speculation: ``lookup`` guesses tokens that followed the last ones where they came before, and checks
             the guesses in one step; ``off`` guesses none. Answers are the same, only the speed differs.
+        cache_tokens: tokens of all requests that run at once; default: 4 contexts.
         fetching: is told about a download; default: nothing is printed.
         packing: is told about the conversion of weights.
 
@@ -103,6 +105,7 @@ def load(
         threads=threads,
         context=context,
         speculation=speculation,
+        cache_tokens=cache_tokens,
     )
 
 
@@ -132,6 +135,7 @@ class Llama:
         threads: int | None = None,
         context: int | None = None,
         speculation: str = "lookup",
+        cache_tokens: int | None = None,
     ) -> None:
         """Put a model together; `load` is the usual way to get one.
 
@@ -143,13 +147,19 @@ class Llama:
             threads: see `load`.
             context: see `load`.
             speculation: see `load`.
+            cache_tokens: see `load`.
         """
         vocabulary = checkpoint.vocabulary()
         self.config = model.config
         self.tokenizer = Tokenizer(vocabulary)
         self.chat_format = chat_format(vocabulary, self.tokenizer, chat_format_name)
         engine = NativeEngine(
-            model, self.tokenizer, context_tokens=context, n_threads=threads, speculation=speculation
+            model,
+            self.tokenizer,
+            context_tokens=context,
+            n_threads=threads,
+            speculation=speculation,
+            cache_tokens=cache_tokens,
         )
         self.engine = engine
         formats = [matrix.format for matrix in model.matrices.values()]

@@ -14,7 +14,20 @@ from typing import Annotated
 import typer
 
 import puna
-from puna.cli import bench, chat, complete, convert, doctor, prompt_format, pull, rm, show, verify
+from puna.cli import (
+    bench,
+    chat,
+    complete,
+    convert,
+    doctor,
+    key,
+    prompt_format,
+    pull,
+    rm,
+    serve,
+    show,
+    verify,
+)
 from puna.cli import list as listing
 from puna.cli.output import one_line, say
 from puna.errors import PunaError
@@ -32,7 +45,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (chat.chat, complete.complete, convert.convert, show.show, bench.bench, doctor.doctor):
+for command in (
+    chat.chat,
+    complete.complete,
+    serve.serve,
+    key.key,
+    convert.convert,
+    show.show,
+    bench.bench,
+    doctor.doctor,
+):
     app.command()(command)
 app.command("list")(listing.list_models)
 app.command("prompt-format")(prompt_format.prompt_format)

@@ -52,6 +52,7 @@ class NativeEngine:
 
     Attributes:
         context_tokens: positions that one prompt and its answer may take.
+        cache_tokens: positions of all requests together, in whole blocks.
         n_threads: threads that compute.
         cache_bytes_per_token: memory that a position costs once it is used.
     """
@@ -97,6 +98,7 @@ class NativeEngine:
         native_config = _native_config(model)
         n_tokens = _SEQUENCES * self.context_tokens if cache_tokens is None else cache_tokens
         n_blocks = -(-n_tokens // _native.BLOCK_TOKENS)
+        self.cache_tokens = n_blocks * _native.BLOCK_TOKENS
         if cache_type == "auto":
             is_exact = all(matrix.format == "f32" for matrix in model.matrices.values())
             cache_type = "f32" if is_exact else "f16"
@@ -116,6 +118,11 @@ class NativeEngine:
         self._has_news = threading.Condition()
         self._is_closed = False
         self._thread: threading.Thread | None = None
+
+    @property
+    def free_cache_tokens(self) -> int:
+        """Positions of the cache that no request holds; see `Engine.free_cache_tokens`."""
+        return self._scheduler.blocks.n_free * _native.BLOCK_TOKENS
 
     def submit(self, request: Request) -> None:
         """Queue a request; see `Engine.submit`."""

@@ -17,6 +17,12 @@ class Engine(Protocol):
     """Runs requests of one model, many at once. Every method may be called from any thread."""
 
     context_tokens: int
+    cache_tokens: int
+
+    @property
+    def free_cache_tokens(self) -> int:
+        """Positions of the cache, of `cache_tokens` in all, that no request holds right now."""
+        ...
 
     def submit(self, request: Request) -> None:
         """Queue a request; its sink gets the events.

@@ -66,8 +66,10 @@ class ToolSet:
             if set(arguments) == {needed} and isinstance(arguments[needed], str):
                 return None
             return f"{name} takes one text, {needed!r}, got {sorted(arguments)}"
+        from puna.prompt.schema_limits import first_error
+
         try:
-            error = next(iter(self._validators[name].iter_errors(arguments)), None)
+            error = first_error(self._validators[name], arguments)
         except Exception as failure:  # a reference to nowhere, a pattern that is none, endless nesting
             return f"the schema of {name} cannot be applied: {failure}"[:_MAX_REASON]
         if error is None:
@@ -85,7 +87,7 @@ def _validator(tool: ToolDefinition) -> Validator:
         reason = error.message
     except RecursionError:
         reason = "it is nested too deeply"
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, PromptFormatError) as error:
         reason = str(error)
     raise PromptFormatError(f"tool {tool.name!r}: `parameters` is not a JSON schema: {reason:.200}")
 
@@ -94,9 +96,10 @@ def _validator(tool: ToolDefinition) -> Validator:
 def _validator_of(schema: str) -> Validator:
     """The validator of a schema; checking one takes longer than reading most answers, so it is done once."""
     from jsonschema import Draft202012Validator
-    from referencing import Registry
+
+    from puna.prompt.schema_limits import bounded_validator, check_patterns
 
     parameters = json.loads(schema)
     Draft202012Validator.check_schema(parameters)
-    # An empty registry: a reference to another document is an error, and nothing is fetched.
-    return Draft202012Validator(parameters, registry=Registry())
+    check_patterns(parameters)
+    return bounded_validator(parameters)

@@ -58,18 +58,19 @@ class ToolCallStream:
             (False); None where no such mark was seen.
     """
 
-    def __init__(self, tools: Iterable[ToolDefinition], tokenizer: Tokenizer | None = None) -> None:
+    def __init__(self, tools: ToolSet | Iterable[ToolDefinition], tokenizer: Tokenizer | None = None) -> None:
         """Start before an answer.
 
         Args:
-            tools: those that may be called; whatever else looks like a call is text.
+            tools: those that may be called; whatever else looks like a call is text. For several answers
+                a `ToolSet` is made once.
             tokenizer: the model's, where ids are pushed. Only the token then counts as ``<|python_tag|>``,
                 and nothing is stripped; with texts the word counts wherever a call may begin.
 
         Raises:
             PromptFormatError: the parameters of a tool are no JSON schema.
         """
-        self._tools = ToolSet(tools)
+        self._tools = tools if isinstance(tools, ToolSet) else ToolSet(tools)
         self._source = Source()
         self._events: list[CallEvent] = []
         self._forms = CallForms(self._source, self._tools, self._events.append)

@@ -1,0 +1,153 @@
+"""``puna serve``: models for other programs, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from puna.cli import options
+
+if TYPE_CHECKING:
+    from puna.models.local import LocalModel
+    from puna.server.settings import ApiKey
+
+__all__ = ["serve"]
+
+_UNLIMITED = 2**62
+
+
+def serve(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Names or paths of models, or hf:ORG/REPO; default: smollm2-135m-instruct.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Address to listen on; elsewhere than here, keys are needed."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="N", help="Port; 0 for any that is free.")] = 8321,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--keys", metavar="FILE", help="API keys, as `puna key` writes them; PUNA_API_KEY gives one more."
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let everybody in who can reach the address, without a key.")
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="A name under which clients reach this server."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin", metavar="ORIGIN", help="Web pages that may use it: https://chat.example"
+        ),
+    ] = None,
+    keep_alive: Annotated[
+        float | None,
+        typer.Option(
+            "--keep-alive",
+            metavar="SECONDS",
+            help="Unload a model that was idle so long; default: only where memory is short.",
+        ),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            "--memory", metavar="GB", help="What all models may take; default: nine tenths of the machine's."
+        ),
+    ] = None,
+    max_running: Annotated[
+        int, typer.Option("--max-running", metavar="N", help="Answers of a model that are computed at once.")
+    ] = 64,
+    max_waiting: Annotated[
+        int,
+        typer.Option(
+            "--max-waiting", metavar="N", help="Answers of a model that may wait; more are refused."
+        ),
+    ] = 128,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="Time for an answer, waiting included.")
+    ] = 600,
+    drain: Annotated[
+        float, typer.Option("--drain", metavar="SECONDS", help="Time for running answers after SIGTERM.")
+    ] = 30,
+    format: options.Format = "auto",
+    threads: options.Threads = None,
+    context: options.Context = None,
+    speculation: options.Speculation = "lookup",
+) -> None:
+    """Serve models to other programs, as OpenAI's API does.
+
+    One model is loaded at once, several are on first use.
+    """
+    from puna.evaluate.machine import this_machine
+    from puna.models.catalogue import DEFAULT_MODEL
+    from puna.server.run import host_all
+    from puna.server.run import serve as run
+    from puna.server.settings import ServerSettings
+
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        keys=_keys(keys),
+        is_insecure=insecure,
+        allowed_hosts=tuple(allow_host or ()),
+        allowed_origins=tuple(allow_origin or ()),
+        format=format,
+        threads=threads,
+        context=context,
+        speculation=speculation,
+        keep_alive_s=keep_alive,
+        max_running=max_running,
+        max_waiting=max_waiting,
+        timeout_s=timeout,
+        drain_s=drain,
+    )
+    machine_bytes = this_machine().memory_bytes
+    budget = int(memory * 1e9) if memory else int(0.9 * machine_bytes) if machine_bytes else _UNLIMITED
+    found = [(name, _find(name, format)) for name in dict.fromkeys(models or [DEFAULT_MODEL])]
+    hosted = host_all(found, settings, budget)
+
+    def tell(actual_port: int) -> None:
+        shown = f"[{host}]" if ":" in host else host
+        base = f"http://{shown}:{actual_port}/v1"
+        body = {"model": hosted[0].id, "messages": [{"role": "user", "content": "Why do llamas hum?"}]}
+        key = " -H 'Authorization: Bearer KEY'" if settings.keys else ""
+        typer.echo(f"serving {', '.join(model.id for model in hosted)} at {base}")
+        typer.echo(
+            f"curl {base}/chat/completions{key} -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
+        )
+
+    run(hosted, settings, budget, tell)
+
+
+def _keys(file: Path | None) -> tuple[ApiKey, ...]:
+    from puna.server.door.keys import hashed, read_keys
+
+    # Out of the environment, where programs started from here would find it.
+    alone = os.environ.pop("PUNA_API_KEY", None)
+    return (*(read_keys(file) if file else ()), *([hashed("PUNA_API_KEY", alone)] if alone else ()))
+
+
+def _find(name: str, format: str) -> LocalModel:
+    from puna.cli.progress import FetchProgress, PackProgress
+    from puna.models.local import open_model
+    from puna.models.pull import pull
+
+    with FetchProgress() as fetching, PackProgress("packing") as packing:
+        if name.startswith(("hf:", "ollama:")):
+            name = pull(name, progress=fetching).name
+        return open_model(name, format, fetching, packing)

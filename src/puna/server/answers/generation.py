@@ -1,0 +1,155 @@
+"""Answers of one request while they are computed: several prompts or choices as one stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from puna.engine.request import Completion, Event, Request, SamplingParams
+from puna.server.errors import ApiError
+from puna.server.hosting.hosted import Loaded
+from puna.server.watch.metrics import AnswerMeter
+
+__all__ = ["Generation", "Wanted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One answer that a request wants.
+
+    Attributes:
+        prompt: token ids.
+        params: how to sample.
+    """
+
+    prompt: Sequence[int]
+    params: SamplingParams
+
+
+class Generation:
+    """Runs answers, each as soon as the engine has room for it. Leaving the loop over it ends them all.
+
+    Attributes:
+        requests: the engine's own, by index, once they were submitted.
+    """
+
+    def __init__(
+        self,
+        model: Loaded,
+        wanted: Sequence[Wanted],
+        *,
+        client: str,
+        timeout_s: float,
+        meter: AnswerMeter,
+    ) -> None:
+        """Prepare answers; nothing runs before the loop begins.
+
+        Args:
+            model: what computes.
+            wanted: the answers.
+            client: who asks, for fair turns.
+            timeout_s: time for all of them, waiting included.
+            meter: is told what happens.
+
+        Raises:
+            ApiError: 429, too many answers wait already.
+        """
+        model.admission.check(len(wanted))
+        self._model = model
+        self._wanted = wanted
+        self._client = client
+        self._timeout_s = timeout_s
+        self._meter = meter
+        self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self.requests: dict[int, Request] = {}
+
+    async def events(self) -> AsyncGenerator[tuple[int, Event]]:
+        """Index of the answer and its event, as they come.
+
+        Raises:
+            ApiError: 504, it takes too long; or whatever the engine refuses.
+            EngineError: the engine failed.
+        """
+        tasks = [asyncio.create_task(self._run(index)) for index in range(len(self._wanted))]
+        try:
+            n_open = len(tasks)
+            while n_open:
+                index, event = await self._queue.get()
+                if event.error is not None:
+                    raise event.error
+                n_open -= event.is_last
+                yield index, event
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def end(self, index: int) -> None:
+        """End one answer early; its last event still comes."""
+        self._model.llama.engine.cancel(self.requests[index])
+
+    async def completions(self) -> list[Completion]:
+        """Wait for all answers; see `events` for what is raised."""
+        events: list[list[Event]] = [[] for _ in self._wanted]
+        async with aclosing(self.events()) as arriving:
+            async for index, event in arriving:
+                events[index].append(event)
+        return [self.completion(index, parts) for index, parts in enumerate(events)]
+
+    def completion(self, index: int, events: Sequence[Event]) -> Completion:
+        """One whole answer, of all its events."""
+        last = events[-1]
+        assert last.finish_reason is not None, f"answer {index} is not over"
+        assert last.usage is not None, f"answer {index} has no usage"
+        return Completion(
+            text="".join(event.text for event in events),
+            tokens=tuple(token for event in events for token in event.tokens),
+            logprobs=tuple(logprob for event in events for logprob in event.logprobs),
+            finish_reason=last.finish_reason,
+            usage=last.usage,
+            seed=self.requests[index].seed,
+        )
+
+    async def _run(self, index: int) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._compute(index)
+        except TimeoutError:
+            error = ApiError(504, f"the answer took longer than {self._timeout_s:g} s", code="timeout")
+            self._queue.put_nowait((index, Event(error=error)))
+        except Exception as error:
+            self._queue.put_nowait((index, Event(error=error)))
+
+    async def _compute(self, index: int) -> None:
+        wanted, engine = self._wanted[index], self._model.llama.engine
+        limit = engine.context_tokens - len(wanted.prompt)
+        n_new = limit if wanted.params.max_tokens is None else min(limit, wanted.params.max_tokens)
+        async with self._model.admission.reserve(self._client, len(wanted.prompt) + max(n_new, 0)):
+            is_over = asyncio.Event()
+            request = Request(
+                prompt=wanted.prompt,
+                params=wanted.params,
+                stop_ids=self._model.llama.chat_format.stop_ids,
+                sink=self._sink(index, is_over),
+            )
+            engine.submit(request)
+            self.requests[index] = request
+            try:
+                await is_over.wait()
+            finally:
+                if not is_over.is_set():
+                    engine.cancel(request)
+
+    def _sink(self, index: int, is_over: asyncio.Event) -> Callable[[Event], None]:
+        loop = asyncio.get_running_loop()
+
+        def take(event: Event) -> None:
+            self._queue.put_nowait((index, event))
+            self._meter.on_event(index, event)
+            if event.is_last:
+                is_over.set()
+
+        # Called by the engine's thread.
+        return lambda event: (loop.call_soon_threadsafe(take, event), None)[1]

@@ -1,0 +1,85 @@
+"""Tokens and their log-probabilities as clients see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from puna.engine.request import TokenLogprob
+from puna.server.schemas.chat import ChatLogprobs, LogprobEntry, TokenChance
+from puna.server.schemas.completions import CompletionLogprobs
+from puna.tokens import Tokenizer
+
+__all__ = ["chat_logprobs", "completion_logprobs", "prompt_logprobs"]
+
+_LOWEST = -9999.0  # JSON has no infinity; OpenAI's own word for "hardly ever"
+
+
+def chat_logprobs(tokenizer: Tokenizer, entries: Sequence[TokenLogprob]) -> ChatLogprobs:
+    """Log-probabilities in the form of chat completions."""
+    return ChatLogprobs(
+        content=[
+            LogprobEntry(
+                **_chance(tokenizer, entry.token, entry.logprob).model_dump(),
+                top_logprobs=[_chance(tokenizer, token, logprob) for token, logprob in entry.top],
+            )
+            for entry in entries
+        ],
+        refusal=None,
+    )
+
+
+def completion_logprobs(
+    tokenizer: Tokenizer, entries: Sequence[TokenLogprob], offset: int
+) -> CompletionLogprobs:
+    """Log-probabilities in the form of plain completions.
+
+    Args:
+        tokenizer: the model's.
+        entries: of the tokens.
+        offset: characters before the first of them.
+    """
+    tokens = [_name(tokenizer, entry.token) for entry in entries]
+    return CompletionLogprobs(
+        tokens=tokens,
+        token_logprobs=[max(entry.logprob, _LOWEST) for entry in entries],
+        top_logprobs=[
+            {_name(tokenizer, token): max(logprob, _LOWEST) for token, logprob in entry.top}
+            for entry in entries
+        ],
+        text_offset=_offsets(tokens, offset),
+    )
+
+
+def prompt_logprobs(tokenizer: Tokenizer, ids: Sequence[int], scores: Sequence[float]) -> CompletionLogprobs:
+    """Log-probabilities of a prompt's tokens; the first has none, and alternatives are not told.
+
+    Args:
+        tokenizer: the model's.
+        ids: the prompt.
+        scores: of every token but the first.
+    """
+    tokens = [_name(tokenizer, token) for token in ids]
+    return CompletionLogprobs(
+        tokens=tokens,
+        token_logprobs=[None, *(max(score, _LOWEST) for score in scores)],
+        top_logprobs=[None] * len(tokens),
+        text_offset=_offsets(tokens, 0),
+    )
+
+
+def _offsets(tokens: Sequence[str], start: int) -> list[int]:
+    """Where each token begins, in characters."""
+    return [start, *(start + n for n in accumulate(map(len, tokens)))][: len(tokens)]
+
+
+def _chance(tokenizer: Tokenizer, token: int, logprob: float) -> TokenChance:
+    return TokenChance(
+        token=_name(tokenizer, token),
+        logprob=max(logprob, _LOWEST),
+        bytes=list(tokenizer.token_bytes(token)),
+    )
+
+
+def _name(tokenizer: Tokenizer, token: int) -> str:
+    return tokenizer.decode([token], show_special=True)

@@ -1,0 +1,68 @@
+"""Puts the server together: routes, and the door in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from starlette.middleware.cors import CORSMiddleware
+
+import puna
+from puna.server.door.hosts import HostCheck
+from puna.server.door.keys import KeyCheck
+from puna.server.door.sizes import SizeCheck
+from puna.server.errors import install_handlers
+from puna.server.routes import ROUTERS
+from puna.server.schemas.base import ErrorReply
+from puna.server.services import Services
+from puna.server.watch.requests import RequestLog
+
+__all__ = ["create_app"]
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application, an ASGI one.
+
+    Args:
+        services: models, settings and metrics; all is freed when the application ends.
+    """
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await services.pool.close()
+
+    app = FastAPI(
+        title="Puna",
+        version=puna.__version__,
+        lifespan=life,
+        redoc_url=None,
+        responses={"4XX": {"model": ErrorReply}, "5XX": {"model": ErrorReply}},
+    )
+    app.state.services = services
+    for router in ROUTERS:
+        app.include_router(router, prefix="/v1")
+        app.include_router(router, prefix="/v1/openai/v1", include_in_schema=False)
+    app.add_api_route("/metrics", _metrics, include_in_schema=False)
+    install_handlers(app)
+    # The last one added is the first one passed.
+    app.add_middleware(SizeCheck, settings=services.settings)
+    if services.settings.keys:
+        app.add_middleware(KeyCheck, keys=services.settings.keys)
+    if services.settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(services.settings.allowed_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-api-key"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    app.add_middleware(HostCheck, settings=services.settings)
+    app.add_middleware(RequestLog, metrics=services.metrics)
+    return app
+
+
+async def _metrics(request: Request) -> Response:
+    services: Services = request.app.state.services
+    return Response(services.metrics.text(), media_type="text/plain; version=0.0.4")

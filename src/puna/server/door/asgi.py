@@ -1,0 +1,40 @@
+"""What the parts of the door share."""
+
+from __future__ import annotations
+
+from starlette.types import Receive, Scope, Send
+
+from puna.server.errors import ApiError, error_response
+
+__all__ = ["header", "headers", "is_health", "refuse"]
+
+_HEALTH = ("/v1/health", "/v1/openai/v1/health")
+
+
+def headers(scope: Scope, name: bytes) -> list[str]:
+    """Every value that a request gives a header, whose name is in small letters."""
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The value of a header; None where there is none.
+
+    Raises:
+        ApiError: 400, it is given twice, and so could mean one thing here and another elsewhere.
+    """
+    values = headers(scope, name)
+    if len(values) > 1:
+        raise ApiError(400, f"the header {name.decode()} is given {len(values)} times; send it once")
+    return values[0] if values else None
+
+
+def is_health(scope: Scope) -> bool:
+    """Whether a request asks for nothing but a sign of life."""
+    return scope["path"] in _HEALTH and scope["method"] == "GET"
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
+    """Answer with an error; the body stays unread, so the connection ends."""
+    response = error_response(error)
+    response.headers["Connection"] = "close"
+    await response(scope, receive, send)

@@ -1,0 +1,132 @@
+"""Errors as clients see them: OpenAI's shape, and no word about this machine.
+
+What a client did wrong is told in full. What went wrong here is told by its kind; paths and causes are in
+the log, under the request's id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from puna.errors import CapacityError, ConfigError, PromptFormatError, PunaError, TokenizerError
+from puna.server.watch.log import log_error
+
+__all__ = ["ApiError", "as_api_error", "error_response", "install_handlers"]
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+    504: "timeout_error",
+}
+_CLIENT_IS_GONE = 499  # nginx's word for it
+# What the client's own request brought about; the messages speak of nothing else.
+_CLIENT_ERRORS = (CapacityError, ConfigError, PromptFormatError, TokenizerError)
+
+
+class ApiError(HTTPException):
+    """An error that a client is told of.
+
+    Attributes:
+        message: what is wrong and what to do.
+        code: a word for programs.
+        param: the field of the body that is wrong.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make an error.
+
+        Args:
+            status: of HTTP.
+            message: for people.
+            code: for programs.
+            param: field of the body.
+            headers: more headers of the response.
+        """
+        super().__init__(status, message, dict(headers or {}))
+        self.message = message
+        self.code = code
+        self.param = param
+
+    def body(self) -> dict[str, Any]:
+        """The error as JSON values; absent keys rather than empty ones, but for those OpenAI always has."""
+        kind = _TYPES.get(self.status_code, "server_error" if self.status_code >= 500 else _TYPES[400])
+        return {
+            "error": {"message": self.message, "type": kind, "param": self.param, "code": self.code},
+        }
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What a client is told of any error."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, CapacityError):
+        return ApiError(400, str(error), code="context_length_exceeded", param="messages")
+    if isinstance(error, _CLIENT_ERRORS):
+        return ApiError(400, str(error))
+    log_error(error)
+    return ApiError(500, "the server failed; its log has the reason under this request's id")
+
+
+def error_response(error: ApiError) -> Response:
+    """The error as a response."""
+    # Escaped, since what a client sent may stand in it, half a surrogate pair included.
+    body = json.dumps(error.body())
+    return Response(body, error.status_code, dict(error.headers or {}), media_type="application/json")
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Have an app answer every error in OpenAI's shape."""
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(PunaError, _on_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+
+
+async def _on_validation_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = [str(step) for step in first["loc"] if step != "body"]
+    param = "".join(f"[{s}]" if s.isdigit() else f".{s}" for s in where).removeprefix(".")
+    message = f"{param}: {first['msg']}" if param else str(first["msg"])
+    return error_response(ApiError(400, message[:1000], param=param[:200] or None))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if isinstance(error, ApiError):
+        return error_response(error)
+    message = str(error.detail)
+    if error.status_code == 404:
+        message = f"there is no route {request.method} {request.url.path[:200]}"
+    headers = dict(error.headers or {})
+    return error_response(ApiError(error.status_code, message, headers=headers))
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    return error_response(as_api_error(error))
+
+
+async def _on_disconnect(_: Request, __: Exception) -> Response:
+    return Response(status_code=_CLIENT_IS_GONE)  # for the log; nobody reads it

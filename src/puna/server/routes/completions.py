@@ -1,0 +1,63 @@
+"""``/completions``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from fastapi import APIRouter, Request, Response
+
+from puna.llama import Llama
+from puna.server.answers.completion_answer import CompletionAnswer
+from puna.server.answers.generation import Wanted
+from puna.server.schemas.completions import Completion, CompletionBody
+from puna.server.services import Client, Services, TheServices
+from puna.server.wire.reply import event_stream, json_reply, unless_gone
+from puna.server.wire.strict import StrictRoute
+
+__all__ = ["create_completion", "router"]
+
+_DEFAULT_TOKENS = 16  # OpenAI's
+
+router = APIRouter(tags=["completions"], route_class=StrictRoute)
+
+
+@router.post("/completions", response_model=Completion)
+async def create_completion(
+    request: Request, body: CompletionBody, services: TheServices, client: Client
+) -> Response:
+    """Go on with a text, or with several, at once or as a stream of events."""
+    if body.stream:
+        return await event_stream(request, _chunks(services, body, client))
+    return json_reply(await unless_gone(request, _whole(services, body, client)))
+
+
+async def _whole(services: Services, body: CompletionBody, client: str) -> Completion:
+    async with _answer(services, body, client) as answer:
+        return await answer.whole()
+
+
+async def _chunks(services: Services, body: CompletionBody, client: str) -> AsyncGenerator[Completion]:
+    async with _answer(services, body, client) as answer, aclosing(answer.chunks()) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
+@asynccontextmanager
+async def _answer(services: Services, body: CompletionBody, client: str) -> AsyncIterator[CompletionAnswer]:
+    async with services.pool.use(body.model) as model:
+        n = body.n or 1
+        model.admission.check(n * len(body.prompts()))
+        prompts = await asyncio.to_thread(_encode, model.llama, body.prompts())
+        params = [
+            body.params(i, max_tokens=body.max_tokens or _DEFAULT_TOKENS, logprobs=body.logprobs)
+            for i in range(n)
+        ]
+        wanted = [Wanted(prompt, each) for prompt in prompts for each in params]
+        generation = services.generate(model, wanted, client)
+        yield CompletionAnswer(generation, model, prompts, body, client)
+
+
+def _encode(llama: Llama, prompts: list[str] | list[list[int]]) -> list[list[int]]:
+    return [llama.chat_format.encode_text(p) if isinstance(p, str) else p for p in prompts]

@@ -1,0 +1,206 @@
+"""Runs the server: a socket, uvicorn, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from puna.errors import ConfigError
+from puna.models.local import LocalModel
+from puna.server.app import create_app
+from puna.server.errors import ApiError
+from puna.server.hosting.hosted import HostedModel, host_local
+from puna.server.hosting.pool import ModelPool
+from puna.server.services import Services
+from puna.server.settings import ServerSettings
+from puna.server.watch.log import log
+from puna.server.watch.metrics import Metrics
+
+__all__ = ["Server", "bind", "host_all", "serve"]
+
+_MAX_HEADER_BYTES = 32 * 1024
+_GRACE_S = 2.0  # for answers that were cut to be sent
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _TimedProtocol(H11Protocol):
+    """HTTP/1.1 that does not wait for ever for a request's headers; uvicorn's does, once a byte has come."""
+
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._forget()
+        elif self._overdue is None:
+            seconds = self.config.app.state.services.settings.read_timeout_s  # type: ignore[union-attr]
+            self._overdue = self.loop.call_later(seconds, self._give_up)
+
+    def _forget(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def _give_up(self) -> None:
+        self._overdue = None
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but answers that still run when time is up are sent as far as they got."""
+
+    def __init__(self, services: Services) -> None:
+        """Prepare to serve.
+
+        Args:
+            services: models, settings and metrics.
+        """
+        settings = services.settings
+        config = uvicorn.Config(
+            create_app(services),
+            http=_TimedProtocol,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=settings.max_connections,
+            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+            timeout_graceful_shutdown=int(settings.drain_s + _GRACE_S) + 1,
+        )
+        super().__init__(config)
+        self._services = services
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, let answers finish, cut those that take longer than the drain time."""
+        log("draining", seconds=self._services.settings.drain_s)
+        cut = asyncio.create_task(self._cut_later())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cut.cancel()
+
+    async def _cut_later(self) -> None:
+        await asyncio.sleep(self._services.settings.drain_s)
+        await self._services.pool.close()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Turn the usual signals into an orderly end, and end there: uvicorn would raise them again."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in _SIGNALS}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+
+def bind(settings: ServerSettings) -> socket.socket:
+    """Take the address; nobody is listened to yet.
+
+    Raises:
+        ConfigError: it is taken already, or is none of this machine's.
+    """
+    host = settings.host.strip("[]")
+    try:
+        found = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; choose another "
+            "--port, or 0 for any that is free"
+        ) from error
+    return listener
+
+
+def host_all(
+    models: Sequence[tuple[str, LocalModel]], settings: ServerSettings, memory_bytes: int
+) -> list[HostedModel]:
+    """Describe the models to serve.
+
+    Args:
+        models: how each was written, and what was found.
+        settings: context, threads and format.
+        memory_bytes: what all together may take.
+
+    Raises:
+        ConfigError: two have the same name.
+    """
+    hosted: dict[str, HostedModel] = {}
+    paths: dict[str, Path] = {}
+    for written, local in models:
+        known = hosted.setdefault(local.name, host_local(local, settings, memory_bytes))
+        if paths.setdefault(local.name, local.source.path) != local.source.path:
+            raise ConfigError(f"two models have the name {local.name!r}; rename the folder of one")
+        known.spellings.add(written)
+    return list(hosted.values())
+
+
+def serve(
+    models: Sequence[HostedModel],
+    settings: ServerSettings,
+    memory_bytes: int,
+    on_ready: Callable[[int], None],
+) -> None:
+    """Serve until a signal says to stop.
+
+    A model that is alone is loaded at once, several are on first use.
+
+    Args:
+        models: what to serve, at least one.
+        settings: how.
+        memory_bytes: what all models together may take.
+        on_ready: is told the port once clients may come.
+
+    Raises:
+        ConfigError: the address cannot be had.
+        PunaError: the only model cannot be loaded.
+    """
+    with bind(settings) as listener:
+        asyncio.run(_serve(models, settings, memory_bytes, listener, on_ready))
+
+
+async def _serve(
+    models: Sequence[HostedModel],
+    settings: ServerSettings,
+    memory_bytes: int,
+    listener: socket.socket,
+    on_ready: Callable[[int], None],
+) -> None:
+    pool = ModelPool(models, settings, memory_bytes)
+    if len(models) == 1:
+        try:
+            async with pool.use(models[0].id):
+                pass
+        except ApiError as error:
+            raise error.__cause__ or ConfigError(error.message) from error
+    server = Server(Services(settings=settings, pool=pool, metrics=Metrics()))
+    listener.listen(socket.SOMAXCONN)  # clients may connect from here on; they are answered in a moment
+    on_ready(listener.getsockname()[1])
+    await server.serve([listener])

@@ -1,0 +1,278 @@
+"""Chat completions, as OpenAI's API has them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from puna.server.schemas.base import Body, Reply
+from puna.server.schemas.sampling import Sampling
+from puna.server.schemas.usage import Usage
+
+__all__ = [
+    "AnswerMessage",
+    "AssistantMessage",
+    "CalledFunction",
+    "ChatBody",
+    "ChatChoice",
+    "ChatChunk",
+    "ChatCompletion",
+    "ChatLogprobs",
+    "ChunkChoice",
+    "Delta",
+    "EarlierCall",
+    "FinishReason",
+    "FunctionCall",
+    "FunctionDelta",
+    "FunctionTool",
+    "LogprobEntry",
+    "NamedFunction",
+    "NamedTool",
+    "SystemMessage",
+    "TextFormat",
+    "TextPart",
+    "TokenChance",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolMessage",
+    "UserMessage",
+]
+
+MAX_MESSAGES = 4096
+MAX_TOOLS = 128
+MAX_PARTS = 1024
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+Id = Annotated[str, StringConstraints(max_length=256)]
+
+
+class TextPart(Body):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str
+
+
+Content = str | Annotated[list[TextPart], Field(max_length=MAX_PARTS)]
+
+
+class CalledFunction(Body):
+    """A call that the model made earlier."""
+
+    name: Annotated[str, StringConstraints(max_length=128)]
+    arguments: str
+
+
+class EarlierCall(Body):
+    """A call that the model made earlier, with its id."""
+
+    id: Id
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class SystemMessage(Body):
+    """Standing instructions."""
+
+    role: Literal["system", "developer"]
+    content: Content
+    name: Id | None = None
+
+
+class UserMessage(Body):
+    """What the user says."""
+
+    role: Literal["user"]
+    content: Content
+    name: Id | None = None
+
+
+class AssistantMessage(Body):
+    """What the model said."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: Annotated[list[EarlierCall], Field(max_length=MAX_TOOLS)] | None = None
+    name: Id | None = None
+    refusal: str | None = None
+
+
+class ToolMessage(Body):
+    """The result of a call."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: Id
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class FunctionTool(Body):
+    """A function that the model may call."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = Field(None, description="Calls always suit the schema; what does not is text.")
+
+
+class Tool(Body):
+    """A tool that the client runs."""
+
+    type: Literal["function"]
+    function: FunctionTool
+
+
+class NamedFunction(Body):
+    """The function that must be called."""
+
+    name: Annotated[str, StringConstraints(max_length=128)]
+
+
+class NamedTool(Body):
+    """The tool that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class TextFormat(Body):
+    """Plain text, which is the default."""
+
+    type: Literal["text"]
+
+
+class ChatBody(Sampling):
+    """A conversation to be answered."""
+
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
+    max_completion_tokens: int | None = Field(
+        None, ge=1, le=2**31 - 1, description="The same as `max_tokens`, and goes before it."
+    )
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: TextFormat | None = None
+    modalities: list[Literal["text"]] | None = None
+    metadata: dict[str, str] | None = Field(None, max_length=16, description="Taken and without effect.")
+    store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    safety_identifier: Id | None = Field(None, description="Taken and without effect.")
+    prompt_cache_key: Id | None = Field(None, description="Taken and without effect.")
+
+
+class TokenChance(Reply):
+    """A token and how likely it is."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class LogprobEntry(TokenChance):
+    """A token of the answer, with the likeliest at its place."""
+
+    top_logprobs: list[TokenChance]
+
+
+class ChatLogprobs(Reply):
+    """Log-probabilities of an answer's tokens."""
+
+    content: list[LogprobEntry]
+    refusal: None = None
+
+
+class FunctionCall(Reply):
+    """What is called, with arguments as JSON in a text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Reply):
+    """A call that the client is to run."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class AnswerMessage(Reply):
+    """The answer."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class ChatChoice(Reply):
+    """One answer and why it ended."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(Reply):
+    """All answers."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    system_fingerprint: str
+
+
+class FunctionDelta(Reply):
+    """More of a call."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(Reply):
+    """More of a call; id, type and name come first and once."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
+class Delta(Reply):
+    """More of an answer."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+
+
+class ChunkChoice(Reply):
+    """More of one answer."""
+
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: FinishReason | None
+
+
+class ChatChunk(Reply):
+    """An event of a stream."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+    system_fingerprint: str

@@ -1,0 +1,78 @@
+"""Fields by which chat and plain completion say how tokens are drawn."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from puna.engine.request import SamplingParams
+from puna.errors import ConfigError
+from puna.server.schemas.base import Body, ModelName
+
+__all__ = ["MAX_CHOICES", "Sampling", "StreamOptions"]
+
+MAX_CHOICES = 16
+"""Answers to one prompt."""
+_MAX_BIASES = 1024
+_MAX_STOP = 16
+_SEEDS = 2**64
+
+StopText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+TokenId = Annotated[str, StringConstraints(pattern=r"^\d{1,9}$")]
+
+
+class StreamOptions(Body):
+    """How a stream ends."""
+
+    include_usage: bool = Field(False, description="Send a last chunk with `usage` and no choices.")
+    include_obfuscation: bool = Field(False, description="Taken and without effect.")
+
+
+class Sampling(ModelName):
+    """Sampling, as OpenAI's API and Puna's own have it."""
+
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="Default 0.6; 0 takes the likeliest token."
+    )
+    top_p: float | None = Field(None, ge=0, le=1, description="Default 0.9.")
+    top_k: int | None = Field(None, ge=0, le=2**31 - 1, description="Only the k likeliest tokens; 0: all.")
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        None, max_length=_MAX_BIASES
+    )
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    stop: StopText | list[StopText] | None = Field(None, description="At most 16 texts.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = Field(None, max_length=512, description="Taken and without effect.")
+
+    def params(self, choice: int, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+        """What the engine is told.
+
+        Args:
+            choice: which of `n` answers; each has a seed of its own, the first the one that was given.
+            max_tokens: at most so many tokens.
+            logprobs: how many alternatives to tell, None for no log-probabilities.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if len(stop) > _MAX_STOP:
+            raise ConfigError(f"`stop` may have {_MAX_STOP} texts, got {len(stop)}")
+        names: tuple[str, ...] = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        names += ("frequency_penalty", "presence_penalty")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return SamplingParams(
+            **given,
+            logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
+            seed=None if self.seed is None else (self.seed + choice) % _SEEDS,
+            stop=stop,
+            max_tokens=max_tokens,
+            logprobs=logprobs,
+        )

@@ -1,0 +1,64 @@
+"""What routes need of the server, as FastAPI dependencies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from puna.server.answers.generation import Generation, Wanted
+from puna.server.hosting.hosted import Loaded
+from puna.server.hosting.pool import ModelPool
+from puna.server.settings import ServerSettings
+from puna.server.watch.metrics import Metrics
+
+__all__ = ["Client", "Services", "TheServices"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Services:
+    """Everything that lives as long as the server.
+
+    Attributes:
+        settings: what the operator set.
+        pool: the models.
+        metrics: what is counted.
+        started_s: when it began, by the monotonic clock.
+    """
+
+    settings: ServerSettings
+    pool: ModelPool
+    metrics: Metrics
+    started_s: float = field(default_factory=time.monotonic)
+
+    def generate(self, model: Loaded, wanted: Sequence[Wanted], client: str) -> Generation:
+        """Answers to be computed, timed and counted.
+
+        Args:
+            model: what computes.
+            wanted: the answers.
+            client: who asks.
+
+        Raises:
+            ApiError: 429, too many answers wait already.
+        """
+        meter = self.metrics.meter(model.llama.info.name)
+        return Generation(model, wanted, client=client, timeout_s=self.settings.timeout_s, meter=meter)
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def _client(request: Request) -> str:
+    """Who asks: the name of the key, or the address where no key is needed."""
+    name: str | None = request.scope.get("puna.client")
+    return name or (request.client.host if request.client else "local")
+
+
+TheServices = Annotated[Services, Depends(_services)]
+Client = Annotated[str, Depends(_client)]

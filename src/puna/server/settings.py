@@ -1,0 +1,106 @@
+"""What an operator may set."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from puna.errors import ConfigError
+
+__all__ = ["ApiKey", "ServerSettings", "is_loopback"]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as the server keeps it.
+
+    Attributes:
+        name: whose it is, for logs and for sharing fairly.
+        digest: SHA-256 of the key; the key itself is kept nowhere.
+    """
+
+    name: str
+    digest: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSettings:
+    """How the server runs.
+
+    Attributes:
+        host: address to listen on.
+        port: TCP port; 0 for any that is free.
+        keys: who may come in; without any, everybody who can reach the address.
+        is_insecure: listen beyond this machine without keys.
+        allowed_hosts: names under which the server is reached, besides addresses and this machine's own.
+        allowed_origins: web pages (``https://chat.example``) that may call it from a browser.
+        format: see `puna.load`.
+        threads: see `puna.load`.
+        context: see `puna.load`.
+        speculation: see `puna.load`.
+        keep_alive_s: unload a model that was idle for so long; None: only for want of memory.
+        memory_bytes: what all models together may take; None: nine tenths of the machine's.
+        max_running: answers of one model that are computed at once.
+        max_waiting: answers of one model that may wait for their turn; more are refused.
+        timeout_s: how long a request may take, waiting included.
+        drain_s: how long running answers may go on once the server is told to stop.
+        max_body_bytes: size of a request's body.
+        max_connections: open connections.
+        read_timeout_s: how long a client may take to send a request's headers, and its body.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8321
+    keys: tuple[ApiKey, ...] = ()
+    is_insecure: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    format: str = "auto"
+    threads: int | None = None
+    context: int | None = None
+    speculation: str = "lookup"
+    keep_alive_s: float | None = None
+    memory_bytes: int | None = None
+    max_running: int = 64
+    max_waiting: int = 128
+    timeout_s: float = 600
+    drain_s: float = 30
+    max_body_bytes: int = 4 * 1024 * 1024
+    max_connections: int = 512
+    read_timeout_s: float = 20
+
+    def __post_init__(self) -> None:
+        """Validate; ConfigError names what is out of range or not safe."""
+        for name, low in (
+            ("max_running", 1),
+            ("max_waiting", 0),
+            ("timeout_s", 0),
+            ("drain_s", 0),
+            ("max_body_bytes", 1),
+            ("max_connections", 1),
+            ("read_timeout_s", 0),
+        ):
+            if getattr(self, name) < low:
+                raise ConfigError(f"`{name}` must be at least {low}, got {getattr(self, name)}")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"`port` must be 0 to 65535, got {self.port}")
+        if self.keep_alive_s is not None and self.keep_alive_s < 0:
+            raise ConfigError(f"`keep_alive` must be at least 0 seconds, got {self.keep_alive_s}")
+        if not self.keys and not self.is_insecure and not is_loopback(self.host):
+            raise ConfigError(
+                f"listening on {self.host} lets others on the network use this machine; make a key with "
+                "`puna key NAME --file keys.txt` and give --keys keys.txt, or say --insecure"
+            )
+        for origin in self.allowed_origins:
+            if "://" not in origin or origin.count("/") != 2:
+                raise ConfigError(f"an origin is SCHEME://HOST[:PORT] and nothing behind it, got {origin!r}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,66 @@
+"""One line of the log and one count for every request, under an id that the client is told."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from puna.server.errors import ApiError, error_response
+from puna.server.watch.log import log, log_error, request_id
+from puna.server.watch.metrics import Metrics
+
+__all__ = ["RequestLog"]
+
+_UNKNOWN = "(none)"
+
+
+class RequestLog:
+    """Stands outermost: whatever fails behind it ends here."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Stand in front of an app.
+
+        Args:
+            app: what is behind.
+            metrics: counts requests.
+        """
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        name = "req_" + secrets.token_hex(8)
+        request_id.set(name)
+        started_s, status = time.perf_counter(), 0
+
+        async def marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", name.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, marked)
+        except Exception as error:
+            log_error(error)
+            if not status:
+                failed = ApiError(500, "the server failed; its log has the reason under this request's id")
+                await error_response(failed)(scope, receive, marked)
+        finally:
+            # The pattern, not the path: a path may be of any length and hold anything.
+            route = getattr(scope.get("route"), "path", _UNKNOWN)
+            self._metrics.on_request(route, status)
+            log(
+                "request",
+                method=scope["method"],
+                route=route,
+                status=status or None,
+                ms=round(1000 * (time.perf_counter() - started_s), 1),
+                client=scope.get("puna.client"),
+            )

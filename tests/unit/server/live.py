@@ -1,0 +1,65 @@
+"""A server in a thread of the test's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx2
+
+from puna.server.hosting.hosted import HostedModel
+from puna.server.hosting.pool import ModelPool
+from puna.server.run import Server, bind
+from puna.server.services import Services
+from puna.server.settings import ServerSettings
+from puna.server.watch.metrics import Metrics
+
+MEMORY_BYTES = 10**9
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running server.
+
+    Attributes:
+        port: where it listens.
+        services: what it is made of.
+        http: a client of it.
+    """
+
+    port: int
+    services: Services
+    http: httpx2.Client
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+
+@contextmanager
+def running(
+    models: Sequence[HostedModel], memory_bytes: int = MEMORY_BYTES, **settings: object
+) -> Iterator[Live]:
+    """Run a server for the length of a ``with`` block."""
+    configured = ServerSettings(port=0, **settings)  # type: ignore[arg-type]
+    services = Services(
+        settings=configured,
+        pool=ModelPool(models, configured, memory_bytes),
+        metrics=Metrics(),
+    )
+    server = Server(services)
+    listener = bind(configured)
+    listener.listen()
+    port = listener.getsockname()[1]
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+    thread.start()
+    try:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+            yield Live(port, services, http)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()

@@ -1,0 +1,140 @@
+"""The queue in front of an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from puna.server.errors import ApiError
+from puna.server.hosting.admission import Admission
+
+
+def queue(capacity: int = 64, *, max_running: int = 8, max_waiting: int = 8) -> Admission:
+    return Admission(capacity, block_tokens=16, max_running=max_running, max_waiting=max_waiting)
+
+
+def holder(admission: Admission, order: list[str]) -> Callable[..., Awaitable[asyncio.Task[None]]]:
+    """Starts tasks that hold tokens until they are cancelled, and notes when each gets its turn."""
+
+    async def hold(name: str, client: str, n_tokens: int) -> asyncio.Task[None]:
+        async def run() -> None:
+            async with admission.reserve(client, n_tokens):
+                order.append(name)
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(run())
+        await asyncio.sleep(0)
+        return task
+
+    return hold
+
+
+async def end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)
+
+
+async def test_positions_are_set_aside_in_whole_blocks() -> None:
+    admission, order = queue(), []
+    hold = holder(admission, order)
+    first = await hold("first", "a", 17)
+    assert (admission.reserved_tokens, admission.n_running) == (32, 1)
+    second = await hold("second", "a", 33)  # 48 more do not fit
+    assert (order, admission.n_waiting) == (["first"], 1)
+    await end(first)
+    assert (order, admission.reserved_tokens) == (["first", "second"], 48)
+    await end(second)
+    assert (admission.reserved_tokens, admission.n_running, admission.n_waiting) == (0, 0, 0)
+
+
+async def test_the_client_with_the_least_running_goes_first() -> None:
+    admission, order = queue(64), []
+    hold = holder(admission, order)
+    greedy = [await hold(f"greedy {i}", "greedy", 32) for i in range(6)]
+    modest = await hold("modest", "modest", 32)
+    assert order == ["greedy 0", "greedy 1"]
+    await end(greedy[0])
+    assert order[2:] == ["modest"]
+    await end(greedy[1])
+    assert order[3:] == ["greedy 2"]
+    await end(modest, *greedy[2:])
+
+
+async def test_who_is_next_is_not_passed_by() -> None:
+    admission, order = queue(64), []
+    hold = holder(admission, order)
+    running = [await hold("a", "a", 32), await hold("b", "b", 32)]
+    large, small = await hold("large", "c", 64), await hold("small", "d", 16)
+    await end(running[0])
+    assert order == ["a", "b"]  # 32 are free, which the small one could use, but the large one is next
+    await end(running[1])
+    assert order == ["a", "b", "large"]
+    await end(large)
+    assert order[-1] == "small"
+    await end(small)
+
+
+async def test_too_many_that_wait_are_refused_with_advice() -> None:
+    admission = queue(16, max_waiting=2)
+    hold = holder(admission, [])
+    tasks = [await hold(str(i), "a", 16) for i in range(3)]
+    with pytest.raises(ApiError, match="busy: 2 answers wait") as caught:
+        async with admission.reserve("b", 16):
+            pass
+    assert caught.value.status_code == 429
+    assert 1 <= int((caught.value.headers or {})["Retry-After"]) <= 60
+    with pytest.raises(ApiError):
+        admission.check(1)
+    await end(*tasks)
+    admission.check(2)
+
+
+async def test_more_than_runs_and_waits_is_refused_at_once() -> None:
+    admission = queue(max_running=2, max_waiting=3)
+    admission.check(5)
+    with pytest.raises(ApiError, match="busy"):
+        admission.check(6)
+
+
+async def test_what_could_never_fit_is_an_error_with_both_numbers() -> None:
+    with pytest.raises(ApiError, match="may take 65 tokens and the cache holds 64") as caught:
+        async with queue(64).reserve("a", 65):
+            pass
+    assert caught.value.status_code == 400
+
+
+async def test_who_leaves_the_queue_frees_its_place() -> None:
+    admission, order = queue(64), []
+    hold = holder(admission, order)
+    running = await hold("running", "a", 48)
+    large, small = await hold("large", "b", 64), await hold("small", "c", 16)
+    await end(large)
+    assert order == ["running", "small"]
+    await end(running, small)
+    assert (admission.reserved_tokens, admission.n_waiting) == (0, 0)
+
+
+async def test_leaving_in_the_moment_of_the_turn_loses_nothing() -> None:
+    admission, order = queue(16), []
+    hold = holder(admission, order)
+    running, waiting = await hold("running", "a", 16), await hold("waiting", "b", 16)
+    running.cancel()
+    await asyncio.sleep(0)  # the turn is given, and the task that gets it has not run yet
+    waiting.cancel()
+    await asyncio.gather(running, waiting, return_exceptions=True)
+    assert (admission.reserved_tokens, admission.n_running, admission.n_waiting) == (0, 0, 0)
+
+
+async def test_closing_sends_away_those_that_wait() -> None:
+    admission = queue(16)
+    hold = holder(admission, [])
+    running, waiting = await hold("running", "a", 16), await hold("waiting", "b", 16)
+    admission.close()
+    (error,) = await asyncio.gather(waiting, return_exceptions=True)
+    assert isinstance(error, ApiError)
+    assert error.status_code == 503
+    await end(running)

@@ -1,0 +1,125 @@
+"""API keys: on every route but health, and nowhere as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+from tests.unit.server.live import Live, running
+from typer.testing import CliRunner
+
+from puna.cli import app
+from puna.errors import ConfigError
+from puna.server.door.keys import hashed, key_line, new_key, read_keys
+from puna.server.hosting.hosted import HostedModel
+from puna.server.settings import ServerSettings
+
+KEY, OTHER = new_key(), new_key()
+
+
+@pytest.fixture(scope="module")
+def live(scripted_model: HostedModel) -> Iterator[Live]:
+    scripted_model.loaded = None
+    keys = (hashed("ada", KEY), hashed("bob", OTHER))
+    with running([scripted_model], keys=keys) as server:
+        yield server
+
+
+def routes(live: Live) -> list[tuple[str, str]]:
+    paths = live.http.get("/openapi.json", headers={"Authorization": f"Bearer {KEY}"}).json()["paths"]
+    found = [(method, path.replace("{name}", "x")) for path, methods in paths.items() for method in methods]
+    more = [("get", path) for path in ("/metrics", "/docs", "/openapi.json", "/", "/nothing")]
+    return [*found, *more]
+
+
+def test_every_route_but_health_needs_a_key(live: Live) -> None:
+    asked = routes(live)
+    assert len(asked) > 15
+    for prefix in ("", "/v1/openai"):
+        for method, path in asked:
+            status = live.http.request(method, prefix + path).status_code
+            is_health = path == "/v1/health"
+            assert status == (200 if is_health else 401), (method, prefix + path)
+    assert live.http.post("/v1/health").status_code == 401
+    assert live.http.get("/v1/health/").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Basic {KEY}"},
+        {"Authorization": f"Bearer {KEY[:-1]}"},
+        {"Authorization": f"Bearer {KEY}x"},
+        {"x-api-key": "é"},
+    ],
+)
+def test_a_wrong_key_is_refused(live: Live, headers: dict[str, str]) -> None:
+    encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+    answer = live.http.get("/v1/models", headers=encoded)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_right_key_is_let_in_by_either_header(live: Live) -> None:
+    for headers in (
+        {"Authorization": f"Bearer {KEY}"},
+        {"Authorization": f"bearer {OTHER}"},
+        {"x-api-key": KEY},
+    ):
+        assert live.http.get("/v1/models", headers=headers).status_code == 200
+    with openai.OpenAI(base_url=live.url, api_key=KEY) as client:
+        assert [model.id for model in client.models.list()] == ["scripted"]
+    with (
+        openai.OpenAI(base_url=live.url, api_key="wrong") as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.models.list()
+
+
+def test_two_keys_at_once_are_refused(live: Live) -> None:
+    headers = [("Authorization", f"Bearer {KEY}"), ("Authorization", "Bearer wrong")]
+    assert live.http.get("/v1/models", headers=headers).status_code == 400
+
+
+def test_a_file_holds_digests_only(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    done = CliRunner().invoke(app, ["key", "ada", "--file", str(file)])
+    assert done.exit_code == 0
+    key = done.stdout.split()[0]
+    assert key not in file.read_text()
+    assert read_keys(file) == (hashed("ada", key),)
+    assert file.stat().st_mode & 0o077 == 0
+    CliRunner().invoke(app, ["key", "bob", "--file", str(file)])
+    assert [each.name for each in read_keys(file)] == ["ada", "bob"]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", KEY, f"ada {KEY}", "ada sha256:12"])
+def test_a_file_that_is_none_is_an_error_without_its_text(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "keys.txt"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="puna key") as caught:
+        read_keys(file)
+    assert KEY not in str(caught.value)
+
+
+def test_beyond_this_machine_keys_are_needed() -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.1", "example.org", "127.0.0.1.example.org"):
+        with pytest.raises(ConfigError, match="--insecure"):
+            ServerSettings(host=host)
+        ServerSettings(host=host, is_insecure=True)
+        ServerSettings(host=host, keys=(hashed("a", KEY),))
+    for host in ("127.0.0.1", "localhost", "::1", "[::1]", "127.8.8.8"):
+        ServerSettings(host=host)
+
+
+def test_a_line_is_as_it_is_told() -> None:
+    assert (
+        key_line(hashed("a", "b"))
+        == "a sha256:3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d"
+    )

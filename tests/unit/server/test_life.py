@@ -1,0 +1,234 @@
+"""Load and life: clients that leave, time that runs out, too many at once, and the end of the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from tests.tiny import save_tiny
+from tests.unit.server.conftest import hosted
+from tests.unit.server.live import Live, running
+
+from puna.server.hosting.hosted import HostedModel
+
+CHAT = "/v1/chat/completions"
+SILENT: Any = {"model": "scripted", "messages": [{"role": "user", "content": "fall silent"}]}
+ENDLESS: Any = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "hum"}],
+    "logit_bias": {"257": -100},
+    "stream": True,
+}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something comes to be, and fail where it never does."""
+    end_s = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end_s, "it never came to be"
+        time.sleep(0.005)
+
+
+@contextmanager
+def serving(model: HostedModel, **settings: Any) -> Iterator[Live]:
+    model.loaded = None
+    with running([model], **settings) as live:
+        live.http.post("/v1/tokenize", json={"model": model.id, "prompt": ""})
+        yield live
+
+
+def admission(live: Live) -> Any:
+    (model,) = live.services.pool.models.values()
+    assert model.loaded is not None
+    return model.loaded.admission
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_everything(scripted_model: HostedModel, stream: bool) -> None:
+    with serving(scripted_model) as live:
+        body = json.dumps({**SILENT, "stream": stream}).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        with socket.create_connection(("127.0.0.1", live.port)) as connection:
+            connection.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            wait_for(lambda: admission(live).n_running == 1)
+        wait_for(lambda: admission(live).n_running == 0)
+        assert admission(live).reserved_tokens == 0
+        engine: Any = live.services.pool.models["scripted"].loaded.llama.engine  # type: ignore[union-attr]
+        assert len(engine.cancelled) >= 1
+
+
+def test_a_client_that_leaves_frees_the_engine_s_blocks(tiny_folder: Path) -> None:
+    with serving(hosted(tiny_folder)) as live:
+        engine = live.services.pool.models["tiny"].loaded.llama.engine  # type: ignore[union-attr]
+        for _ in range(5):
+            with live.http.stream("POST", CHAT, json={**ENDLESS, "n": 4}) as answer:
+                next(answer.iter_lines())
+        wait_for(lambda: engine.free_cache_tokens == engine.cache_tokens)
+        assert admission(live).reserved_tokens == 0
+
+
+def test_a_client_that_leaves_the_queue_frees_its_place(scripted_model: HostedModel) -> None:
+    with serving(scripted_model, max_running=1) as live:
+        with live.http.stream("POST", CHAT, json={**SILENT, "stream": True}) as first:
+            lines = first.iter_lines()  # kept, since the client hangs up when it goes
+            next(lines)
+            with pytest.raises(httpx2.ReadTimeout):
+                live.http.post(CHAT, json=SILENT, timeout=0.2)
+            wait_for(lambda: admission(live).n_waiting == 0)
+            assert admission(live).n_running == 1
+        wait_for(lambda: admission(live).n_running == 0)
+
+
+def test_time_that_runs_out_is_an_error(scripted_model: HostedModel) -> None:
+    with serving(scripted_model, timeout_s=0.2) as live:
+        answer = live.http.post(CHAT, json=SILENT)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        text = live.http.post(CHAT, json={**SILENT, "stream": True}).text
+        events = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+        assert json.loads(events[-2])["error"]["code"] == "timeout"
+        assert events[-1] == "[DONE]"
+        assert admission(live).n_running == 0
+
+
+def test_too_many_are_told_when_to_come_back(scripted_model: HostedModel) -> None:
+    with serving(scripted_model, max_running=1, max_waiting=0) as live:
+        with live.http.stream("POST", CHAT, json={**SILENT, "stream": True}) as first:
+            lines = first.iter_lines()  # kept, since the client hangs up when it goes
+            next(lines)
+            for stream in (False, True):
+                answer = live.http.post(CHAT, json={**SILENT, "stream": stream})
+                assert answer.status_code == 429
+                assert int(answer.headers["Retry-After"]) >= 1
+                assert answer.json()["error"]["type"] == "rate_limit_error"
+        wait_for(lambda: admission(live).n_running == 0)
+
+
+def test_answers_that_wait_get_their_turn(tiny_folder: Path) -> None:
+    body = {**ENDLESS, "stream": False, "seed": 1, "max_tokens": 20}
+    with serving(hosted(tiny_folder), max_running=2) as live:
+        alone = live.http.post(CHAT, json=body).json()["choices"]
+        together = live.http.post(CHAT, json={**body, "n": 12}).json()["choices"]
+        assert together[0]["message"] == alone[0]["message"]
+        assert len(together) == 12
+
+
+def test_many_at_once_get_what_each_would_get_alone(tiny_folder: Path) -> None:
+    bodies = [
+        {
+            **ENDLESS,
+            "stream": False,
+            "seed": i,
+            "max_tokens": 24,
+            "messages": [{"role": "user", "content": f"canary {i}"}],
+        }
+        for i in range(12)
+    ]
+    with serving(hosted(tiny_folder), max_running=5) as live:
+        alone = [live.http.post(CHAT, json=body).json()["choices"] for body in bodies]
+        together: list[Any] = [None] * len(bodies)
+
+        def ask(i: int) -> None:
+            together[i] = live.http.post(CHAT, json=bodies[i]).json()["choices"]
+
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(bodies))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert together == alone
+
+
+def test_a_model_that_cannot_be_loaded_fails_alone(
+    tiny_folder: Path, scripted_model: HostedModel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> Any:
+        raise OSError("the file at a secret place is damaged")
+
+    scripted_model.loaded = None
+    bad = HostedModel(id="bad", context_tokens=64, need_bytes=1, load=fail)
+    with running([bad, scripted_model]) as live:
+        answer = live.http.post(CHAT, json={**SILENT, "model": "bad"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_load_failed")
+        assert "secret" not in answer.text
+        body = {**SILENT, "messages": [{"role": "user", "content": "x"}]}
+        assert live.http.post(CHAT, json=body).status_code == 200
+    assert "a secret place" in capfd.readouterr().err
+
+
+def test_the_log_has_no_word_of_what_was_said(
+    scripted_model: HostedModel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(scripted_model) as live:
+        body = {**SILENT, "messages": [{"role": "user", "content": "a confidence"}]}
+        answer = live.http.post(CHAT, json=body)
+        live.http.post(CHAT, json={**body, "messages": [{"role": "a confidence", "content": ""}]})
+        live.http.get("/v1/a-confidence")
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert "confidence" not in json.dumps(lines)
+    (line,) = [each for each in lines if each.get("request") == answer.headers["x-request-id"]]
+    assert (line["event"], line["route"], line["status"]) == ("request", "/chat/completions", 200)
+
+
+@contextmanager
+def process(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`puna serve` as a process of its own, and its base URL."""
+    command = [sys.executable, "-m", "puna", "serve", str(folder), "--port", "0", "--threads", "1", *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
+    ) as started:
+        try:
+            assert started.stdout is not None
+            found = re.fullmatch(r"serving long at (http://127\.0\.0\.1:\d+/v1)\n", started.stdout.readline())
+            assert found
+            assert started.stdout.readline().startswith(f"curl {found[1]}/chat/completions ")
+            yield started, found[1]
+        finally:
+            started.kill()
+
+
+@pytest.fixture(scope="module")
+def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose answers can take a while."""
+    folder = tmp_path_factory.mktemp("served") / "long"
+    folder.mkdir()
+    save_tiny(folder, max_position_embeddings=65536)
+    return folder
+
+
+def test_a_signal_lets_answers_finish_and_ends_well(long_folder: Path) -> None:
+    body = {**ENDLESS, "model": "long", "max_tokens": 400, "stream_options": {"include_usage": True}}
+    with process(long_folder) as (server, url), httpx2.Client() as http:
+        with http.stream("POST", f"{url}/chat/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            server.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert json.loads(rest[-2].removeprefix("data: "))["usage"]["completion_tokens"] == 400
+        assert rest[-1] == "data: [DONE]"
+        assert server.wait(20) == 0
+
+
+def test_answers_that_take_longer_than_the_drain_are_cut_and_sent(long_folder: Path) -> None:
+    body = {**ENDLESS, "model": "long", "stream": False}
+    with (
+        process(long_folder, "--context", "60000", "--drain", "0.3") as (server, url),
+        httpx2.Client() as http,
+    ):
+        threading.Timer(0.3, server.send_signal, (signal.SIGTERM,)).start()
+        answer = http.post(f"{url}/chat/completions", json=body, timeout=30).json()
+        assert answer["choices"][0]["finish_reason"] == "length"
+        assert 0 < answer["usage"]["completion_tokens"] < 59_000
+        assert server.wait(20) == 0

@@ -1,0 +1,162 @@
+"""Models in memory: found, loaded once, unloaded when idle or in the way, and failing alone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from puna.models.catalogue import DEFAULT_MODEL
+from puna.server.errors import ApiError
+from puna.server.hosting.hosted import HostedModel
+from puna.server.hosting.pool import ModelPool
+from puna.server.settings import ServerSettings
+
+
+class FakeLlama:
+    """As much of a `Llama` as the pool looks at."""
+
+    class engine:
+        cache_tokens = 64
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def model(name: str, size: int = 10, load: Callable[[], Any] = FakeLlama) -> HostedModel:
+    return HostedModel(id=name, context_tokens=64, need_bytes=size, load=load)
+
+
+def pool(*models: HostedModel, memory_bytes: int = 100, **settings: Any) -> ModelPool:
+    return ModelPool(models, ServerSettings(**settings), memory_bytes)
+
+
+async def touch(models: ModelPool, name: str) -> None:
+    async with models.use(name):
+        pass
+
+
+def loaded(models: ModelPool) -> list[str]:
+    return [m.id for m in models.models.values() if m.loaded is not None]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama3.2-1b-instruct",
+        "llama3.2:1b",
+        "meta-llama/Llama-3.2-1B-Instruct",
+        "hf:meta-llama/Llama-3.2-1B-Instruct",
+        "Llama3.2-1B-Instruct",
+        "Llama-3.2-1B-Instruct",
+        "./as/the/operator/wrote/it",
+    ],
+)
+def test_every_way_to_write_a_model_is_understood(name: str) -> None:
+    one = model("llama3.2-1b-instruct")
+    one.spellings.add("./as/the/operator/wrote/it")
+    assert pool(model("other"), one).find(name) is one
+
+
+def test_a_model_of_the_catalogue_that_is_not_served_is_not_found() -> None:
+    with pytest.raises(ApiError, match=r"Model '.*' not found\. Use 'client\.models\.list\(\)'") as caught:
+        pool(model("other")).find(DEFAULT_MODEL)
+    assert caught.value.status_code == 404
+
+
+async def test_many_at_once_load_a_model_once() -> None:
+    loads = []
+    models = pool(model("a", load=lambda: loads.append(1) or FakeLlama()))
+    await asyncio.gather(*(touch(models, "a") for _ in range(20)))
+    assert loads == [1]
+
+
+async def test_the_longest_unused_makes_room() -> None:
+    models = pool(model("a", 40), model("b", 40), model("c", 40))
+    for name in ("a", "b", "a"):
+        await touch(models, name)
+    await touch(models, "c")
+    assert loaded(models) == ["a", "c"]
+
+
+async def test_what_is_in_use_stays_and_the_next_waits_for_it() -> None:
+    models = pool(model("a", 60), model("b", 60))
+    async with models.use("a"):
+        waiting = asyncio.create_task(touch(models, "b"))
+        await asyncio.sleep(0.01)
+        assert loaded(models) == ["a"]
+        assert not await models.unload(models.models["a"])
+    await waiting
+    assert loaded(models) == ["b"]
+
+
+async def test_a_model_that_can_never_fit_is_refused() -> None:
+    with pytest.raises(ApiError, match=r"needs 0\.2 GB of memory and the server may use 0\.1 GB") as caught:
+        await touch(pool(model("a", 200_000_000), memory_bytes=100_000_000), "a")
+    assert caught.value.status_code == 503
+
+
+async def test_an_idle_model_is_unloaded_after_its_time() -> None:
+    models = pool(model("a"), keep_alive_s=0.02)
+    await touch(models, "a")
+    llama: Any = models.models["a"].loaded.llama  # type: ignore[union-attr]
+    while loaded(models):
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.01)
+    assert llama.is_closed
+
+
+async def test_a_model_that_is_used_again_is_not_unloaded_early() -> None:
+    models = pool(model("a"), keep_alive_s=0.05)
+    await touch(models, "a")
+    async with models.use("a"):
+        await asyncio.sleep(0.1)
+        assert loaded(models) == ["a"]
+
+
+async def test_a_failure_to_load_is_told_to_all_who_wait_and_to_no_others() -> None:
+    gate = threading.Event()
+
+    def fail() -> Any:
+        gate.wait(5)
+        raise OSError("/srv/models/secret is damaged")
+
+    models = pool(model("bad", load=fail), model("good"))
+    waiting = [asyncio.create_task(touch(models, "bad")) for _ in range(3)]
+    await asyncio.sleep(0)
+    gate.set()
+    errors = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [getattr(error, "status_code", error) for error in errors] == [503] * 3
+    assert all("secret" not in str(error.detail) for error in errors)  # type: ignore[union-attr]
+    await touch(models, "good")
+    assert models.models["bad"].n_users == 0
+
+
+async def test_who_began_a_load_may_leave() -> None:
+    gate = threading.Event()
+    models = pool(model("a", load=lambda: gate.wait(5) and FakeLlama()))
+    first, second = (asyncio.create_task(touch(models, "a")) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    gate.set()
+    await second
+    assert loaded(models) == ["a"]
+
+
+async def test_too_many_that_wait_for_a_load_are_refused() -> None:
+    gate = threading.Event()
+    models = pool(model("a", load=lambda: gate.wait(5) and FakeLlama()), max_waiting=2)
+    waiting = [asyncio.create_task(touch(models, "a")) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(ApiError) as caught:
+        await touch(models, "a")
+    assert caught.value.status_code == 429
+    gate.set()
+    await asyncio.gather(*waiting)

@@ -1,0 +1,185 @@
+"""Routes other than chat: completions, embeddings, models, tokens, and what the server says of itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import openai
+import pytest
+from tests.unit.server.conftest import CONTEXT
+from tests.unit.server.live import Live
+
+import puna
+from puna import Llama
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_folder: Path) -> Iterator[Llama]:
+    with puna.load(str(tiny_folder), threads=1, context=CONTEXT) as llama:
+        yield llama
+
+
+def test_a_completion_is_the_python_api_s(client: openai.OpenAI, llama: Llama) -> None:
+    answer = client.completions.create(model="tiny", prompt="hum", seed=3, max_tokens=10)
+    expected = llama.generate("hum", seed=3, max_tokens=10)
+    assert answer.id.startswith("cmpl-")
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == (expected.text, "length")
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 10)
+
+
+def test_the_default_is_sixteen_tokens(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model="tiny", prompt="hum", extra_body={"logit_bias": {"257": -100}})
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 16
+
+
+def test_prompts_in_every_form_agree(client: openai.OpenAI, llama: Llama) -> None:
+    ids = llama.tokenizer.encode("hum")
+    forms = ["hum", ["hum"], ids, [ids]]
+    texts = [
+        client.completions.create(model="tiny", prompt=form, seed=3, max_tokens=8).choices[0].text  # type: ignore[call-overload]
+        for form in forms
+    ]
+    assert len(set(texts)) == 1
+
+
+def test_choices_of_several_prompts_stand_side_by_side(client: openai.OpenAI, llama: Llama) -> None:
+    answer = client.completions.create(model="tiny", prompt=["a", "b"], n=2, seed=1, max_tokens=6)
+    expected = [llama.generate(p, seed=s, max_tokens=6).text for p in "ab" for s in (1, 2)]
+    assert [choice.text for choice in answer.choices] == expected
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == 2
+
+
+def test_streamed_completions_join(client: openai.OpenAI) -> None:
+    texts = ["", ""]
+    for chunk in client.completions.create(
+        model="tiny", prompt=["a", "b"], seed=1, max_tokens=6, echo=True, stream=True
+    ):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    whole = client.completions.create(model="tiny", prompt=["a", "b"], seed=1, max_tokens=6, echo=True)
+    assert texts == [choice.text for choice in whole.choices]
+    assert [text[0] for text in texts] == ["a", "b"]
+
+
+def test_echo_tells_log_probabilities_of_the_prompt(client: openai.OpenAI, llama: Llama) -> None:
+    answer = client.completions.create(
+        model="tiny", prompt="humming", seed=1, max_tokens=3, echo=True, logprobs=1
+    )
+    found = answer.choices[0].logprobs
+    assert found is not None
+    scores = llama.engine.score(llama.tokenizer.encode("humming")).tolist()
+    assert found.token_logprobs is not None
+    assert found.token_logprobs[:7] == [None, *scores]
+    assert len(found.token_logprobs) == 10
+    assert found.tokens is not None
+    assert "".join(found.tokens[:7]) == "humming"
+    assert found.text_offset is not None
+    assert found.text_offset[:8] == list(range(8))
+
+
+def test_embeddings_are_the_python_api_s(client: openai.OpenAI, llama: Llama) -> None:
+    expected = llama.embed(["hum", "spit at"])
+    for encoding in ("float", "base64"):
+        answer = client.embeddings.create(
+            model="tiny",
+            input=["hum", "spit at"],
+            encoding_format=encoding,  # type: ignore[arg-type]
+        )
+        rows = [row.embedding for row in answer.data]
+        found = [
+            np.frombuffer(base64.b64decode(row), np.float32) if isinstance(row, str) else np.float32(row)
+            for row in rows
+        ]
+        assert np.array_equal(np.stack(found), expected)
+        assert (answer.usage.prompt_tokens, [row.index for row in answer.data]) == (10, [0, 1])
+
+
+def test_embeddings_have_the_model_s_own_size(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="must be 48"):
+        client.embeddings.create(model="tiny", input="hum", dimensions=7)
+
+
+def test_models_are_listed_and_found(client: openai.OpenAI, live: Live) -> None:
+    assert [model.id for model in client.models.list()] == ["tiny", "scripted"]
+    model = live.http.get("/v1/models/tiny").json()
+    assert (model["object"], model["owned_by"]) == ("model", "puna")
+    assert model["custom_metadata"] == {
+        "model_type": "llm",
+        "provider_id": "puna",
+        "provider_resource_id": "tiny",
+        "context_length": CONTEXT,
+    }
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("other")
+
+
+def test_tokens_are_the_tokenizer_s(live: Live, llama: Llama) -> None:
+    text = "Qué <|user|> hum"
+    found = live.http.post("/v1/tokenize", json={"model": "tiny", "prompt": text}).json()
+    assert found == {
+        "tokens": llama.tokenizer.encode(text),
+        "count": len(llama.tokenizer.encode(text)),
+        "max_model_len": CONTEXT,
+    }
+    back = live.http.post("/v1/detokenize", json={"model": "tiny", "tokens": found["tokens"]}).json()
+    assert back == {"prompt": text}
+
+
+def test_the_server_tells_about_itself(live: Live) -> None:
+    assert live.http.get("/v1/health").json() == {"status": "OK"}
+    assert live.http.get("/v1/version").json() == {"version": puna.__version__}
+    (provider,) = live.http.get("/v1/providers").json()["data"]
+    assert provider["health"] == {"status": "OK"}
+    assert live.http.get("/v1/providers/puna").json() == provider
+    assert live.http.get("/v1/providers/other").status_code == 404
+    routes = {(r["method"], r["route"]) for r in live.http.get("/v1/inspect/routes").json()["data"]}
+    assert routes == {
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+        ("POST", "/v1/embeddings"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/{name}"),
+        ("POST", "/v1/tokenize"),
+        ("POST", "/v1/detokenize"),
+        ("GET", "/v1/health"),
+        ("GET", "/v1/version"),
+        ("GET", "/v1/providers"),
+        ("GET", "/v1/providers/{name}"),
+        ("GET", "/v1/inspect/routes"),
+        ("GET", "/v1/admin/state"),
+        ("POST", "/v1/admin/models/{name}/unload"),
+    }
+    assert "ErrorReply" in live.http.get("/openapi.json").json()["components"]["schemas"]
+
+
+def test_figures_are_told_to_prometheus(live: Live) -> None:
+    live.http.post("/v1/completions", json={"model": "tiny", "prompt": "hum", "max_tokens": 2})
+    text = live.http.get("/metrics").text
+    assert 'puna_tokens_total{kind="completion",model="tiny"}' in text
+    assert 'puna_time_to_first_token_seconds_count{model="tiny"}' in text
+    assert 'puna_requests_total{route="/completions",status="200"}' in text
+
+
+def test_state_tells_what_is_in_memory(live: Live) -> None:
+    live.http.post("/v1/tokenize", json={"model": "tiny", "prompt": "hum"})
+    state = live.http.get("/v1/admin/state").json()
+    tiny = state["models"][0]
+    assert (tiny["id"], tiny["is_loaded"], tiny["running"], tiny["waiting"]) == ("tiny", True, 0, 0)
+    assert tiny["cache_tokens"] % CONTEXT == 0
+    assert live.http.post("/v1/admin/models/tiny/unload").json() == {"id": "tiny", "object": "model.unloaded"}
+    assert live.http.get("/v1/admin/state").json()["models"][0]["is_loaded"] is False
+    answer = live.http.post("/v1/completions", json={"model": "tiny", "prompt": "hum", "max_tokens": 2})
+    assert answer.status_code == 200
