@@ -22,9 +22,10 @@ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline void prefetch(const uint8_t* p, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
-// The `bytes` a little behind p: the processor's own guess stops at a page's end.
+// What is needed some time after the `bytes` at p: for loops with so much arithmetic between two loads that
+// the processor's own guess comes late.
 inline void prefetch_behind(const void* p, int64_t bytes) {
-    prefetch(static_cast<const uint8_t*>(p) + 1536, 0, bytes);
+    prefetch(static_cast<const uint8_t*>(p) + 6144, 0, bytes);
 }
 // Of the `bytes` that are needed when all of `rows` rows are done: the share of n of them.
 inline void prefetch_share(const uint8_t* p, int64_t bytes, int64_t row, int64_t n, int64_t rows) {

@@ -12,7 +12,7 @@ struct Int8ChannelTile {
         I32x16 acc[R];
         for (int r = 0; r < R; r++) acc[r] = i32_zero();
         for (int64_t k = 0; k < p.columns; k += 4) {
-            prefetch_behind(w + 16 * k, 64);
+            if constexpr (R > 1) prefetch_behind(w + 16 * k, 64);
             const U8x64 wk = load_u8(w + 16 * k);
             for (int r = 0; r < R; r++) acc[r] = dot4(acc[r], wk, x + r * p.x.q_stride + k);
         }
@@ -78,7 +78,7 @@ struct GroupTile {
         F32x16 total[R];
         for (int r = 0; r < R; r++) total[r] = set1(0.0f);
         for (int64_t b = 0; b < n_blocks; b++) {
-            prefetch_behind(blocks + b, sizeof(Block));
+            if constexpr (R > 1) prefetch_behind(blocks + b, sizeof(Block));
             for (int g = 0; g < 2; g++) {
                 const int64_t group = 2 * b + g;
                 I32x16 dots[R];
