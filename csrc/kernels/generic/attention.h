@@ -49,12 +49,12 @@ inline void block_scores(const AttentionChunk& a, const float* query, int64_t fi
     }
     for (int64_t d = 0; d < a.kv.head_dim; d++) {
         if (fetches && d * row_bytes % 64 == 0)
-            for (int b = 0; b < B; b++) __builtin_prefetch(blocks[b] + a.kv.key_bytes + d * row_bytes);
-        F32x16 q[H];
-        for (int h = 0; h < H; h++) q[h] = set1(query[h * a.kv.head_dim + d]);
-        for (int b = 0; b < B; b++) {
-            const F32x16 key = load_kv<type>(blocks[b] + d * row_bytes);
-            for (int h = 0; h < H; h++) acc[h][b] = fma(q[h], key, acc[h][b]);
+            for (int b = 0; b < B; b++) __builtin_prefetch(blocks[b] + a.kv.key_bytes + d * row_bytes, 0, 2);
+        F32x16 key[B];
+        for (int b = 0; b < B; b++) key[b] = load_kv<type>(blocks[b] + d * row_bytes);
+        for (int h = 0; h < H; h++) {
+            const F32x16 q = set1(query[h * a.kv.head_dim + d]);
+            for (int b = 0; b < B; b++) acc[h][b] = fma(q, key[b], acc[h][b]);
         }
     }
     for (int h = 0; h < H; h++)
@@ -82,12 +82,12 @@ inline void add_values(const AttentionChunk& a, const float* weights, int64_t be
             const uint8_t* row = values + (t - first) * row_bytes;
             if (ahead != nullptr)
                 for (int64_t i = 0; i < row_bytes; i += 64)
-                    __builtin_prefetch(ahead + (t - first) * row_bytes + i);
-            F32x16 w[H];
-            for (int h = 0; h < H; h++) w[h] = set1(weights[h * puna::kChunkTokens + t]);
-            for (int d = 0; d < D; d++) {
-                const F32x16 value = load_kv<type>(row + 16 * d * size);
-                for (int h = 0; h < H; h++) acc[h][d] = fma(w[h], value, acc[h][d]);
+                    __builtin_prefetch(ahead + (t - first) * row_bytes + i, 0, 2);
+            F32x16 value[D];
+            for (int d = 0; d < D; d++) value[d] = load_kv<type>(row + 16 * d * size);
+            for (int h = 0; h < H; h++) {
+                const F32x16 w = set1(weights[h * puna::kChunkTokens + t]);
+                for (int d = 0; d < D; d++) acc[h][d] = fma(w, value[d], acc[h][d]);
             }
         }
     }
