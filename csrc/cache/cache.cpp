@@ -11,13 +11,17 @@ constexpr int64_t kLine = 64;  // of the processor's caches; a vector that strad
 }  // namespace
 
 KvLayout kv_layout(CacheType type, int64_t head_dim) {
-    const int64_t size = type == CacheType::f16 ? 2 : 4;
+    const bool has_scales = type == CacheType::int8;
+    const int64_t size = type == CacheType::f32 ? 4 : type == CacheType::f16 ? 2 : 1;
+    const int64_t scale_bytes = has_scales ? kBlockTokens * static_cast<int64_t>(sizeof(float)) : 0;
     KvLayout layout;
     layout.type = type;
     layout.head_dim = head_dim;
     layout.padded_head_dim = round_up(head_dim, 16);
-    layout.key_bytes = round_up(head_dim * kBlockTokens * size, kLine);
-    layout.block_bytes = layout.key_bytes + layout.padded_head_dim * kBlockTokens * size;
+    layout.key_scale_offset = round_up(head_dim * kBlockTokens * size, kLine);
+    layout.value_offset = layout.key_scale_offset + (head_dim + kKeyGroup - 1) / kKeyGroup * scale_bytes;
+    layout.value_scale_offset = layout.value_offset + layout.padded_head_dim * kBlockTokens * size;
+    layout.block_bytes = layout.value_scale_offset + scale_bytes;
     return layout;
 }
 

@@ -36,18 +36,25 @@ struct Product {
     int64_t y_stride;
 };
 
-// Key and value blocks hold kBlockTokens positions of one layer and one head: keys [head_dim][position],
-// values [position][head_dim padded to 16].
+// A block of the cache holds kBlockTokens positions of one layer and one head:
+//
+//   f32, f16   keys [head_dim][position], to whole lines of 64 bytes; values [position][padded head_dim]
+//   int8       the same, each with float scales behind it: for the keys [group][position], one for every
+//              kKeyGroup dimensions, for the values [position]
+//
+// head_dim is padded to a multiple of 16 for values. An int8 number means q x scale, -127 <= q <= 127.
 constexpr int64_t kBlockTokens = 16;
 constexpr int64_t kChunkTokens = 256;  // attention is summed chunk by chunk, whoever computes them
 constexpr int64_t kChunkBlocks = kChunkTokens / kBlockTokens;
 
-enum class CacheType : int32_t { f32, f16 };
+enum class CacheType : int32_t { f32, f16, int8 };
+constexpr int64_t kKeyGroup = 32;
 
 struct KvLayout {
     CacheType type;
     int64_t head_dim, padded_head_dim;
-    int64_t key_bytes, block_bytes;  // of one layer and head; values lie behind the keys
+    int64_t value_offset, block_bytes;             // values lie behind the keys
+    int64_t key_scale_offset, value_scale_offset;  // of int8
 };
 
 // One chunk of attention: the query heads that share a key head, of tokens that follow one another in one

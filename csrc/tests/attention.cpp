@@ -3,71 +3,47 @@
 #include "model/attention.h"
 
 #include <algorithm>
-#include <limits>
 
-#include "base/half.h"
 #include "kernels/dispatch.h"
 #include "tests/check.h"
 #include "tests/guarded.h"
+#include "tests/history.h"
 
 namespace puna::test {
 
 namespace {
 
-constexpr CacheType kTypes[] = {CacheType::f32, CacheType::f16};
+constexpr CacheType kTypes[] = {CacheType::f32, CacheType::f16, CacheType::int8};
 
-// Keys and values [position][head_dim] of one head, and what is left of them in the cache.
-struct History {
-    History(CacheType type, int64_t length, int64_t head_dim, uint32_t seed)
-        : keys(random_floats(length * head_dim, seed)), values(random_floats(length * head_dim, seed + 1)) {
-        for (std::vector<float>* numbers : {&keys, &values})
-            for (float& v : *numbers)
-                if (type == CacheType::f16) v = f16_to_f32(f32_to_f16(v));
+// Outputs [tokens][heads][head_dim] of queries the last of which sees all positions.
+void check_output(const History& stored, const History& history, const KvLayout& layout,
+                  const std::vector<float>& query, const std::vector<float>& found, int64_t heads) {
+    const int64_t head_dim = layout.head_dim, queries = static_cast<int64_t>(query.size()) / head_dim;
+    const auto length = static_cast<int64_t>(history.keys.size()) / head_dim;
+    const bool is_damaged = std::isnan(history.keys.back());
+    if (!is_damaged) REQUIRE(is_nearest(layout.type, stored.keys, history.keys, head_dim, kKeyGroup));
+    REQUIRE(is_nearest(layout.type, stored.values, history.values, head_dim, head_dim));
+    for (int64_t q = 0; q < queries; q++) {
+        const auto at = static_cast<size_t>(q * head_dim);
+        const int64_t seen = length + 1 - queries / heads + q / heads;
+        if (is_damaged && seen == length)
+            REQUIRE(std::isnan(found[at]));
+        else
+            REQUIRE(is_close(&found[at], exact(stored, &query[at], head_dim, seen)));
     }
-    std::vector<float> keys, values;
-};
-
-// One query over the positions before `length`, in float64.
-std::vector<double> exact(const History& history, const float* query, int64_t head_dim, int64_t length) {
-    std::vector<double> scores(static_cast<size_t>(length)), out(static_cast<size_t>(head_dim));
-    double top = -std::numeric_limits<double>::infinity(), sum = 0;
-    for (int64_t t = 0; t < length; t++) {
-        double score = 0;
-        for (int64_t d = 0; d < head_dim; d++)
-            score += double{query[d]} * history.keys[static_cast<size_t>(t * head_dim + d)];
-        scores[static_cast<size_t>(t)] = score / std::sqrt(static_cast<double>(head_dim));
-        top = std::max(top, scores[static_cast<size_t>(t)]);
-    }
-    for (int64_t t = 0; t < length; t++) {
-        const double weight = std::exp(scores[static_cast<size_t>(t)] - top);
-        sum += weight;
-        for (int64_t d = 0; d < head_dim; d++)
-            out[static_cast<size_t>(d)] += weight * history.values[static_cast<size_t>(t * head_dim + d)];
-    }
-    for (double& v : out) v /= sum;
-    return out;
 }
 
-bool is_close(const float* found, const std::vector<double>& expected) {
-    // Values of size 1, weights that sum to 1: 1e-5 is some 80 units in the last place.
-    for (size_t d = 0; d < expected.size(); d++)
-        if (!(std::fabs(found[d] - expected[d]) <= 1e-5)) {
-            std::printf("  got %.9g, exactly %.9g\n", double{found[d]}, expected[d]);
-            return false;
-        }
-    return true;
-}
-
-// What a block holds where nothing was written must not matter: NaN in every format.
-void fill_with_nan(uint8_t* bytes, int64_t n) { std::memset(bytes, 0xff, static_cast<size_t>(n)); }
-
-// A chunk: `tokens` queries, the last of which sees `length` positions, over blocks in reverse order.
-void check_chunk(CacheType type, int64_t head_dim, int64_t heads, int64_t tokens, int64_t length) {
+// A chunk: `tokens` queries, the last of which sees `length` positions, over blocks in reverse order. Where
+// it is `damaged` the last key is NaN.
+void check_chunk(CacheType type, int64_t head_dim, int64_t heads, int64_t tokens, int64_t length,
+                 bool damaged = false) {
     const KvLayout layout = kv_layout(type, head_dim);
-    const History history(type, length, head_dim, static_cast<uint32_t>(length));
+    History history = random_history(length, head_dim, static_cast<uint32_t>(length));
+    if (damaged) history.keys.back() = std::nanf("");
     const auto numbers = random_floats(tokens * heads * head_dim, 5);
     const int64_t n_blocks = (length + kBlockTokens - 1) / kBlockTokens, queries = tokens * heads;
     std::vector<float> expected;
+    std::vector<uint8_t> stored;
     for (const char* isa : runnable_isas()) {
         const KernelTable& table = find_kernels(isa);
         Guarded<uint8_t> blocks(n_blocks * layout.block_bytes, 0);
@@ -103,12 +79,12 @@ void check_chunk(CacheType type, int64_t head_dim, int64_t heads, int64_t tokens
                     output[q * layout.padded_head_dim + d] / state[queries + q];
         if (expected.empty()) {
             expected = found;
-            for (int64_t q = 0; q < queries; q++)
-                REQUIRE(is_close(&expected[static_cast<size_t>(q * head_dim)],
-                                 exact(history, &numbers[static_cast<size_t>(q * head_dim)], head_dim,
-                                       length + 1 - tokens + q / heads)));
+            stored.assign(blocks.begin(), blocks.end());
+            check_output(read_back(layout, blocks.data(), ids.data(), length), history, layout, numbers,
+                         expected, heads);
         }
         REQUIRE(same_bits(found, expected));
+        REQUIRE(std::equal(stored.begin(), stored.end(), blocks.begin()));
     }
 }
 
@@ -129,17 +105,17 @@ struct Scene {
             for (int64_t b = 0; b < n_blocks; b++)
                 blocks[s].push_back(static_cast<int32_t>(2 * (n_blocks - 1 - b) + s));
             for (int64_t h = 0; h < 2; h++) {
-                histories.emplace_back(type, n, head_dim, static_cast<uint32_t>(100 + 4 * s + 2 * h));
-                for (const int32_t b : blocks[s])
-                    fill_with_nan(cache.base(0, h) + b * cache.layout().block_bytes,
-                                  cache.layout().block_bytes);
+                const History history = random_history(n, head_dim, static_cast<uint32_t>(4 * s + 2 * h));
+                const KvLayout& layout = cache.layout();
+                const auto block = [&](int64_t b) {
+                    return cache.base(0, h) + blocks[s][static_cast<size_t>(b)] * layout.block_bytes;
+                };
+                for (int64_t b = 0; b < n_blocks; b++) fill_with_nan(block(b), layout.block_bytes);
                 for (int64_t t = 0; t < n; t++)
-                    kernels().store_kv(cache.layout(),
-                                       cache.base(0, h) + blocks[s][static_cast<size_t>(t / kBlockTokens)] *
-                                                              cache.layout().block_bytes,
-                                       t % kBlockTokens,
-                                       &histories.back().keys[static_cast<size_t>(t * head_dim)],
-                                       &histories.back().values[static_cast<size_t>(t * head_dim)]);
+                    kernels().store_kv(layout, block(t / kBlockTokens), t % kBlockTokens,
+                                       &history.keys[static_cast<size_t>(t * head_dim)],
+                                       &history.values[static_cast<size_t>(t * head_dim)]);
+                histories.push_back(read_back(layout, cache.base(0, h), blocks[s].data(), n));
             }
         }
     }
@@ -191,7 +167,7 @@ struct Scene {
     Cache cache;
     Rows query;
     std::vector<int32_t> blocks[2];
-    std::vector<History> histories;
+    std::vector<History> histories;  // as the cache has them
 };
 
 }  // namespace
@@ -204,6 +180,7 @@ void test_attention() {
                     check_chunk(type, head_dim, heads, 1, length);
                     if (length >= 15) check_chunk(type, head_dim, heads, (length - 1) % 16 + 1, length);
                 }
+        check_chunk(type, 64, 4, 5, 53, true);
         Scene(type, 10, 3, 530).check();
         Scene(type, 64, 4, 257).check();
         Scene(type, 16, 1, 256).check();

@@ -117,29 +117,29 @@ uint64_t digest(const std::vector<float>& values) {
     return hash;
 }
 
-// What every machine must get, x86-64 and Arm alike; a change of numerics changes it, on purpose.
-uint64_t expected_digest(Format format) {
-    switch (format) {
-        case Format::f32:
-            return 0x43ba09202c01469cu;
-        case Format::bf16:
-            return 0xbadfab388cf3a458u;
-        default:
-            return 0x622e26fa6448e635u;
-    }
-}
+struct Case {
+    Format format;
+    CacheType cache;
+    // Of the logits: what every machine must get, x86-64 and Arm alike; a change of numerics changes it, on
+    // purpose.
+    uint64_t digest;
+};
+constexpr Case kCases[] = {{Format::f32, CacheType::f32, 0x43ba09202c01469cu},
+                           {Format::bf16, CacheType::f16, 0xbadfab388cf3a458u},
+                           {Format::int4_group32, CacheType::f16, 0x622e26fa6448e635u},
+                           {Format::int4_group32, CacheType::int8, 0x238248f75babe7d6u}};
 
 void test_forward() {
     const std::string chosen = kernels().name;
-    for (const Format format : {Format::f32, Format::bf16, Format::int4_group32}) {
+    for (const auto& [format, type, expected_digest] : kCases) {
         const TinyModel tiny(format);
-        const CacheType type = format == Format::f32 ? CacheType::f32 : CacheType::f16;
         set_isa("scalar");
         const auto expected = all_logits(tiny, type, 1, 100, false);
         REQUIRE(std::all_of(expected.begin(), expected.end(), [](float v) { return std::isfinite(v); }));
-        std::printf("digest of the logits, %s: %016llx\n", format_name(format),
+        std::printf("digest of the logits, %s%s: %016llx\n", format_name(format),
+                    type == CacheType::int8 ? " and an int8 cache" : "",
                     static_cast<unsigned long long>(digest(expected)));
-        REQUIRE(digest(expected) == expected_digest(format));
+        REQUIRE(digest(expected) == expected_digest);
         for (const char* isa : runnable_isas()) {
             set_isa(isa);
             REQUIRE(same_bits(all_logits(tiny, type, 1, kLength, false), expected));

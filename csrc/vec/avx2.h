@@ -110,6 +110,11 @@ inline void store_i8(int8_t* p, F32x16 x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), w8);
 }
 
+inline __m256 load_i8_half(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+inline F32x16 load_i8(const int8_t* p) { return {load_i8_half(p), load_i8_half(p + 8)}; }
+
 inline U8x64 load_u8(const uint8_t* p) { return {load_256(p), load_256(p + 32)}; }
 inline void load_nibbles(const uint8_t* p, U8x64& low, U8x64& high) {
     const __m256i mask = _mm256_set1_epi8(15), a = load_256(p), b = load_256(p + 32);

@@ -93,6 +93,11 @@ inline void store_i8(int8_t* p, F32x16 x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(x.v)));
 }
 
+inline F32x16 load_i8(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+}
+
 inline U8x64 load_u8(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void load_nibbles(const uint8_t* p, U8x64& low, U8x64& high) {
     const __m512i mask = _mm512_set1_epi8(15), bytes = _mm512_loadu_si512(p);

@@ -137,6 +137,13 @@ inline void store_i8(int8_t* p, F32x16 a) {
     vst1_s8(p + 8, vmovn_s16(vcombine_s16(w16[2], w16[3])));
 }
 
+inline F32x16 load_i8(const int8_t* p) {
+    const int8x16_t bytes = vld1q_s8(p);
+    const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
+    return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+             vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
+}
+
 inline U8x64 load_u8(const uint8_t* p) {
     return quarters<U8x64>([&](int i) { return vld1q_u8(p + 16 * i); });
 }

@@ -133,6 +133,10 @@ inline void store_i8(int8_t* p, F32x16 a) {
     for (int i = 0; i < 16; i++) p[i] = static_cast<int8_t>(a.lane[i]);
 }
 
+inline F32x16 load_i8(const int8_t* p) {
+    return each([&](int i) { return static_cast<float>(p[i]); });
+}
+
 inline U8x64 load_u8(const uint8_t* p) {
     U8x64 r;
     std::memcpy(r.byte, p, sizeof r.byte);

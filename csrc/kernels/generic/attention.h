@@ -36,20 +36,18 @@ inline int64_t visible(const AttentionChunk& a, int64_t query) {
     return n < puna::kChunkTokens ? n : puna::kChunkTokens;
 }
 
-// Scores of H queries against the 16 keys of each of B blocks; scores [H][kChunkTokens].
+// Sums of query * key over dimensions [begin, end), ascending, of H queries and the 16 keys of each of B
+// blocks.
 template <CacheType type, int H, int B>
-inline void block_scores(const AttentionChunk& a, const float* query, int64_t first_block, bool fetches,
-                         float* scores) {
+inline void dot_keys(const AttentionChunk& a, const float* query, const uint8_t* const (&blocks)[B],
+                     int64_t begin, int64_t end, bool fetches, F32x16 (&acc)[H][B]) {
     constexpr int64_t row_bytes = puna::kBlockTokens * kElementBytes<type>;
-    const uint8_t* blocks[B];
-    F32x16 acc[H][B];
-    for (int b = 0; b < B; b++) {
-        blocks[b] = block_at(a, first_block + b);
-        for (int h = 0; h < H; h++) acc[h][b] = set1(0.0f);
-    }
-    for (int64_t d = 0; d < a.kv.head_dim; d++) {
+    for (int h = 0; h < H; h++)
+        for (int b = 0; b < B; b++) acc[h][b] = set1(0.0f);
+    for (int64_t d = begin; d < end; d++) {
         if (fetches && d * row_bytes % 64 == 0)
-            for (int b = 0; b < B; b++) __builtin_prefetch(blocks[b] + a.kv.key_bytes + d * row_bytes, 0, 2);
+            for (int b = 0; b < B; b++)
+                __builtin_prefetch(blocks[b] + a.kv.value_offset + d * row_bytes, 0, 2);
         F32x16 key[B];
         for (int b = 0; b < B; b++) key[b] = load_kv<type>(blocks[b] + d * row_bytes);
         for (int h = 0; h < H; h++) {
@@ -57,10 +55,37 @@ inline void block_scores(const AttentionChunk& a, const float* query, int64_t fi
             for (int b = 0; b < B; b++) acc[h][b] = fma(q, key[b], acc[h][b]);
         }
     }
-    for (int h = 0; h < H; h++)
-        for (int b = 0; b < B; b++)
-            store(scores + h * puna::kChunkTokens + (first_block + b) * puna::kBlockTokens,
-                  acc[h][b] * set1(a.scale));
+}
+
+// Scores of H queries against the 16 keys of each of B blocks; scores [H][kChunkTokens].
+template <CacheType type, int H, int B>
+inline void block_scores(const AttentionChunk& a, const float* query, int64_t first_block, bool fetches,
+                         float* scores) {
+    const uint8_t* blocks[B];
+    for (int b = 0; b < B; b++) blocks[b] = block_at(a, first_block + b);
+    F32x16 acc[H][B];
+    const auto score = [&](int h, int b) {
+        return scores + h * puna::kChunkTokens + (first_block + b) * puna::kBlockTokens;
+    };
+    if constexpr (type != CacheType::int8) {
+        dot_keys<type>(a, query, blocks, 0, a.kv.head_dim, fetches, acc);
+        for (int h = 0; h < H; h++)
+            for (int b = 0; b < B; b++) store(score(h, b), acc[h][b] * set1(a.scale));
+    } else {
+        // The sums of the groups meet in memory: the registers are taken.
+        for (int64_t begin = 0, g = 0; begin < a.kv.head_dim; begin += puna::kKeyGroup, g++) {
+            const int64_t end =
+                begin + puna::kKeyGroup < a.kv.head_dim ? begin + puna::kKeyGroup : a.kv.head_dim;
+            dot_keys<type>(a, query, blocks, begin, end, fetches, acc);
+            for (int b = 0; b < B; b++) {
+                const F32x16 scale = key_scales(a.kv, blocks[b], g) * set1(a.scale);
+                for (int h = 0; h < H; h++) {
+                    const F32x16 before = g == 0 ? set1(0.0f) : load(score(h, b));
+                    store(score(h, b), fma(acc[h][b], scale, before));
+                }
+            }
+        }
+    }
 }
 
 // output[H][16 * D dims from `dim`] += weight * value over positions [begin, end), ascending.
@@ -75,7 +100,7 @@ inline void add_values(const AttentionChunk& a, const float* weights, int64_t be
     for (int64_t t = begin; t < end;) {
         const int64_t b = t / puna::kBlockTokens, first = b * puna::kBlockTokens;
         const int64_t stop = first + puna::kBlockTokens < end ? first + puna::kBlockTokens : end;
-        const uint8_t* values = block_at(a, b) + a.kv.key_bytes + dim * size;
+        const uint8_t* values = block_at(a, b) + a.kv.value_offset + dim * size;
         const uint8_t* ahead =
             fetches && b < a.next_blocks ? a.next_base + a.next_ids[b] * a.kv.block_bytes : nullptr;
         for (; t < stop; t++) {
@@ -122,6 +147,11 @@ void attend_queries(const AttentionChunk& a, int64_t first, const AttentionState
         for (int64_t t = visible(a, first + h); t < padded; t++) row[t] = -__builtin_inff();
         state.largest[first + h] = largest(row, padded);
         state.sum[first + h] = exp_sum(row, padded, state.largest[first + h], 1.0f, row);
+        if constexpr (type == CacheType::int8)
+            for (int64_t i = 0; i < n_blocks; i++) {
+                float* weights = row + i * puna::kBlockTokens;
+                store(weights, load(weights) * value_scales(a.kv, block_at(a, i)));
+            }
     }
     float* output = state.output + first * a.kv.padded_head_dim;
     for (int64_t i = 0; i < H * a.kv.padded_head_dim; i += 16) store(output + i, set1(0.0f));
@@ -148,7 +178,14 @@ void attend_as(const AttentionChunk& a, const AttentionState& state) {
 }
 
 void attend(const AttentionChunk& a, const AttentionState& state) {
-    a.kv.type == CacheType::f16 ? attend_as<CacheType::f16>(a, state) : attend_as<CacheType::f32>(a, state);
+    switch (a.kv.type) {
+        case CacheType::f32:
+            return attend_as<CacheType::f32>(a, state);
+        case CacheType::f16:
+            return attend_as<CacheType::f16>(a, state);
+        case CacheType::int8:
+            return attend_as<CacheType::int8>(a, state);
+    }
 }
 
 void merge_attention(int64_t queries, int64_t padded_head_dim, const AttentionState& part,
