@@ -92,13 +92,19 @@ void bind_model(nb::module_& m) {
         .def(
             "__init__",
             [](Cache* self, const ModelConfig& config, int64_t n_blocks, const std::string& type) {
-                PUNA_CHECK(type == "f16" || type == "f32",
-                           "cache type must be f16 or f32, got '" + type + "'");
-                new (self) Cache(config, n_blocks, type == "f16" ? CacheType::f16 : CacheType::f32);
+                new (self) Cache(config, n_blocks, cache_type_from_name(type));
             },
             nb::arg("config"), nb::arg("n_blocks"), nb::arg("type"))
         .def_prop_ro("n_blocks", &Cache::n_blocks)
         .def_prop_ro("bytes_per_block", &Cache::bytes_per_block);
+    m.def(
+        "cache_block_bytes",
+        [](const std::string& type, int64_t head_dim) {
+            PUNA_CHECK(head_dim >= 1 && head_dim <= 65536, "cache: no head has this size");
+            return kv_layout(cache_type_from_name(type), head_dim).block_bytes;
+        },
+        nb::arg("type"), nb::arg("head_dim"),
+        "Bytes of a block of BLOCK_TOKENS positions, of one layer and head.");
     m.attr("BLOCK_TOKENS") = kBlockTokens;
 }
 

@@ -10,6 +10,13 @@ constexpr int64_t kLine = 64;  // of the processor's caches; a vector that strad
 
 }  // namespace
 
+CacheType cache_type_from_name(const std::string& name) {
+    if (name == "f32") return CacheType::f32;
+    if (name == "f16") return CacheType::f16;
+    if (name == "int8") return CacheType::int8;
+    throw Error("cache type '" + name + "' is unknown; known: f32, f16, int8");
+}
+
 KvLayout kv_layout(CacheType type, int64_t head_dim) {
     const bool has_scales = type == CacheType::int8;
     const int64_t size = type == CacheType::f32 ? 4 : type == CacheType::f16 ? 2 : 1;

@@ -4,13 +4,17 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <string>
 
 #include "kernels/table.h"
 #include "model/model.h"
 
 namespace puna {
 
-// How a block lies in memory.
+// "f32", "f16" or "int8"; Error for another name.
+CacheType cache_type_from_name(const std::string& name);
+
+// How a block of one layer and key head lies in memory.
 KvLayout kv_layout(CacheType type, int64_t head_dim);
 
 class Cache {

@@ -46,6 +46,7 @@ class ModelInfo:
         path: where it lies.
         kind: ``GGUF``, ``Hugging Face``, ``Meta`` or ``Puna``.
         formats: how many matrices are in each packed format.
+        cache: how keys and values are kept: ``f32``, ``f16`` or ``int8``.
         weight_bytes: bytes of all weights as the engine has them.
         weight_bytes_per_token: those of them that decoding one token reads.
         cache_bytes_per_token: bytes of keys and values that a position takes, and that every later token
@@ -57,6 +58,7 @@ class ModelInfo:
     path: str
     kind: str
     formats: dict[str, int]
+    cache: str
     weight_bytes: int
     weight_bytes_per_token: int
     cache_bytes_per_token: int
@@ -69,6 +71,7 @@ def load(
     format: str = "auto",
     threads: int | None = None,
     context: int | None = None,
+    cache: str = "auto",
     speculation: str = "lookup",
     cache_tokens: int | None = None,
     fetching: Progress | None = None,
@@ -83,6 +86,8 @@ def load(
         threads: threads that compute; default: the CPUs this process may use. Results do not depend
             on it.
         context: tokens that a prompt and its answer may take; default: the model's own, at most 8192.
+        cache: how keys and values are kept: ``auto``, ``f32``, ``f16`` or ``int8``, which takes half of
+            the memory of ``f16`` and makes long contexts faster; see `puna.models.cache.cache_format`.
         speculation: ``lookup`` guesses tokens that followed the last ones where they came before, and checks
             the guesses in one step; ``off`` guesses none. Answers are the same, only the speed differs.
         cache_tokens: tokens of all requests that run at once; default: 4 contexts.
@@ -104,6 +109,7 @@ def load(
         chat_format_name=found.chat_format,
         threads=threads,
         context=context,
+        cache=cache,
         speculation=speculation,
         cache_tokens=cache_tokens,
     )
@@ -134,6 +140,7 @@ class Llama:
         chat_format_name: str | None = None,
         threads: int | None = None,
         context: int | None = None,
+        cache: str = "auto",
         speculation: str = "lookup",
         cache_tokens: int | None = None,
     ) -> None:
@@ -146,6 +153,7 @@ class Llama:
             chat_format_name: see `puna.prompt.chat_format`; None finds it by what the vocabulary has.
             threads: see `load`.
             context: see `load`.
+            cache: see `load`.
             speculation: see `load`.
             cache_tokens: see `load`.
         """
@@ -153,21 +161,22 @@ class Llama:
         self.config = model.config
         self.tokenizer = Tokenizer(vocabulary)
         self.chat_format = chat_format(vocabulary, self.tokenizer, chat_format_name)
-        engine = NativeEngine(
+        engine = self.engine = NativeEngine(
             model,
             self.tokenizer,
             context_tokens=context,
             n_threads=threads,
+            cache=cache,
             speculation=speculation,
             cache_tokens=cache_tokens,
         )
-        self.engine = engine
         formats = [matrix.format for matrix in model.matrices.values()]
         self.info = ModelInfo(
             name=name,
             path=str(checkpoint.path),
             kind=checkpoint.kind,
             formats={f: formats.count(f) for f in dict.fromkeys(formats)},
+            cache=engine.cache,
             weight_bytes=model.n_bytes,
             weight_bytes_per_token=model.n_bytes_per_token,
             cache_bytes_per_token=engine.cache_bytes_per_token,

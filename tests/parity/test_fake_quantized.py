@@ -30,7 +30,7 @@ def tokens_of(n: int, vocab: int = 260) -> list[int]:
 def errors(model: Transformer, path: Path, texts: list[list[int]]) -> list[np.ndarray]:
     """How far torch and the engine are apart, ``[tokens, vocabulary]`` for each text."""
     vocabulary = open_checkpoint(path).vocabulary()
-    engine = NativeEngine(pack_checkpoint(ModelCheckpoint(model)), Tokenizer(vocabulary), cache_type="f32")
+    engine = NativeEngine(pack_checkpoint(ModelCheckpoint(model)), Tokenizer(vocabulary), cache="f32")
     native = [engine.logits(tokens) for tokens in texts]
     engine.close()
     with torch.no_grad():

@@ -124,7 +124,7 @@ def test_each_format_equals_a_float64_model_of_the_same_weights(format: str, tmp
             module.register_forward_pre_hook(lambda _, inputs: (rounded(inputs[0]),))
     tokens = tokens_of(60)
     tokenizer = Tokenizer(open_checkpoint(tmp_path).vocabulary())
-    engine = NativeEngine(packed, tokenizer, cache_type="f32")
+    engine = NativeEngine(packed, tokenizer, cache="f32")
     ours = engine.logits(tokens)
     engine.close()
     error = np.abs(ours - reference_logits(model, tokens))

@@ -69,6 +69,9 @@ class Cache:
     @property
     def bytes_per_block(self) -> int: ...
 
+def cache_block_bytes(type: str, head_dim: int) -> int:
+    """Bytes of a block of BLOCK_TOKENS positions, of one layer and head."""
+
 BLOCK_TOKENS: int = 16
 
 class Sample:

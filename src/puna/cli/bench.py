@@ -32,6 +32,7 @@ def bench(
     format: options.Format = "auto",
     threads: options.Threads = None,
     context: options.Context = None,
+    cache: options.Cache = "auto",
     speculation: options.Speculation = "off",
     as_json: options.Json = False,
 ) -> None:
@@ -48,6 +49,7 @@ def bench(
         format=format,
         threads=threads,
         context=context,
+        cache=cache,
         speculation=speculation,
         prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,
@@ -69,7 +71,7 @@ def _print(report: SpeedReport) -> None:
     print_rows(
         [
             ("model", f"{report.model} ({formats})"),
-            ("machine", f"{machine.cpu}, {report.threads} threads, {report.isa}"),
+            ("machine", f"{machine.cpu}, {report.threads} threads, {report.isa}, {report.cache} cache"),
             ("decode", _spread(speed.decode_tokens_per_s, "tok/s", 1)),
             (
                 "speculation",

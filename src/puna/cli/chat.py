@@ -41,6 +41,7 @@ def chat(
     format: options.Format = "auto",
     threads: options.Threads = None,
     context: options.Context = None,
+    cache: options.Cache = "auto",
     speculation: options.Speculation = "lookup",
     raw: Annotated[
         bool, typer.Option("--raw", help="Show what the model reads and writes, special tokens included.")
@@ -68,7 +69,9 @@ def chat(
     name, text = model_and_prompt(model, prompt, piped_text())
     if not text and (as_json or not is_terminal()):
         raise ConfigError("there is no prompt; give one as an argument or through a pipe")
-    llama = load_model(name, format=format, threads=threads, context=context, speculation=speculation)
+    llama = load_model(
+        name, format=format, threads=threads, context=context, cache=cache, speculation=speculation
+    )
     if not text:
         from puna.cli.conversation import Conversation
         from puna.cli.repl import Repl

@@ -49,6 +49,7 @@ def complete(
     format: options.Format = "auto",
     threads: options.Threads = None,
     context: options.Context = None,
+    cache: options.Cache = "auto",
     speculation: options.Speculation = "lookup",
     stats: options.Stats = False,
     as_json: options.Json = False,
@@ -72,7 +73,9 @@ def complete(
     name, text = model_and_prompt(model, prompt, piped_text())
     if not text:
         raise ConfigError("there is no prompt; give one as an argument or through a pipe")
-    llama = load_model(name, format=format, threads=threads, context=context, speculation=speculation)
+    llama = load_model(
+        name, format=format, threads=threads, context=context, cache=cache, speculation=speculation
+    )
     completion = print_answer(
         llama,
         llama.stream(text, **sampling),

@@ -49,16 +49,22 @@ def find_local(name_or_path: str) -> tuple[CatalogueRow | None, Path | None]:
     return row if model.name == row.name else None, model.path
 
 
-def describe_row(row: CatalogueRow, context: int | None = None) -> dict[str, Any]:
+def describe_row(row: CatalogueRow, context: int | None = None, cache: str = "auto") -> dict[str, Any]:
     """What the catalogue says about a model that is not in the store, and whether it fits this machine.
 
     Args:
         row: the model.
         context: tokens of one conversation; default: as the engine reserves.
+        cache: one of `puna.models.cache.CACHES`.
     """
     from puna.models.fit import fit_of_row
 
-    fit = fit_of_row(row, context_tokens=_checked_context(context, row.context_tokens), **_this_machine())
+    fit = fit_of_row(
+        row,
+        context_tokens=_checked_context(context, row.context_tokens),
+        cache=cache,
+        **_this_machine(),
+    )
     return {
         "name": row.name,
         "is_installed": False,
@@ -92,19 +98,22 @@ def sources_of(row: CatalogueRow) -> list[str]:
     ]
 
 
-def describe(checkpoint: Checkpoint, row: CatalogueRow | None, context: int | None = None) -> dict[str, Any]:
+def describe(
+    checkpoint: Checkpoint, row: CatalogueRow | None, context: int | None = None, cache: str = "auto"
+) -> dict[str, Any]:
     """What a model's files say about it.
 
     Args:
         checkpoint: the open model.
         row: its row in the catalogue, where it has one.
         context: tokens of one conversation; default: as the engine reserves.
+        cache: one of `puna.models.cache.CACHES`.
 
     Returns:
         JSON values: numbers in bytes and tokens.
     """
     from puna.evaluate.speed import checkpoint_bytes
-    from puna.models.fit import cache_bytes_per_token, fit_of_config
+    from puna.models.fit import fit_of_config
     from puna.prompt import chat_format
     from puna.tokens import Tokenizer
 
@@ -115,9 +124,9 @@ def describe(checkpoint: Checkpoint, row: CatalogueRow | None, context: int | No
         checkpoint.dtypes,
         source_bytes=n_bytes,
         context_tokens=_checked_context(context, config.max_seq_len),
+        cache=cache,
         **_this_machine(),
     )
-    is_exact = set(_matrices(checkpoint).values()) == {"F32"}
     return {
         "name": checkpoint.path.stem if row is None else row.name,
         "is_installed": True,
@@ -133,7 +142,7 @@ def describe(checkpoint: Checkpoint, row: CatalogueRow | None, context: int | No
         "tensors": _tensors(checkpoint),
         "weight_bytes": {wanted: need.weight_bytes for wanted, need in fit.memory.items()},
         "default_context_tokens": fit.context_tokens,
-        "cache_bytes_per_token": cache_bytes_per_token(config, is_exact=is_exact),
+        "cache_bytes_per_token": fit.memory["auto"].cache_bytes // fit.context_tokens,
         "memory_bytes": fit.memory["auto"].total_bytes,
         "memory": _memory(fit),
     }

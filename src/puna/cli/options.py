@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from puna.engine.request import SamplingOptions
 
 __all__ = [
+    "Cache",
     "Context",
     "Format",
     "Json",
@@ -39,6 +40,13 @@ def _checked_format(name: str) -> str:
 
     if name not in FORMATS:
         raise ConfigError(f"format {name!r} is unknown; {nearest(name, FORMATS)}")
+    return name
+
+
+def _checked_cache(name: str) -> str:
+    from puna.models.cache import cache_format
+
+    cache_format(name, ())
     return name
 
 
@@ -76,6 +84,15 @@ Context = Annotated[
         "--context",
         metavar="N",
         help="Tokens that a prompt and its answer may take; default: the model's own, at most 8192.",
+    ),
+]
+Cache = Annotated[
+    str,
+    typer.Option(
+        "--cache",
+        metavar="NAME",
+        callback=_checked_cache,
+        help="How keys and values are kept: f32, f16, int8, or auto, f32 for f32 weights and else f16.",
     ),
 ]
 Speculation = Annotated[

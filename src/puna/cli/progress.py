@@ -21,7 +21,7 @@ _QUIET_S = 0.5  # work shorter than this needs no bar
 
 
 def load_model(
-    name: str, *, format: str, threads: int | None, context: int | None, speculation: str
+    name: str, *, format: str, threads: int | None, context: int | None, cache: str, speculation: str
 ) -> Llama:
     """`puna.load`, with progress on stderr."""
     from puna.llama import load
@@ -32,6 +32,7 @@ def load_model(
             format=format,
             threads=threads,
             context=context,
+            cache=cache,
             speculation=speculation,
             fetching=fetching,
             packing=packing,

@@ -15,6 +15,7 @@ __all__ = ["show"]
 def show(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a model.")],
     context: options.Context = None,
+    cache: options.Cache = "auto",
     as_json: options.Json = False,
 ) -> None:
     """Tell what a model is and needs.
@@ -26,9 +27,9 @@ def show(
 
     row, path = find_local(model)
     if path is not None:
-        facts = describe(open_checkpoint(path), row, context)
+        facts = describe(open_checkpoint(path), row, context, cache)
     elif row is not None:
-        facts = describe_row(row, context)
+        facts = describe_row(row, context, cache)
     if as_json:
         print_json(facts)
     else:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from puna.engine.scheduler import Scheduler, Step
 from puna.engine.sequence import Sequence as RunningSequence
 from puna.engine.speculation import proposer
 from puna.errors import CapacityError, ConfigError, EngineError
+from puna.models.cache import cache_bytes_per_token, cache_format
 from puna.models.packed import PackedModel
 from puna.tokens import Tokenizer
 
@@ -54,6 +55,7 @@ class NativeEngine:
         context_tokens: positions that one prompt and its answer may take.
         cache_tokens: positions of all requests together, in whole blocks.
         n_threads: threads that compute.
+        cache: how keys and values are kept: ``f32``, ``f16`` or ``int8``.
         cache_bytes_per_token: memory that a position costs once it is used.
     """
 
@@ -65,7 +67,7 @@ class NativeEngine:
         context_tokens: int | None = None,
         n_threads: int | None = None,
         cache_tokens: int | None = None,
-        cache_type: Literal["auto", "f32", "f16"] = "auto",
+        cache: str = "auto",
         speculation: str = "lookup",
     ) -> None:
         """Prepare the model; memory for the cache is only reserved here and taken when used.
@@ -76,8 +78,7 @@ class NativeEngine:
             context_tokens: at most the model's own; default: the model's own, at most 8192.
             n_threads: 1 to 1024; default: the CPUs this process may use.
             cache_tokens: positions of all requests together; default: 4 contexts.
-            cache_type: how keys and values are kept; ``auto``: f32 where all weights are, else f16,
-                which is enough for weights that were rounded themselves.
+            cache: how keys and values are kept, see `puna.models.cache.cache_format`.
             speculation: how the next tokens are guessed, which changes the speed and not the answer.
 
         Raises:
@@ -99,13 +100,11 @@ class NativeEngine:
         n_tokens = _SEQUENCES * self.context_tokens if cache_tokens is None else cache_tokens
         n_blocks = -(-n_tokens // _native.BLOCK_TOKENS)
         self.cache_tokens = n_blocks * _native.BLOCK_TOKENS
-        if cache_type == "auto":
-            is_exact = all(matrix.format == "f32" for matrix in model.matrices.values())
-            cache_type = "f32" if is_exact else "f16"
-        cache = _native.Cache(native_config, n_blocks, cache_type)
-        self.cache_bytes_per_token = cache.bytes_per_block // _native.BLOCK_TOKENS
+        self.cache = cache_format(cache, [matrix.format for matrix in model.matrices.values()])
+        self.cache_bytes_per_token = cache_bytes_per_token(config, self.cache)
+        native_cache = _native.Cache(native_config, n_blocks, self.cache)
         native_model = _native.Model(native_config, _native_tensors(model), config.tied_embeddings)
-        self._runner = _native.Runner(native_model, cache, self.n_threads)
+        self._runner = _native.Runner(native_model, native_cache, self.n_threads)
         self._tokenizer = tokenizer
         self._vocab_size, self._dim = config.vocab_size, config.dim
         blocks = BlockManager(n_blocks, _native.BLOCK_TOKENS)

@@ -47,6 +47,7 @@ class SpeedSettings:
         format: see `puna.load`.
         threads: see `puna.load`.
         context: see `puna.load`.
+        cache: see `puna.load`.
         speculation: see `puna.load`; off, because how far guesses go depends on the text, and what follows
             random prompts repeats itself.
         prompt_tokens: length of the prompts; 64 as in the model card.
@@ -58,6 +59,7 @@ class SpeedSettings:
     format: str = "auto"
     threads: int | None = None
     context: int | None = None
+    cache: str = "auto"
     speculation: str = "off"
     prompt_tokens: int = 64
     new_tokens: int = 128
@@ -114,6 +116,7 @@ class SpeedReport:
         peak_rss_bytes: most memory that the process had at once, mapped weights included.
         model: name of the model.
         formats: how many matrices are in each packed format.
+        cache: how keys and values were kept.
         isa: the kernels' instruction set.
         threads: threads that computed.
         machine: where.
@@ -127,6 +130,7 @@ class SpeedReport:
     peak_rss_bytes: int
     model: str
     formats: dict[str, int]
+    cache: str
     isa: str
     threads: int
     machine: Machine
@@ -266,6 +270,7 @@ def _measure_here(settings: SpeedSettings, started: float) -> dict[str, Any]:
         format=settings.format,
         threads=settings.threads,
         context=settings.context,
+        cache=settings.cache,
         speculation=settings.speculation,
     ) as llama:
         llama.generate(next(_prompts(llama, settings.prompt_tokens)), max_tokens=1, ignore_eos=True)
@@ -284,6 +289,7 @@ def _measure_here(settings: SpeedSettings, started: float) -> dict[str, Any]:
             "peak_rss_bytes": peak_rss_bytes(),
             "model": llama.info.name,
             "formats": llama.info.formats,
+            "cache": llama.info.cache,
             "isa": _native.isa(),
             "threads": settings.threads or default_threads(),
         }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from puna import _native
 from puna.models.architectures import ClassifierArchitecture, VisionArchitecture
+from puna.models.cache import cache_bytes_per_token, cache_format
 from puna.models.config import ModelConfig
 from puna.models.packed import FORMATS, weight_format
 from puna.models.rows import CatalogueRow
@@ -14,7 +15,6 @@ from puna.models.rows import CatalogueRow
 __all__ = [
     "Fit",
     "Memory",
-    "cache_bytes_per_token",
     "default_context",
     "fit_of_config",
     "fit_of_row",
@@ -79,6 +79,7 @@ def fit_of_row(
     row: CatalogueRow,
     *,
     context_tokens: int | None = None,
+    cache: str = "auto",
     memory_bytes: int | None = None,
     free_bytes: int | None = None,
 ) -> Fit:
@@ -87,6 +88,7 @@ def fit_of_row(
     Args:
         row: the model.
         context_tokens: tokens of one conversation; default: as the engine reserves.
+        cache: one of `puna.models.cache.CACHES`.
         memory_bytes: memory of the machine, None where it is not known.
         free_bytes: free space on the store's disk, None where it is not known.
     """
@@ -98,7 +100,7 @@ def fit_of_row(
             parameters=row.n_parameters,
             source_bytes=size,
             context_tokens=context,
-            memory=_with_fits(_estimates(config, context), memory_bytes),
+            memory=_with_fits(_estimates(config, context, cache), memory_bytes),
             fits_disk=None if free_bytes is None else size <= free_bytes,
         )
     found = fit_of_config(
@@ -106,6 +108,7 @@ def fit_of_row(
         _dtypes(row, config),
         source_bytes=_source_bytes(row),
         context_tokens=context_tokens,
+        cache=cache,
         memory_bytes=memory_bytes,
         free_bytes=free_bytes,
     )
@@ -118,6 +121,7 @@ def fit_of_config(
     *,
     source_bytes: int,
     context_tokens: int | None = None,
+    cache: str = "auto",
     memory_bytes: int | None = None,
     free_bytes: int | None = None,
 ) -> Fit:
@@ -128,11 +132,12 @@ def fit_of_config(
         dtypes: storage of every matrix by its Hugging Face name, as `Checkpoint.dtypes` has it.
         source_bytes: size of the files.
         context_tokens: tokens of one conversation; default: as the engine reserves.
+        cache: one of `puna.models.cache.CACHES`.
         memory_bytes: memory of the machine, None where it is not known.
         free_bytes: free space on the store's disk, None where it is not known.
     """
     context = default_context(config) if context_tokens is None else context_tokens
-    needs = {wanted: memory(config, dtypes, wanted, context) for wanted in FORMATS}
+    needs = {wanted: memory(config, dtypes, wanted, context, cache) for wanted in FORMATS}
     on_disk = source_bytes + needs["auto"].weight_bytes
     return Fit(
         parameters=config.n_parameters,
@@ -143,7 +148,9 @@ def fit_of_config(
     )
 
 
-def memory(config: ModelConfig, dtypes: Mapping[str, str], wanted: str, context_tokens: int) -> Memory:
+def memory(
+    config: ModelConfig, dtypes: Mapping[str, str], wanted: str, context_tokens: int, cache: str = "auto"
+) -> Memory:
     """Work out the memory of a model in one format.
 
     Args:
@@ -151,9 +158,10 @@ def memory(config: ModelConfig, dtypes: Mapping[str, str], wanted: str, context_
         dtypes: storage of every matrix by its Hugging Face name.
         wanted: one of `puna.models.packed.FORMATS`.
         context_tokens: tokens of one conversation.
+        cache: one of `puna.models.cache.CACHES`.
 
     Raises:
-        ConfigError: `wanted` is unknown.
+        ConfigError: `wanted` or `cache` is unknown.
     """
     n_bytes, formats = 0, set()
     for name, shape in config.tensor_shapes().items():
@@ -162,22 +170,12 @@ def memory(config: ModelConfig, dtypes: Mapping[str, str], wanted: str, context_
             continue
         formats.add(weight_format(name, dtypes[name], wanted))
         n_bytes += _native.packed_bytes(weight_format(name, dtypes[name], wanted), *shape)
-    per_token = cache_bytes_per_token(config, is_exact=formats == {"f32"})
+    per_token = cache_bytes_per_token(config, cache_format(cache, formats))
     return Memory(
         weight_bytes=n_bytes,
         cache_bytes=per_token * context_tokens,
         workspace_bytes=_workspace_bytes(config),
     )
-
-
-def cache_bytes_per_token(config: ModelConfig, *, is_exact: bool) -> int:
-    """Bytes of keys and values that a position takes in the native engine's cache.
-
-    Args:
-        config: the architecture.
-        is_exact: every matrix is float32, so the cache is too; else it has 16 bits.
-    """
-    return 2 * config.n_layers * config.n_kv_heads * config.head_dim * (4 if is_exact else 2)
 
 
 def _with_fits(needs: dict[str, Memory], memory_bytes: int | None) -> dict[str, Memory]:
@@ -188,24 +186,25 @@ def _with_fits(needs: dict[str, Memory], memory_bytes: int | None) -> dict[str, 
 
 
 def _estimates(
-    architecture: VisionArchitecture | ClassifierArchitecture, context_tokens: int
+    architecture: VisionArchitecture | ClassifierArchitecture, context_tokens: int, cache: str
 ) -> dict[str, Memory]:
     """What a model that this version does not run will take, by format."""
     if isinstance(architecture, VisionArchitecture):
-        return {wanted: _vision_memory(architecture, wanted, context_tokens) for wanted in FORMATS}
+        return {wanted: _vision_memory(architecture, wanted, context_tokens, cache) for wanted in FORMATS}
     widths = {"auto": 4, "f32": 4, "bf16": 2}
     return {wanted: _classifier_memory(architecture, n, context_tokens) for wanted, n in widths.items()}
 
 
-def _vision_memory(architecture: VisionArchitecture, wanted: str, context_tokens: int) -> Memory:
+def _vision_memory(architecture: VisionArchitecture, wanted: str, context_tokens: int, cache: str) -> Memory:
     text = architecture.text
-    trunk = memory(text, dict.fromkeys(text.tensor_shapes(), "BF16"), wanted, context_tokens)
+    trunk = memory(text, dict.fromkeys(text.tensor_shapes(), "BF16"), wanted, context_tokens, cache)
     width = 4 if wanted == "f32" else 2  # what is not the trunk's stays as it is published
-    values = 2 * architecture.n_cross_layers * text.n_kv_heads * text.head_dim
+    crossed = replace(text, n_layers=architecture.n_cross_layers)
+    image_bytes = cache_bytes_per_token(crossed, cache_format(cache, ["f32" if width == 4 else "bf16"]))
     return replace(
         trunk,
         weight_bytes=trunk.weight_bytes + width * (architecture.n_parameters - text.n_parameters),
-        cache_bytes=trunk.cache_bytes + width * values * architecture.image_positions,
+        cache_bytes=trunk.cache_bytes + image_bytes * architecture.image_positions,
     )
 
 

@@ -8,15 +8,17 @@ from puna import _native
 
 
 def test_json(puna):
-    done = puna("bench", "--json", "--repeat", 2, "--prompt-tokens", 20, "--new-tokens", 3, "--threads", 1)
+    done = puna("bench", "--json", "--repeat", 2, "--prompt-tokens", 20, "--new-tokens", 3, "--threads", 1,
+                "--cache", "int8")  # fmt: skip
     assert done.returncode == 0
     assert done.stderr.startswith("measuring smollm2-135m-instruct in a process of its own: 1 + 2 runs")
     report = json.loads(done.stdout)
     assert set(report) == {
         "settings", "speed", "cold_start_s", "roofline", "file_bytes", "peak_rss_bytes", "model", "formats",
-        "isa", "threads", "machine",
+        "cache", "isa", "threads", "machine",
     }  # fmt: skip
     assert (report["model"], report["threads"]) == ("smollm2-135m-instruct", 1)
+    assert report["cache"] == "int8"
     assert report["isa"] in dict(_native.isas())
     assert report["settings"]["prompt_tokens"] == 20
     for spread in report["speed"].values():

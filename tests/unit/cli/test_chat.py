@@ -60,6 +60,7 @@ def test_options_are_checked_before_the_model(refused, tmp_path):
     for option, value, needed in (
         ("--temperature", "7", "`temperature` must be a number from 0 to 2, got 7.0"),
         ("--top-k", "-1", "`top_k` must be a whole number from 0 to 2147483647, got -1"),
+        ("--cache", "int4", "cache 'int4' is unknown; did you mean 'int8'? known: auto, f16, f32, int8"),
         ("--max-tokens", "0", "`max_tokens` must be a whole number from 1 to 2147483647, got 0"),
     ):
         assert refused("chat", "a b", option, value, status=2, PUNA_HOME=str(tmp_path)) == needed

@@ -10,6 +10,7 @@ import puna
 from puna import cli
 from puna.cli import app, main, options
 from puna.errors import CapacityError
+from puna.models.cache import CACHES
 from puna.models.packed import FORMATS
 
 
@@ -19,7 +20,7 @@ def commands() -> dict[str, typer.core.TyperCommand]:
 
 SHARED = {
     "--threads", "--temperature", "--seed", "--max-tokens", "--top-k", "--top-p", "--min-p",
-    "--repetition-penalty", "--format", "--context", "--stop", "--stats", "--json",
+    "--repetition-penalty", "--format", "--context", "--cache", "--stop", "--stats", "--json",
 }  # fmt: skip
 
 
@@ -36,6 +37,7 @@ def test_shared_options_are_the_same_everywhere():
     assert set(told) >= SHARED
     assert {option for option, rows in told.items() if len(rows) > 1} == set()
     assert users["--threads"] == ["chat", "complete", "bench"]
+    assert users["--cache"] == ["chat", "complete", "show", "bench"]
     assert users["--seed"] == users["--stop"] == ["chat", "complete"]
 
 
@@ -49,6 +51,11 @@ def test_every_command_has_help(name: str):
 def test_help_of_format_names_all_formats():
     (option,) = (p for p in commands()["chat"].params if p.opts[0] == "--format")
     assert all(name in option.help for name in FORMATS)
+
+
+def test_help_of_cache_names_all_formats():
+    (option,) = (p for p in commands()["chat"].params if p.opts[0] == "--cache")
+    assert all(name in option.help for name in CACHES)
 
 
 def test_help_loads_nothing_heavy():

@@ -83,6 +83,12 @@ def test_what_a_gated_model_needs_at_a_context(puna, tmp_path):
     assert "memory, int4  1.12 GB: weights 812.8 MB, 8,192 tokens 268.4 MB, work 35.6 MB; " in rows
 
 
+def test_what_an_int8_cache_needs(puna, tmp_path):
+    done = puna("show", "llama3.2:1b", "--cache", "int8", "--json", PUNA_HOME=str(tmp_path))
+    need = json.loads(done.stdout)["memory"]["int4"]
+    assert need["cache_bytes"] == 8192 * 16 * 8 * (64 + 2 * 4 + 64 + 4)
+
+
 def test_a_context_that_the_model_does_not_have(refused):
     message = refused("show", "llama2:7b", "--context", "5000", status=2)
     assert message == "`context` must be 2 to 4096 tokens for this model, got 5000"

@@ -37,6 +37,13 @@ def engine(tiny: tuple[PackedModel, Tokenizer]) -> Iterator[NativeEngine]:
     engine.close()
 
 
+@pytest.fixture
+def int8_engine(tiny: tuple[PackedModel, Tokenizer]) -> Iterator[NativeEngine]:
+    engine = NativeEngine(*tiny, n_threads=2, cache="int8")
+    yield engine
+    engine.close()
+
+
 class Caller:
     """Submits a request and gathers its events."""
 
@@ -74,9 +81,11 @@ def test_greedy_tokens_are_the_argmax_of_the_logits(engine: NativeEngine) -> Non
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (40, 20)
 
 
+@pytest.mark.parametrize("kind", ["engine", "int8_engine"])
 def test_neighbours_chunks_threads_and_cache_hits_change_nothing(
-    engine: NativeEngine, tiny: tuple[PackedModel, Tokenizer]
+    kind: str, request: pytest.FixtureRequest, tiny: tuple[PackedModel, Tokenizer]
 ) -> None:
+    engine: NativeEngine = request.getfixturevalue(kind)
     prompts = [prompt(n, seed=n) for n in (1, 15, 16, 17, 100, 300, 700)]
     options = {"temperature": 0.9, "seed": 5, "top_p": 0.95, "repetition_penalty": 1.1}
     alone = [Caller(engine, p, **options).finish()[0] for p in prompts]
@@ -86,7 +95,7 @@ def test_neighbours_chunks_threads_and_cache_hits_change_nothing(
     assert [tokens for tokens, _ in crowded] == alone * 2
     cached = [last.usage.cached_tokens for _, last in crowded if last.usage is not None]
     assert cached[:7] == [0, 0, 0, 16, 96, 288, 688], "every full block but the one with the last token"
-    with_one_thread = NativeEngine(*tiny, n_threads=1)
+    with_one_thread = NativeEngine(*tiny, n_threads=1, cache=engine.cache)
     assert [Caller(with_one_thread, p, **options).finish()[0] for p in prompts] == alone
     with_one_thread.close()
 
@@ -192,7 +201,19 @@ def test_settings_of_the_engine_are_checked(tiny: tuple[PackedModel, Tokenizer])
         NativeEngine(*tiny, context_tokens=1025)
     with pytest.raises(ConfigError, match="`threads` must be 1 to 1024, got 0"):
         NativeEngine(*tiny, n_threads=0)
+    with pytest.raises(ConfigError, match=r"cache 'f8' is unknown; known: auto, f16, f32, int8"):
+        NativeEngine(*tiny, cache="f8")
     assert default_threads() >= 1
+
+
+def test_an_int8_cache_is_smaller_and_rounds(engine: NativeEngine, int8_engine: NativeEngine) -> None:
+    assert (engine.cache, int8_engine.cache) == ("f16", "int8")
+    # Heads of 12 numbers, padded to 16 for values: 3 lines of keys and one of scales, 4 of values and one.
+    assert int8_engine.cache_bytes_per_token == 2 * 2 * 64 * (3 + 1 + 4 + 1) // 16
+    text = prompt(300)
+    plain, rounded = engine.logits(text), int8_engine.logits(text)
+    assert 0 < np.abs(plain - rounded).mean() < 0.05 * np.abs(plain).mean()
+    assert np.array_equal(rounded, int8_engine.logits(text))
 
 
 def test_a_sink_that_fails_takes_down_only_its_own_request(engine: NativeEngine) -> None:
