@@ -12,18 +12,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from benchmarks.chart import svg
-from benchmarks.engines import ENGINES, Unsupported
+from benchmarks.engines import ENGINES
 from benchmarks.machine import commit_of, describe, load_average
 from benchmarks.measures import MEASURES, Measure, find
 from benchmarks.model_files import DEFAULT_SHAPE, model_file, offered, sha256
-from benchmarks.process import Failed, Job, Process
+from benchmarks.options import positive
+from benchmarks.process import Job, Process
 from benchmarks.results import Report, Row, read_report, write_report
+from benchmarks.rounds import run_rounds
 from benchmarks.table import GROUPS, group_of, markdown, number
 from puna.engine.native import default_threads
 from puna.evaluate.roofline import stream_read
@@ -74,42 +76,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure_all(
     measure: Measure, candidates: Sequence[Candidate], report: Report, repeats: int, timeout_s: float
 ) -> list[Row]:
-    """All rounds of a measure, each through all candidates, beginning with another one each time."""
+    """All rounds of a measure, as rows of the report."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     where = {"commit": commit_of(), "at": now, "load_average": load_average()}
-    rows = [Row(measure=measure.name, engine=c.engine, format=c.format, **where) for c in candidates]
     rates: list[float] = []
-    with ExitStack() as alive:
-        processes: dict[int, Process] = {}
 
-        def start(i: int) -> Process:
-            job = Job(
-                candidates[i].engine, str(candidates[i].path), measure.name, report.threads, report.seed
-            )
-            return alive.enter_context(Process(job, timeout_s))
+    def read_once() -> None:
+        if measure.name.startswith("decode-"):
+            rates.append(stream_read(report.threads))
 
-        for round in range(repeats):
-            if measure.name.startswith("decode-"):
-                rates.append(stream_read(report.threads))
-            for place in range(len(rows)):
-                i = (place + round) % len(rows)
-                row = rows[i]
-                if row.problem is not None:
-                    continue
-                try:
-                    process = processes.get(i) or start(i)
-                    row.values.append(process.value())
-                    if measure.is_fresh or round == repeats - 1:
-                        row.facts = process.facts()
-                    else:
-                        processes[i] = process
-                except Unsupported as error:
-                    row.problem = f"unsupported, {error}"
-                except Failed as error:
-                    row.problem = str(error)
-    if rates and any("weight_bytes" in row.facts for row in rows):
+    jobs = [Job(c.engine, str(c.path), measure.name, report.threads, report.seed) for c in candidates]
+    outcomes = run_rounds(
+        [partial(Process, job, timeout_s) for job in jobs],
+        repeats,
+        is_fresh=measure.is_fresh,
+        before_round=read_once,
+    )
+    if rates and any("weight_bytes" in outcome.facts for outcome in outcomes):
         report.stream_read[measure.name] = rates
-    return rows
+    return [
+        Row(measure=measure.name, engine=c.engine, format=c.format, **asdict(outcome), **where)
+        for c, outcome in zip(candidates, outcomes, strict=True)
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,23 +119,16 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of {', '.join(ENGINES)} (default: all)",
     )  # fmt: skip
     parser.add_argument("--formats", nargs="+", default=list(GROUPS), choices=list(GROUPS))
-    parser.add_argument("--repeats", type=_positive, default=5, help="rounds (default: %(default)s)")
+    parser.add_argument("--repeats", type=positive, default=5, help="rounds (default: %(default)s)")
     parser.add_argument(
-        "--threads", type=_positive, default=default_threads(), help="of every engine (default: all CPUs)"
+        "--threads", type=positive, default=default_threads(), help="of every engine (default: all CPUs)"
     )
     parser.add_argument(
-        "--timeout", type=_positive, default=900, metavar="SECONDS",
+        "--timeout", type=positive, default=900, metavar="SECONDS",
         help="for one value or one start of an engine (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--again", action="store_true", help="measure what results.json has already, too")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def _begin(given: argparse.Namespace) -> Report:

@@ -33,6 +33,8 @@ class Puna:
 
     def facts(self) -> dict[str, float]:
         info = self._llama.info
+        if not hasattr(info, "weight_bytes_per_token"):  # an older commit
+            return {}
         return {"weight_bytes": info.weight_bytes_per_token, "cache_bytes": info.cache_bytes_per_token}
 
 
