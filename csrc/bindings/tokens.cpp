@@ -110,7 +110,12 @@ void bind_table(nb::module_& m) {
         .def(
             "add_merges",
             [](TokenTable& self, const std::vector<std::pair<nb::bytes, nb::bytes>>& merges) {
-                for (const auto& [left, right] : merges) self.add_merge(view(left), view(right));
+                std::vector<std::string_view> parts;
+                for (const auto& [left, right] : merges) {
+                    parts.push_back(view(left));
+                    parts.push_back(view(right));
+                }
+                self.add_merges(parts);
                 self.index_merges();
             },
             nb::arg("merges"), "Pairs of tokens in the order in which they merge.")

@@ -21,26 +21,35 @@ void read_vocab(JsonReader& reader, TokenTable& table) {
 }
 
 void read_merges(JsonReader& reader, TokenTable& table) {
+    constexpr size_t kBlock = 512;
+    std::vector<std::string> parts(kBlock);
+    std::vector<std::string_view> views;
+    size_t n = 0;  // of `parts` in use
+    std::string line;
+    const auto flush = [&] {
+        views.assign(parts.begin(), parts.begin() + static_cast<ptrdiff_t>(n));
+        table.add_merges(views);
+        n = 0;
+    };
     reader.need('[');
-    std::string left, right;
     if (!reader.take(']')) do {
             if (reader.take('[')) {
-                reader.string(left);
+                reader.string(parts[n++]);
                 reader.need(',');
-                reader.string(right);
+                reader.string(parts[n++]);
                 reader.need(']');
-                table.add_merge(left, right);
-                continue;
+            } else {
+                reader.string(line);
+                if (line.starts_with("#version")) continue;
+                const size_t space = line.find(' ');
+                if (space == std::string::npos || line.find(' ', space + 1) != std::string::npos)
+                    reader.fail("a merge must be two tokens with one space between, got " + quoted(line));
+                parts[n++].assign(line, 0, space);
+                parts[n++].assign(line, space + 1);
             }
-            reader.string(left);
-            if (left.starts_with("#version")) continue;
-            const size_t space = left.find(' ');
-            if (space == std::string::npos || left.find(' ', space + 1) != std::string::npos)
-                reader.fail("merge " + std::to_string(table.n_merges()) +
-                            " must be two tokens with one space between, got " + quoted(left));
-            const std::string_view both = left;
-            table.add_merge(both.substr(0, space), both.substr(space + 1));
+            if (n == kBlock) flush();
         } while (reader.another(']'));
+    flush();
     table.index_merges();
 }
 

@@ -1,6 +1,7 @@
 #include "tokens/table.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <random>
 
@@ -87,9 +88,10 @@ void TokenTable::index_tokens() {
     }
 }
 
-int32_t TokenTable::find(std::string_view text) const {
+int32_t TokenTable::find(std::string_view text) const { return find(text, hash_bytes(text, hash_seed())); }
+
+int32_t TokenTable::find(std::string_view text, uint64_t hash) const {
     const size_t mask = token_slots_.size() - 1;
-    const uint64_t hash = hash_bytes(text, hash_seed());
     const uint32_t tag = slot_of(hash, 0, kTokenBits);
     for (size_t at = hash & mask; token_slots_[at] != kEmpty; at = (at + 1) & mask) {
         const auto id = static_cast<int32_t>(token_slots_[at] & kTokenMask);
@@ -98,36 +100,66 @@ int32_t TokenTable::find(std::string_view text) const {
     return kNoToken;
 }
 
+void TokenTable::find_all(const std::vector<std::string_view>& texts, std::vector<int32_t>& ids) const {
+    constexpr size_t kBatch = 32;
+    const size_t mask = token_slots_.size() - 1;
+    const uint64_t seed = hash_seed();
+    std::array<uint64_t, kBatch> hashes;
+    ids.resize(texts.size());
+    for (size_t first = 0; first < texts.size(); first += kBatch) {
+        const size_t n = std::min(kBatch, texts.size() - first);
+        // The place that a slot points to, for slots that are likely to be the ones.
+        const auto place = [&](size_t i) -> const Place* {
+            const uint32_t slot = token_slots_[hashes[i] & mask];
+            const bool is_likely =
+                slot != kEmpty && (slot & ~kTokenMask) == slot_of(hashes[i], 0, kTokenBits);
+            return is_likely ? &places_[slot & kTokenMask] : nullptr;
+        };
+        for (size_t i = 0; i < n; i++) {
+            hashes[i] = hash_bytes(texts[first + i], seed);
+            __builtin_prefetch(&token_slots_[hashes[i] & mask]);
+        }
+        for (size_t i = 0; i < n; i++)
+            if (const Place* p = place(i)) __builtin_prefetch(p);
+        for (size_t i = 0; i < n; i++)
+            if (const Place* p = place(i)) __builtin_prefetch(arena_.data() + p->offset);
+        for (size_t i = 0; i < n; i++) ids[first + i] = find(texts[first + i], hashes[i]);
+    }
+}
+
 void TokenTable::add_merge(int32_t left, int32_t right, int32_t result) {
     PUNA_TOKENS_CHECK(merges_.size() < kMaxMerges,
                       "may have " + std::to_string(kMaxMerges) + " merges, got more");
     merges_.push_back({left, right, result});
 }
 
-void TokenTable::add_merge(std::string_view left, std::string_view right) {
-    const auto id_of = [&](std::string_view text) {
-        const int32_t id = find(text);
-        PUNA_TOKENS_CHECK(id != kNoToken, "merge " + std::to_string(merges_.size()) +
-                                              " needs tokens of the vocabulary, got " + quoted(text));
-        return id;
-    };
-    const int32_t first = id_of(left), second = id_of(right);
+int32_t TokenTable::find_joined(std::string_view left, std::string_view right) const {
     // Files list the ways to build a token one after the other, and tokens in the order of their ids: a look
     // at these two spares most searches.
     if (!merges_.empty())
         for (int32_t id = merges_.back().result; id < merges_.back().result + 2; id++) {
             if (!has(id)) continue;
             const std::string_view text = spelling(id);
-            if (text.size() == left.size() + right.size() && text.starts_with(left) &&
-                text.ends_with(right)) {
-                add_merge(first, second, id);
-                return;
-            }
+            const bool has_length = text.size() == left.size() + right.size();
+            if (has_length && text.starts_with(left) && text.ends_with(right)) return id;
         }
-    std::string joined;
-    joined.reserve(left.size() + right.size());
-    joined.append(left).append(right);
-    add_merge(first, second, id_of(joined));
+    return find(std::string(left).append(right));
+}
+
+void TokenTable::add_merges(const std::vector<std::string_view>& parts) {
+    std::vector<int32_t> ids;
+    find_all(parts, ids);
+    const auto check = [&](int32_t id, std::string_view text) {
+        PUNA_TOKENS_CHECK(id != kNoToken, "merge " + std::to_string(merges_.size()) +
+                                              " needs tokens of the vocabulary, got " + quoted(text));
+    };
+    for (size_t i = 0; i + 1 < parts.size(); i += 2) {
+        check(ids[i], parts[i]);
+        check(ids[i + 1], parts[i + 1]);
+        const int32_t joined = find_joined(parts[i], parts[i + 1]);
+        if (joined == kNoToken) check(joined, std::string(parts[i]).append(parts[i + 1]));
+        add_merge(ids[i], ids[i + 1], joined);
+    }
 }
 
 void TokenTable::add_merges_by_rank(const std::vector<int32_t>& tokens) {
@@ -136,24 +168,23 @@ void TokenTable::add_merges_by_rank(const std::vector<int32_t>& tokens) {
         PUNA_TOKENS_CHECK(has(tokens[i]), "token " + std::to_string(tokens[i]) + " is not in the vocabulary");
         order[static_cast<size_t>(tokens[i])] = static_cast<int32_t>(i);
     }
-    struct Way {
-        int32_t place;
-        Merge merge;
+    const auto is_usable = [&](int32_t id) { return id != kNoToken && order[static_cast<size_t>(id)] >= 0; };
+    const auto before = [&](const Merge& a, const Merge& b) {
+        return order[static_cast<size_t>(a.left)] < order[static_cast<size_t>(b.left)];
     };
-    std::vector<Way> ways;
+    std::vector<Merge> ways;
     for (const int32_t id : tokens) {
         ways.clear();
         const std::string_view text = spelling(id);
         for (size_t cut = 1; cut < text.size(); cut++) {
             if (is_continuation(text[cut])) continue;
             const int32_t left = find(text.substr(0, cut));
-            if (left == kNoToken || order[static_cast<size_t>(left)] < 0) continue;
+            if (!is_usable(left)) continue;
             const int32_t right = find(text.substr(cut));
-            if (right == kNoToken || order[static_cast<size_t>(right)] < 0) continue;
-            ways.push_back({order[static_cast<size_t>(left)], {left, right, id}});
+            if (is_usable(right)) ways.push_back({left, right, id});
         }
-        std::sort(ways.begin(), ways.end(), [](const Way& a, const Way& b) { return a.place < b.place; });
-        for (const Way& way : ways) add_merge(way.merge.left, way.merge.right, way.merge.result);
+        std::sort(ways.begin(), ways.end(), before);
+        for (const Merge& way : ways) add_merge(way.left, way.right, way.result);
     }
 }
 

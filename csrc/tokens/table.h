@@ -25,8 +25,8 @@ class TokenTable {
     void index_tokens();
     // The pair that is next in rank; of two ranks of one pair the later counts.
     void add_merge(int32_t left, int32_t right, int32_t result);
-    // The same, spelled, as a file has it.
-    void add_merge(std::string_view left, std::string_view right);
+    // The same, spelled, as a file has it: left part, right part, left part, ...
+    void add_merges(const std::vector<std::string_view>& parts);
     // Every way to put one of the tokens together from two others of them, in the order of `tokens`; pairs
     // that build the same token by the place of the left part.
     void add_merges_by_rank(const std::vector<int32_t>& tokens);
@@ -34,6 +34,8 @@ class TokenTable {
 
     // kNoToken where there is none.
     int32_t find(std::string_view spelling) const;
+    // The same for many at once, several times as fast: the waits for memory overlap.
+    void find_all(const std::vector<std::string_view>& spellings, std::vector<int32_t>& ids) const;
     // The rank of the merge of two tokens, kMaxMerges where they do not merge.
     uint32_t rank(int32_t left, int32_t right) const;
     const Merge& merge(uint32_t rank) const { return merges_[rank]; }
@@ -52,6 +54,8 @@ class TokenTable {
 
   private:
     static constexpr uint32_t kAbsent = UINT32_MAX, kEmpty = UINT32_MAX;
+    int32_t find(std::string_view spelling, uint64_t hash) const;
+    int32_t find_joined(std::string_view left, std::string_view right) const;
     struct Place {
         uint32_t offset = 0, length = kAbsent;
     };

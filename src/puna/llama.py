@@ -8,12 +8,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +29,9 @@ from puna.models.packed import Progress as PackProgress
 from puna.models.store import Progress
 from puna.prompt import Message, as_messages, chat_format
 from puna.tokens import Tokenizer
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["AsyncStream", "Llama", "ModelInfo", "Stream", "load"]
 
@@ -371,6 +373,8 @@ class AsyncStream(_Answer):
 
     def __init__(self, llama: Llama) -> None:
         """Made by `Llama.stream_async` and `Llama.chat_async` in a running event loop."""
+        import asyncio  # costs a sixth of all that is loaded, and most programs make no such stream
+
         super().__init__(llama)
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Event] = asyncio.Queue()

@@ -46,6 +46,11 @@ def test_importing_puna_loads_nothing_heavy() -> None:
     assert loaded_by("import puna") & (HEAVY | {"numpy", "rich", "typer", "asyncio"}) == set()
 
 
+def test_the_python_api_loads_nothing_heavy() -> None:
+    # asyncio alone brings ssl, sockets and subprocesses.
+    assert loaded_by("import puna.llama") & (HEAVY | {"asyncio", "rich", "ssl", "typer"}) == set()
+
+
 def test_names_are_loaded_when_they_are_used() -> None:
     loaded = loaded_by("import puna; puna.User")
     assert "puna" in loaded

@@ -235,7 +235,7 @@ def set_key(*path: Any) -> Any:
         ),
         (
             set_key("model", "merges", 0, "a b c"),
-            "merge 0 must be two tokens with one space between, got 'a b c'",
+            "a merge must be two tokens with one space between, got 'a b c'",
         ),
         (set_key("model", "merges", 0, 5), "needs '\"'"),
         (set_key("model", "merges", None), "the model's `merges` must be"),
