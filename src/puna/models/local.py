@@ -24,13 +24,11 @@ class LocalModel:
 
     Attributes:
         name: its name in the store, or the name of its file or folder.
-        source: the checkpoint as it was fetched or given.
-        checkpoint: what to load: the packed copy where the store keeps one, else `source`.
+        checkpoint: what to load: the packed copy where the store keeps one, else what was fetched or given.
         chat_format: the format that the catalogue names; None where it does not know the model.
     """
 
     name: str
-    source: Checkpoint
     checkpoint: Checkpoint
     chat_format: str | None = None
 
@@ -58,15 +56,14 @@ def open_model(
         CheckpointError: it is damaged or not supported.
     """
     path = path_of(name_or_path, fetching)
-    source = open_checkpoint(path)
     model = find(name_or_path)
     if model is None or model.path != path:
-        return LocalModel(path.stem if path.is_file() else path.resolve().name, source, source)
+        return LocalModel(path.stem if path.is_file() else path.resolve().name, open_checkpoint(path))
     chat_format = known_format(model.name)
     if model.is_linked:  # its owner may change it, and a packed copy would not
-        return LocalModel(model.name, source, source, chat_format)
-    packed = _packed_copy(source, packed_folder(model.name) / wanted, wanted, packing)
-    return LocalModel(model.name, source, packed, chat_format)
+        return LocalModel(model.name, open_checkpoint(path), chat_format)
+    packed = _packed_copy(path, packed_folder(model.name) / wanted, wanted, packing)
+    return LocalModel(model.name, packed, chat_format)
 
 
 def known_format(name: str) -> str | None:
@@ -86,10 +83,12 @@ def known_row(name: str) -> CatalogueRow | None:
         return None
 
 
-def _packed_copy(source: Checkpoint, folder: Path, wanted: str, packing: PackProgress | None) -> Checkpoint:
+def _packed_copy(path: Path, folder: Path, wanted: str, packing: PackProgress | None) -> Checkpoint:
+    # The source is opened for packing only: reading the list of its tokens takes longer than all else here.
     found = _open_whole(folder)
     if found is not None:
         return found
+    source = open_checkpoint(path)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.parent / ".lock", lambda: None):

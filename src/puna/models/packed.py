@@ -224,18 +224,18 @@ class PunaCheckpoint:
                 "convert the original model again with `puna convert`"
             )
         self.config = read_config(path)
+        self._shapes = self.config.tensor_shapes()
         self._file = SafetensorsFile(path / "model.safetensors")
         check_names(str(self._file.path), self.config, self._file.entries)
         formats = _formats(self._file)
         self.dtypes = {
-            name: "F32" if len(shape) == 1 else formats.get(name, "")
-            for name, shape in self.config.tensor_shapes().items()
+            name: "F32" if len(shape) == 1 else formats.get(name, "") for name, shape in self._shapes.items()
         }
         for name in self.dtypes:
             self._check_size(name)
 
     def _check_size(self, name: str) -> None:
-        shape, found = self.config.tensor_shapes()[name], self._file.data(name).nbytes
+        shape, found = self._shapes[name], self._file.data(name).nbytes
         try:
             needed = 4 * shape[0] if len(shape) == 1 else _native.packed_bytes(self.dtypes[name], *shape)
         except _native.NativeError as error:
@@ -248,12 +248,12 @@ class PunaCheckpoint:
 
     def packed(self, name: str) -> PackedMatrix:
         """The named matrix, a view into the mapped file."""
-        rows, columns = self.config.tensor_shapes()[name]
+        rows, columns = self._shapes[name]
         return PackedMatrix(self.dtypes[name], rows, columns, self._file.data(name))
 
     def tensor(self, name: str) -> Tensor:
         """The named tensor as float32, unpacked."""
-        shape = self.config.tensor_shapes()[name]
+        shape = self._shapes[name]
         if len(shape) == 1:
             return Tensor(name, "F32", shape, self._file.data(name))
         return Tensor(name, "F32", shape, self.packed(name).to_float32().view(np.uint8))

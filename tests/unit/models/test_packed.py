@@ -221,7 +221,7 @@ def test_a_disk_without_room_is_seen_before_packing(
 
 def test_a_path_is_used_in_place(tiny: Checkpoint) -> None:
     found = open_model(str(tiny.path), "int4")
-    assert found.checkpoint is found.source
+    assert found.checkpoint.path == tiny.path
     assert found.chat_format is None
     assert found.name == tiny.path.name
 
