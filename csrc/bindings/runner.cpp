@@ -30,6 +30,9 @@ void bind_runner(nb::module_& m) {
     nb::class_<Runner>(m, "Runner")
         .def(nb::init<const Model&, Cache&, int>(), nb::arg("model"), nb::arg("cache"), nb::arg("n_threads"),
              nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>())
+        .def(nb::init<const Model&, Cache&, const Runner&>(), nb::arg("model"), nb::arg("cache"),
+             nb::arg("other"), nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(),
+             "On the threads of another runner; one of the two computes at a time.")
         .def_prop_ro("n_threads", &Runner::n_threads)
         .def(
             "sample",

@@ -43,6 +43,9 @@ void bind_sampler(nb::module_& m) {
             },
             nb::arg("tokens"), "Tokens of the prompt, for the repetition penalty.")
         .def(
+            "copy", [](const Sampler& self) { return self; },
+            "A sampler that goes on from the same state: the same penalties, the same next draw.")
+        .def(
             "pick",
             [](Sampler& self, const Array<float, 1>& logits) {
                 std::vector<float> copy(logits.data(), logits.data() + logits.shape(0)), scratch;

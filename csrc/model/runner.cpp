@@ -228,10 +228,16 @@ class Runner::Forward {
 Runner::Runner(const Model& model, Cache& cache, int n_threads)
     : model_(model),
       cache_(cache),
-      pool_(n_threads),
+      pool_(std::make_shared<ThreadPool>(n_threads)),
       space_(std::make_unique<Workspace>(model.config, cache, n_threads)) {
     kernels();  // a bad PUNA_ISA shows here and not in the middle of a step
 }
+
+Runner::Runner(const Model& model, Cache& cache, const Runner& other)
+    : model_(model),
+      cache_(cache),
+      pool_(other.pool_),
+      space_(std::make_unique<Workspace>(model.config, cache, pool_->size())) {}
 
 Runner::~Runner() = default;
 
@@ -271,7 +277,7 @@ void Runner::run(const Batch& batch, bool with_head, int64_t n_jobs, After after
     const auto outputs = static_cast<int64_t>(batch.output_rows.size());
     space_->reserve(static_cast<int64_t>(batch.tokens.size()), outputs, with_head);
     Forward forward(model_, cache_, *space_, batch);
-    pool_.run([&](Worker& worker) {
+    pool_->run([&](Worker& worker) {
         forward.run(worker, with_head);
         worker.barrier();
         const auto [begin, end] = worker.share(n_jobs);
@@ -298,7 +304,7 @@ std::vector<std::vector<Sample>> Runner::sample(const Batch& batch, const std::v
     first.push_back(samplers.size());
     std::vector<std::vector<Sample>> samples(static_cast<size_t>(n_samplers));
     // Room for the scratch of every thread, so that nothing is allocated in a job beyond a sampler's own.
-    space_->sampler_scratch.resize(static_cast<size_t>(pool_.size()));
+    space_->sampler_scratch.resize(static_cast<size_t>(pool_->size()));
     run(batch, true, n_samplers, [&](int64_t job, int thread) {
         const auto index = static_cast<size_t>(job);
         for (size_t i = first[index]; i < first[index + 1]; i++) {

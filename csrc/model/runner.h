@@ -16,10 +16,12 @@ namespace puna {
 class Runner {
   public:
     Runner(const Model& model, Cache& cache, int n_threads);
+    // On the threads of another runner; one of the two computes at a time.
+    Runner(const Model& model, Cache& cache, const Runner& other);
     ~Runner();
 
     const ModelConfig& config() const { return model_.config; }
-    int n_threads() const { return pool_.size(); }
+    int n_threads() const { return pool_->size(); }
 
     // The next tokens of each sampler; samplers[i] belongs to output_rows[i]. Where a sampler has several
     // rows, which follow each other, the tokens in the later ones are guesses: a row counts if the token
@@ -42,7 +44,7 @@ class Runner {
 
     const Model& model_;
     Cache& cache_;
-    ThreadPool pool_;
+    std::shared_ptr<ThreadPool> pool_;
     std::unique_ptr<Workspace> space_;
 };
 

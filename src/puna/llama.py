@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from puna.engine.native import NativeEngine
 from puna.engine.protocol import Engine
 from puna.engine.request import Completion, Event, Request, SamplingOptions, SamplingParams
-from puna.errors import EngineError
+from puna.errors import ConfigError, EngineError
 from puna.models.checkpoint import Checkpoint
 from puna.models.config import ModelConfig
 from puna.models.local import open_model
@@ -76,6 +76,7 @@ def load(
     cache: str = "auto",
     speculation: str = "lookup",
     cache_tokens: int | None = None,
+    draft: str | None = None,
     fetching: Progress | None = None,
     packing: PackProgress | None = None,
 ) -> Llama:
@@ -93,6 +94,7 @@ def load(
         speculation: ``lookup`` guesses tokens that followed the last ones where they came before, and checks
             the guesses in one step; ``off`` guesses none. Answers are the same, only the speed differs.
         cache_tokens: tokens of all requests that run at once; default: 4 contexts.
+        draft: name or path of a smaller model of the same vocabulary, which guesses in place of a look-up.
         fetching: is told about a download; default: nothing is printed.
         packing: is told about the conversion of weights.
 
@@ -100,7 +102,7 @@ def load(
         UnknownModelError: there is no such model.
         StoreError: it cannot be fetched or stored.
         CheckpointError: it is damaged or of a kind that is not supported.
-        ConfigError: a setting is out of range.
+        ConfigError: a setting is out of range, or the draft model has another vocabulary.
     """
     found = open_model(name, format, fetching, packing)
     model = pack_checkpoint(found.checkpoint, format, packing)
@@ -114,6 +116,7 @@ def load(
         cache=cache,
         speculation=speculation,
         cache_tokens=cache_tokens,
+        draft=None if draft is None else open_model(draft, "auto", fetching, packing).checkpoint,
     )
 
 
@@ -145,6 +148,7 @@ class Llama:
         cache: str = "auto",
         speculation: str = "lookup",
         cache_tokens: int | None = None,
+        draft: Checkpoint | None = None,
     ) -> None:
         """Put a model together; `load` is the usual way to get one.
 
@@ -158,6 +162,10 @@ class Llama:
             cache: see `load`.
             speculation: see `load`.
             cache_tokens: see `load`.
+            draft: the draft model of `load`.
+
+        Raises:
+            ConfigError: a setting is out of range, or the draft model has another vocabulary.
         """
         vocabulary = checkpoint.vocabulary()
         self.config = model.config
@@ -171,6 +179,7 @@ class Llama:
             cache=cache,
             speculation=speculation,
             cache_tokens=cache_tokens,
+            draft=None if draft is None else self._draft(draft),
         )
         formats = [matrix.format for matrix in model.matrices.values()]
         self.info = ModelInfo(
@@ -283,6 +292,14 @@ class Llama:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+    def _draft(self, draft: Checkpoint) -> PackedModel:
+        if not self.tokenizer.has_tokens_of(Tokenizer(draft.vocabulary())):
+            raise ConfigError(
+                f"the draft model {draft.path.name} needs the vocabulary of {self.config.vocab_size} tokens "
+                "that the model has, and has other ones; take a smaller model of the same family"
+            )
+        return pack_checkpoint(draft, "auto")
 
     def _ids(self, prompt: Prompt) -> Sequence[int]:
         return self.chat_format.encode_text(prompt) if isinstance(prompt, str) else prompt

@@ -3,7 +3,7 @@ Puna's native engine. Its public face is puna.engine; nothing here is a stable i
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, overload
 
 import numpy
 from numpy.typing import NDArray
@@ -93,11 +93,21 @@ class Sampler:
     def observe(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
         """Tokens of the prompt, for the repetition penalty."""
 
+    def copy(self) -> Sampler:
+        """
+        A sampler that goes on from the same state: the same penalties, the same next draw.
+        """
+
     def pick(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Sample:
         """The next token for these logits, as in a step."""
 
 class Runner:
+    @overload
     def __init__(self, model: Model, cache: Cache, n_threads: int) -> None: ...
+
+    @overload
+    def __init__(self, model: Model, cache: Cache, other: Runner) -> None:
+        """On the threads of another runner; one of the two computes at a time."""
 
     @property
     def n_threads(self) -> int: ...

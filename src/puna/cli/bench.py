@@ -34,6 +34,7 @@ def bench(
     context: options.Context = None,
     cache: options.Cache = "auto",
     speculation: options.Speculation = "off",
+    draft: options.Draft = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure speed, size and memory.
@@ -50,13 +51,16 @@ def bench(
         threads=threads,
         context=context,
         cache=cache,
-        speculation=speculation,
+        speculation=speculation if draft is None else "lookup",
+        draft=draft,
         prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,
         repeats=repeat,
     )
     with FetchProgress() as fetching, PackProgress("packing") as packing:
         open_model(settings.model, settings.format, fetching, packing)
+        if draft is not None:
+            open_model(draft, "auto", fetching, packing)
     say(f"measuring {settings.model} in a process of its own: 1 + {repeat} runs")
     report = measure_apart(settings)
     if as_json:

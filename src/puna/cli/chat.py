@@ -43,6 +43,7 @@ def chat(
     context: options.Context = None,
     cache: options.Cache = "auto",
     speculation: options.Speculation = "lookup",
+    draft: options.Draft = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Show what the model reads and writes, special tokens included.")
     ] = False,
@@ -70,7 +71,13 @@ def chat(
     if not text and (as_json or not is_terminal()):
         raise ConfigError("there is no prompt; give one as an argument or through a pipe")
     llama = load_model(
-        name, format=format, threads=threads, context=context, cache=cache, speculation=speculation
+        name,
+        format=format,
+        threads=threads,
+        context=context,
+        cache=cache,
+        speculation=speculation,
+        draft=draft,
     )
     if not text:
         from puna.cli.conversation import Conversation

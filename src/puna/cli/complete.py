@@ -51,6 +51,7 @@ def complete(
     context: options.Context = None,
     cache: options.Cache = "auto",
     speculation: options.Speculation = "lookup",
+    draft: options.Draft = None,
     stats: options.Stats = False,
     as_json: options.Json = False,
 ) -> None:
@@ -74,7 +75,13 @@ def complete(
     if not text:
         raise ConfigError("there is no prompt; give one as an argument or through a pipe")
     llama = load_model(
-        name, format=format, threads=threads, context=context, cache=cache, speculation=speculation
+        name,
+        format=format,
+        threads=threads,
+        context=context,
+        cache=cache,
+        speculation=speculation,
+        draft=draft,
     )
     completion = print_answer(
         llama,

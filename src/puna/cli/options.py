@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Cache",
     "Context",
+    "Draft",
     "Format",
     "Json",
     "MaxTokens",
@@ -102,6 +103,14 @@ Speculation = Annotated[
         metavar="NAME",
         callback=_checked_speculation,
         help="Guess tokens and check several in one step: lookup in the text so far, or off; same answers.",
+    ),
+]
+Draft = Annotated[
+    str | None,
+    typer.Option(
+        "--draft",
+        metavar="MODEL",
+        help="A smaller model of the same vocabulary, which guesses in place of a look-up.",
     ),
 ]
 MaxTokens = Annotated[

@@ -21,7 +21,14 @@ _QUIET_S = 0.5  # work shorter than this needs no bar
 
 
 def load_model(
-    name: str, *, format: str, threads: int | None, context: int | None, cache: str, speculation: str
+    name: str,
+    *,
+    format: str,
+    threads: int | None,
+    context: int | None,
+    cache: str,
+    speculation: str,
+    draft: str | None,
 ) -> Llama:
     """`puna.load`, with progress on stderr."""
     from puna.llama import load
@@ -34,6 +41,7 @@ def load_model(
             context=context,
             cache=cache,
             speculation=speculation,
+            draft=draft,
             fetching=fetching,
             packing=packing,
         )

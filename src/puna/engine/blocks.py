@@ -106,6 +106,10 @@ class BlockManager:
             self._digest_of[block] = digest
         return digest
 
+    def digest_of(self, block: int) -> bytes | None:
+        """What a block is known to hold; None where it is not full yet."""
+        return self._digest_of.get(block)
+
     def _own(self, block: int) -> None:
         self._free.pop(block, None)
         self._n_owners[block] += 1

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from puna import _native
 from puna.engine.blocks import BlockManager
+from puna.engine.draft import Draft
+from puna.engine.native_parts import formats_of, new_cache, new_model, new_sampler
 from puna.engine.request import Request
 from puna.engine.scheduler import Scheduler, Step
 from puna.engine.sequence import Sequence as RunningSequence
@@ -69,6 +71,7 @@ class NativeEngine:
         cache_tokens: int | None = None,
         cache: str = "auto",
         speculation: str = "lookup",
+        draft: PackedModel | None = None,
     ) -> None:
         """Prepare the model; memory for the cache is only reserved here and taken when used.
 
@@ -80,9 +83,10 @@ class NativeEngine:
             cache_tokens: positions of all requests together; default: 4 contexts.
             cache: how keys and values are kept, see `puna.models.cache.cache_format`.
             speculation: how the next tokens are guessed, which changes the speed and not the answer.
+            draft: a smaller model of the same vocabulary, which guesses in place of a look-up.
 
         Raises:
-            ConfigError: a number is out of range.
+            ConfigError: a setting is out of range, or the draft model does not go with the model.
             NativeError: the engine cannot run this architecture, or there is no memory.
         """
         config = model.config
@@ -96,20 +100,30 @@ class NativeEngine:
         self.n_threads = default_threads() if n_threads is None else n_threads
         if not 1 <= self.n_threads <= 1024:
             raise ConfigError(f"`threads` must be 1 to 1024, got {self.n_threads}")
-        native_config = _native_config(model)
         n_tokens = _SEQUENCES * self.context_tokens if cache_tokens is None else cache_tokens
         n_blocks = -(-n_tokens // _native.BLOCK_TOKENS)
         self.cache_tokens = n_blocks * _native.BLOCK_TOKENS
-        self.cache = cache_format(cache, [matrix.format for matrix in model.matrices.values()])
+        self.cache = cache_format(cache, formats_of(model))
         self.cache_bytes_per_token = cache_bytes_per_token(config, self.cache)
-        native_cache = _native.Cache(native_config, n_blocks, self.cache)
-        native_model = _native.Model(native_config, _native_tensors(model), config.tied_embeddings)
-        self._runner = _native.Runner(native_model, native_cache, self.n_threads)
+        self._runner = _native.Runner(
+            new_model(model), new_cache(model, n_blocks, self.cache), self.n_threads
+        )
         self._tokenizer = tokenizer
         self._vocab_size, self._dim = config.vocab_size, config.dim
         blocks = BlockManager(n_blocks, _native.BLOCK_TOKENS)
-        self._scheduler = Scheduler(blocks, _STEP_TOKENS, proposer(speculation))
-        self._samplers: dict[RunningSequence, _native.Sampler] = {}
+        guesser = proposer(speculation)
+        if draft is not None:
+            if guesser is None:
+                raise ConfigError("a draft model guesses and `speculation` is 'off'; leave one of them out")
+            if draft.config.vocab_size != config.vocab_size:
+                raise ConfigError(
+                    f"the draft model needs the vocabulary of the model, {config.vocab_size} tokens, and has "
+                    f"{draft.config.vocab_size}; take a smaller model of the same family"
+                )
+            draft_cache = new_cache(draft, n_blocks, cache_format(cache, formats_of(draft)))
+            drafting = _native.Runner(new_model(draft), draft_cache, self._runner)
+            guesser = Draft(drafting, blocks, draft.config.max_seq_len)
+        self._scheduler = Scheduler(blocks, _STEP_TOKENS, guesser)
         # Everything above belongs to the engine's thread; what others ask of it waits in these.
         self._inbox: list[RunningSequence] = []
         self._tasks: list[tuple[Callable[[], Any], Future[Any]]] = []
@@ -126,7 +140,7 @@ class NativeEngine:
     def submit(self, request: Request) -> None:
         """Queue a request; see `Engine.submit`."""
         self._check_prompt(request.prompt, room=1)
-        sequence = RunningSequence(request, self._tokenizer, self.context_tokens)
+        sequence = RunningSequence(request, new_sampler(request), self._tokenizer, self.context_tokens)
         blocks = self._scheduler.blocks
         if blocks.blocks_for(sequence.max_length) > blocks.n_blocks:
             raise CapacityError(
@@ -225,7 +239,12 @@ class NativeEngine:
         return bool(has_news or not self._scheduler.is_idle)
 
     def _step(self) -> None:
-        step = self._scheduler.next_step()
+        try:
+            step = self._scheduler.next_step()
+        except Exception as error:  # a draft model that finds no memory, perhaps
+            for sequence in self._scheduler.all():
+                self._fail(sequence, f"the engine failed before a step: {error}")
+            return
         if step is None:
             return
         try:
@@ -234,11 +253,7 @@ class NativeEngine:
                 step.slices,
                 step.block_tables,
                 step.output_rows,
-                [
-                    self._sampler(sequence)
-                    for sequence in step.sampled
-                    for _ in range(1 + len(sequence.guess))
-                ],
+                [sequence.sampler for sequence in step.sampled for _ in range(1 + len(sequence.guess))],
             )
         except Exception as error:
             # Only what was in the step is lost; the engine goes on with the others.
@@ -271,13 +286,6 @@ class NativeEngine:
 
     def _forget(self, sequence: RunningSequence) -> None:
         self._scheduler.remove(sequence)
-        self._samplers.pop(sequence, None)
-
-    def _sampler(self, sequence: RunningSequence) -> _native.Sampler:
-        sampler = self._samplers.get(sequence)
-        if sampler is None:
-            sampler = self._samplers[sequence] = _new_sampler(sequence.request)
-        return sampler
 
     def _mean_hidden(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         total = np.zeros(self._dim, np.float64)
@@ -320,42 +328,3 @@ def _fulfil(task: Callable[[], T], future: Future[T]) -> None:
         future.set_result(task())
     except BaseException as error:  # the caller's to handle, whatever it is
         future.set_exception(error)
-
-
-def _native_config(model: PackedModel) -> _native.ModelConfig:
-    c = model.config
-    return _native.ModelConfig(
-        dim=c.dim,
-        n_layers=c.n_layers,
-        n_heads=c.n_heads,
-        n_kv_heads=c.n_kv_heads,
-        head_dim=c.head_dim,
-        ffn_dim=c.ffn_dim,
-        vocab_size=c.vocab_size,
-        max_seq_len=c.max_seq_len,
-        norm_eps=c.norm_eps,
-        rope_frequencies=c.rope_frequencies(),
-    )
-
-
-def _native_tensors(model: PackedModel) -> dict[str, object]:
-    matrices = {name: (matrix.format, matrix.data) for name, matrix in model.matrices.items()}
-    return {**matrices, **model.norms}
-
-
-def _new_sampler(request: Request) -> _native.Sampler:
-    p = request.params
-    sampler = _native.Sampler(
-        temperature=p.temperature,
-        top_k=p.top_k,
-        top_p=p.top_p,
-        min_p=p.min_p,
-        repetition_penalty=p.repetition_penalty,
-        frequency_penalty=p.frequency_penalty,
-        presence_penalty=p.presence_penalty,
-        seed=request.seed,
-        top_logprobs=-1 if p.logprobs is None else p.logprobs,
-        logit_bias=list(p.logit_bias.items()),
-    )
-    sampler.observe(np.asarray(request.prompt, np.int32))
-    return sampler

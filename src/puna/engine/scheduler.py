@@ -79,10 +79,10 @@ class Scheduler:
         """Forget a sequence and free its blocks."""
         if sequence in self._running:
             self._running.remove(sequence)
-            self.blocks.release(sequence.blocks)
-            sequence.blocks = []
             if self._proposer is not None:
                 self._proposer.forget(sequence)
+            self.blocks.release(sequence.blocks)
+            sequence.blocks = []
         else:
             self._waiting.remove(sequence)
 

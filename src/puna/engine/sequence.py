@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Tokens
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from puna.engine.request import Event, FinishReason, Request, TokenLogprob, Usag
 from puna.engine.speculation import Confidence
 from puna.engine.stop import StopTexts
 from puna.tokens import TextStream, Tokenizer
+
+if TYPE_CHECKING:
+    from puna import _native
 
 __all__ = ["Sampled", "Sequence"]
 
@@ -45,15 +48,19 @@ class Sequence:
         confidence: how well guesses go.
     """
 
-    def __init__(self, request: Request, tokenizer: Tokenizer, context_tokens: int) -> None:
+    def __init__(
+        self, request: Request, sampler: _native.Sampler, tokenizer: Tokenizer, context_tokens: int
+    ) -> None:
         """Prepare a request that has not been given any cache yet.
 
         Args:
             request: the request.
+            sampler: picks its tokens.
             tokenizer: turns its tokens into text.
             context_tokens: positions that prompt and answer may take.
         """
         self.request = request
+        self.sampler = sampler
         self.tokens = list(request.prompt)
         self.n_computed = 0
         self.n_cached = 0

@@ -50,6 +50,7 @@ class SpeedSettings:
         cache: see `puna.load`.
         speculation: see `puna.load`; off, because how far guesses go depends on the text, and what follows
             random prompts repeats itself.
+        draft: see `puna.load`.
         prompt_tokens: length of the prompts; 64 as in the model card.
         new_tokens: length of the answers, at least 2.
         repeats: measured runs; one more goes before them and does not count.
@@ -61,6 +62,7 @@ class SpeedSettings:
     context: int | None = None
     cache: str = "auto"
     speculation: str = "off"
+    draft: str | None = None
     prompt_tokens: int = 64
     new_tokens: int = 128
     repeats: int = 5
@@ -272,6 +274,7 @@ def _measure_here(settings: SpeedSettings, started: float) -> dict[str, Any]:
         context=settings.context,
         cache=settings.cache,
         speculation=settings.speculation,
+        draft=settings.draft,
     ) as llama:
         llama.generate(next(_prompts(llama, settings.prompt_tokens)), max_tokens=1, ignore_eos=True)
         cold_start_s = time.monotonic() - started

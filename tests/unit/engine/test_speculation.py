@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.tiny import save_tiny
+from tests.unit.engine.callers import Caller
 
 from puna import _native
 from puna.engine.native import NativeEngine
-from puna.engine.request import Event, Request, SamplingParams, Usage
+from puna.engine.request import Event, Request, SamplingParams
 from puna.engine.sequence import Sequence
 from puna.engine.speculation import Confidence, Lookup, NgramIndex
 from puna.errors import ConfigError
@@ -44,29 +45,6 @@ def guessing(tiny: Tiny) -> Iterator[NativeEngine]:
     engine = NativeEngine(*tiny, n_threads=2, speculation="lookup")
     yield engine
     engine.close()
-
-
-class Caller:
-    """Submits a request and gathers its events."""
-
-    def __init__(self, engine: NativeEngine, prompt: list[int], **options: Any) -> None:
-        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        settings = {"temperature": 0.0, "max_tokens": 40, "ignore_eos": True, "seed": 0, **options}
-        params = SamplingParams(**settings)
-        engine.submit(Request(prompt=prompt, params=params, stop_ids=frozenset({257}), sink=self.events.put))
-
-    def finish(self) -> tuple[list[Any], Usage]:
-        """Everything that speculation must not change, and what the answer cost."""
-        text, tokens, logprobs = "", [], []
-        while True:
-            event = self.events.get(timeout=60)
-            text += event.text
-            tokens += event.tokens
-            logprobs += event.logprobs
-            if event.usage is not None:
-                cost = (event.usage.completion_tokens, event.usage.cached_tokens)
-                return [text, tokens, logprobs, event.finish_reason, cost], event.usage
-            assert event.error is None, event.error
 
 
 class Oracle:
