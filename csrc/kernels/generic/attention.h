@@ -73,6 +73,8 @@ inline void block_scores(const AttentionChunk& a, const float* query, int64_t fi
             for (int b = 0; b < B; b++) store(score(h, b), acc[h][b] * set1(a.scale));
     } else {
         // The sums of the groups meet in memory: the registers are taken.
+        if (fetches)
+            for (int b = 0; b < B; b++) __builtin_prefetch(blocks[b] + a.kv.value_scale_offset, 0, 2);
         for (int64_t begin = 0, g = 0; begin < a.kv.head_dim; begin += puna::kKeyGroup, g++) {
             const int64_t end =
                 begin + puna::kKeyGroup < a.kv.head_dim ? begin + puna::kKeyGroup : a.kv.head_dim;
@@ -103,6 +105,9 @@ inline void add_values(const AttentionChunk& a, const float* weights, int64_t be
         const uint8_t* values = block_at(a, b) + a.kv.value_offset + dim * size;
         const uint8_t* ahead =
             fetches && b < a.next_blocks ? a.next_base + a.next_ids[b] * a.kv.block_bytes : nullptr;
+        if (type == CacheType::int8 && ahead != nullptr)
+            for (int64_t i = a.kv.key_scale_offset; i < a.kv.value_offset; i += 64)
+                __builtin_prefetch(ahead + i, 0, 2);
         for (; t < stop; t++) {
             const uint8_t* row = values + (t - first) * row_bytes;
             if (ahead != nullptr)
