@@ -131,6 +131,13 @@ class Attention(nn.Module):
         self, x: Tensor, positions: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache | None
     ) -> Tensor:
         """``[B, T, E]`` to the same; without a cache, T is the whole text."""
+        out: Tensor = self.o_proj(self.mix(x, positions, rotary, cache))
+        return out
+
+    def mix(
+        self, x: Tensor, positions: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """Attend, all but the output projection: ``[B, T, E]`` to ``[B, T, H * D]``."""
         # The number of heads is left open: with tensor parallelism this process has a share of them.
         q, k, v = (
             projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
@@ -143,8 +150,7 @@ class Attention(nn.Module):
             k, v = cache.write(self.index, positions, k, v)
             mask = cache.visible_from(positions)
             mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-        out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(-2))
-        return out
+        return mixed.transpose(1, 2).flatten(-2)
 
 
 class FeedForward(nn.Module):
@@ -158,7 +164,12 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, E]`` to the same."""
-        out: Tensor = self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(self.activate(x))
+        return out
+
+    def activate(self, x: Tensor) -> Tensor:
+        """All but the down projection: ``[B, T, E]`` to ``[B, T, ffn_dim]``."""
+        out: Tensor = silu(self.gate_proj(x)) * self.up_proj(x)
         return out
 
 

@@ -133,5 +133,5 @@ def test_what_has_no_scale_is_refused(value: float) -> None:
 
 
 def test_an_unknown_rule_is_refused() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'search'"):
-        group_scales(weights(), "serch")
+    with pytest.raises(ConfigError, match="scale rule 'seek' is unknown"):
+        group_scales(weights(), "seek")

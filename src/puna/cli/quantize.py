@@ -1,0 +1,98 @@
+"""``puna quantize``: a model with 4-bit weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from puna.cli.output import say, size_text
+from puna.cli.progress import FetchProgress, PackProgress
+from puna.errors import ConfigError
+
+__all__ = ["quantize"]
+
+
+def quantize(
+    source: Annotated[str, typer.Argument(metavar="IN", help="Name or path of a model.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist yet.")],
+    method: Annotated[
+        str, typer.Option("--method", metavar="NAME", help="ptq rounds to nearest, gptq makes up for errors.")
+    ] = "gptq",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            metavar="TEXT",
+            help="For gptq: a text file, a .jsonl file or a folder of them.",
+            show_default=False,
+        ),
+    ] = None,
+    rule: Annotated[
+        str,
+        typer.Option(
+            "--rule",
+            metavar="NAME",
+            help="How scales are chosen: range, no-clipping, signed, least-squares, clip or search.",
+        ),
+    ] = "search",
+    sequences: Annotated[
+        int, typer.Option("--sequences", metavar="N", help="For gptq: pieces of calibration text.")
+    ] = 128,
+    length: Annotated[int, typer.Option("--length", metavar="N", help="For gptq: tokens of each.")] = 2048,
+    damping: Annotated[
+        float, typer.Option("--damping", metavar="X", help="For gptq: added to the Hessian's diagonal.")
+    ] = 0.01,
+    act_order: Annotated[
+        bool, typer.Option("--act-order", help="For gptq: columns with the largest inputs first.")
+    ] = False,
+    float_tokens: Annotated[
+        bool, typer.Option("--float-tokens", help="For gptq: calibrate without 8-bit activations.")
+    ] = False,
+) -> None:
+    """Make a model with 4-bit weights, as the Llama 3.2 quantized models have them.
+
+    Matrices of the blocks become integers of 4 bits in groups of 32, embedding and head of 8 bits. An
+    interrupted gptq goes on where it was when the same command is given again. Made from a Llama, the
+    folder's name must begin with "Llama", as the licence asks.
+    """
+    from puna.evaluate.speed import checkpoint_bytes
+    from puna.models.licences import check_derived_name
+    from puna.models.local import known_row
+    from puna.models.open import open_checkpoint
+    from puna.models.store import path_of
+
+    try:
+        from puna.quantize.recipe import Recipe
+        from puna.quantize.run import memory_estimate
+        from puna.quantize.run import quantize as run
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ConfigError("`puna quantize` needs PyTorch; pip install 'puna[train]'") from error
+    recipe = Recipe(
+        method=method,
+        rule=rule,
+        sequences=sequences,
+        length=length,
+        damping=damping,
+        act_order=act_order,
+        rounds_tokens=not float_tokens,
+    )
+    row = None if os.path.exists(os.path.expanduser(source)) else known_row(source)
+    if row is not None:
+        check_derived_name(out.absolute().name, row.licence)
+    with FetchProgress() as fetching:
+        path = path_of(source, fetching)
+    checkpoint = open_checkpoint(path)
+    say(f"needs about {size_text(memory_estimate(checkpoint.config, recipe))} of memory")
+    with PackProgress("quantizing") as packing:
+        run(checkpoint, out, recipe, calibration=calibration, progress=packing)
+    say(f"{path}: {size_text(checkpoint_bytes(path))}")
+    say(f"{out}: {size_text(checkpoint_bytes(out))} by {method}")
+    if row is not None:
+        say(f"licence: {row.licence.name}, {row.licence.url}")
+        for duty in row.licence.duties:
+            say(f"  {duty}")

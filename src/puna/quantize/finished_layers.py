@@ -1,0 +1,86 @@
+"""Layers that are done, kept on disk until all are: `FinishedLayers`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from puna.errors import CheckpointError, StoreError
+from puna.models.packed import write_json
+from puna.models.safetensors import NewTensor, SafetensorsFile, write_safetensors
+from puna.quantize.layers import Solution
+
+__all__ = ["FinishedLayers"]
+
+
+class FinishedLayers:
+    """A folder of rounded layers beside the one that is being made."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder; see `begin`."""
+        self._folder = folder
+
+    def begin(self, asked: Mapping[str, Any]) -> None:
+        """Keep what the folder has where it was made for the same, else begin anew.
+
+        Args:
+            asked: everything that the layers depend on, of JSON's types.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        record = self._folder / "asked.json"
+        try:
+            if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != asked:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder.mkdir(parents=True)
+                write_json(record, dict(asked))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self._folder}, for unfinished work, cannot be used: {error}") from error
+
+    def has(self, index: int) -> bool:
+        """Whether the layer is done; a file is there when it is whole."""
+        return self._file(index).exists()
+
+    def write(self, index: int, solutions: Mapping[str, Solution]) -> None:
+        """Keep a layer.
+
+        Raises:
+            StoreError: the disk is full.
+        """
+        tensors = []
+        for name, (q, scales) in solutions.items():
+            for kind, dtype, values in (("q", "I8", q.to(torch.int8)), ("scales", "F32", scales)):
+                array = values.numpy()
+                tensor = NewTensor(f"{name}.{kind}", dtype, array.shape, lambda array=array: array)  # type: ignore[misc]
+                tensors.append(tensor)
+        write_safetensors(self._file(index), tensors, {})
+
+    def read(self, index: int, name: str) -> Solution:
+        """A matrix of a layer that is done, by its name within the layer.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        file = SafetensorsFile(self._file(index))
+        arrays = []
+        for kind, dtype in (("q", np.int8), ("scales", np.float32)):
+            entry = file.entries.get(f"{name}.{kind}")
+            if entry is None:
+                raise CheckpointError(f"{file.path} is damaged; remove {self._folder} and begin again")
+            values = file.data(f"{name}.{kind}").view(dtype).reshape(entry.shape)
+            arrays.append(torch.from_numpy(values.astype(np.float32)))
+        return arrays[0], arrays[1]
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _file(self, index: int) -> Path:
+        return self._folder / f"layer-{index:04d}.safetensors"

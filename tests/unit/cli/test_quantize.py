@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.tiny import save_tiny
+
+from puna.models.open import open_checkpoint
+from puna.models.packed import pack_checkpoint
+
+
+@pytest.fixture
+def model(tmp_path):
+    save_tiny(tmp_path / "in")
+    (tmp_path / "text.txt").write_text("Llamas hum when they carry too much. " * 40)
+    return tmp_path / "in"
+
+
+def test_gptq_says_what_it_needs_and_made(puna, model, tmp_path):
+    out = tmp_path / "out"
+    done = puna(
+        "quantize", model, out, "--calibration", tmp_path / "text.txt", "--sequences", "4", "--length", "64"
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    needs, before, after = done.stderr.splitlines()
+    assert needs.startswith("needs about ")
+    assert before.startswith(f"{model}: ")
+    assert after.startswith(f"{out}: ")
+    assert after.endswith(" by gptq")
+    formats = {m.format for m in pack_checkpoint(open_checkpoint(out)).matrices.values()}
+    assert formats == {"int4_group32", "int8_channel"}
+
+
+def test_ptq_needs_no_text(puna, model, tmp_path):
+    done = puna("quantize", model, tmp_path / "out", "--method", "ptq", "--rule", "range")
+    assert done.returncode == 0, done.stderr
+    assert "puna" in json.loads((tmp_path / "out" / "config.json").read_text())
+
+
+def test_wrong_arguments_are_told_in_a_line(puna, refused, model, tmp_path):
+    out = tmp_path / "out"
+    assert "method 'qat' is unknown" in refused("quantize", model, out, "--method", "qat", status=2)
+    done = puna("quantize", model, out)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1:] == [
+        "puna: error: method 'gptq' needs calibration text; give a file, folder or .jsonl"
+    ]
+    done = puna("quantize", model, tmp_path, "--method", "ptq")
+    assert done.returncode == 1
+    assert "exists already" in done.stderr.splitlines()[-1]
+
+
+def test_without_torch_it_says_what_to_install(model, tmp_path):
+    import subprocess
+    import sys
+
+    from tests.contracts.test_lightness import BLOCK_TORCH
+
+    code = BLOCK_TORCH.replace('ImportError(f"{name} is blocked")', "ModuleNotFoundError(name=name)")
+    code += f"\nsys.argv = ['puna', 'quantize', {str(model)!r}, {str(tmp_path / 'out')!r}]"
+    code += "\nfrom puna.cli import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "puna: error: `puna quantize` needs PyTorch; pip install 'puna[train]'\n"
+    assert done.returncode == 2

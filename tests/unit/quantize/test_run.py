@@ -1,0 +1,201 @@
+"""Whole runs on tiny models: what is written, going on after a break, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.tiny import save_tiny
+
+from puna.errors import CheckpointError, ConfigError, StoreError
+from puna.models.open import open_checkpoint
+from puna.models.packed import pack_checkpoint
+from puna.nn.checkpoint import from_checkpoint
+from puna.nn.fake_quantized import fake_quantize, fake_tokens
+from puna.nn.packed import ModelCheckpoint
+from puna.quantize.calibration import calibration_tokens, read_texts
+from puna.quantize.gptq import gptq
+from puna.quantize.layers import dequantized
+from puna.quantize.recipe import Recipe
+from puna.quantize.run import memory_estimate, quantize
+from puna.tokens import Tokenizer
+
+TEXT = " ".join(f"Llama number {n} hums at {n * n % 97} hertz." for n in range(400))
+SMALL = {"sequences": 8, "length": 64}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "in"
+    save_tiny(folder, tie_word_embeddings=True)
+    (folder / "text.txt").write_text(TEXT)
+    return folder
+
+
+def quantized(model: Path, out: Path, **recipe: object) -> Path:
+    quantize(open_checkpoint(model), out, Recipe(**recipe), calibration=model / "text.txt")
+    return out
+
+
+def matrices(path: Path) -> dict[str, np.ndarray]:
+    return {name: m.to_float32() for name, m in pack_checkpoint(open_checkpoint(path)).matrices.items()}
+
+
+@pytest.mark.parametrize("rule", ["range", "search"])
+def test_ptq_writes_what_the_fake_quantized_model_has(rule: str, model: Path, tmp_path: Path) -> None:
+    written = pack_checkpoint(open_checkpoint(quantized(model, tmp_path / "out", rule=rule)))
+    torch_model = from_checkpoint(open_checkpoint(model))
+    fake_quantize(torch_model, rule)
+    expected = pack_checkpoint(ModelCheckpoint(torch_model))
+    for name, matrix in expected.matrices.items():
+        assert np.array_equal(written.matrices[name].data, matrix.data)
+    assert {m.format for m in written.matrices.values()} == {"int4_group32", "int8_channel"}
+
+
+def test_gptq_solves_each_matrix_on_what_the_quantized_model_feeds_it(model: Path, tmp_path: Path) -> None:
+    """Against hooks on the whole torch model, quantized matrix after matrix."""
+    ours = matrices(quantized(model, tmp_path / "out", method="gptq", **SMALL))
+    source = open_checkpoint(model)
+    tokens = calibration_tokens(model / "text.txt", Tokenizer(source.vocabulary()), sequences=8, length=64)
+    reference = from_checkpoint(source)
+    table = reference.model.embed_tokens.weight
+    with torch.no_grad():
+        table.copy_(torch.from_numpy(ours["model.embed_tokens.weight"]))
+    linears = {n: m for n, m in reference.named_modules() if isinstance(m, torch.nn.Linear) and "layers" in n}
+    for module in linears.values():
+        module.register_forward_pre_hook(lambda _, args: (fake_tokens(args[0]),))
+    inputs: dict[str, torch.Tensor] = {}
+    for name, module in linears.items():
+        handle = module.register_forward_pre_hook(lambda _, args: inputs.update(x=args[0].flatten(0, 1)))
+        with torch.no_grad():
+            reference(tokens)
+            handle.remove()
+            solution = gptq(module.weight, inputs["x"].T @ inputs["x"], rule="search")
+            module.weight.copy_(dequantized(solution))
+        # Sums in another order may turn a rounding here and there.
+        same = np.isclose(module.weight.detach().numpy(), ours[f"{name}.weight"], atol=1e-6).mean()
+        assert same > 0.97, name
+        with torch.no_grad():
+            module.weight.copy_(torch.from_numpy(ours[f"{name}.weight"]))
+
+
+def test_gptq_is_nearer_to_the_model_than_ptq(model: Path, tmp_path: Path) -> None:
+    quantized(model, tmp_path / "ptq")
+    quantized(model, tmp_path / "gptq", method="gptq", sequences=32, length=128)
+    source = open_checkpoint(model)
+    tokens = calibration_tokens(model / "text.txt", Tokenizer(source.vocabulary()), sequences=7, length=200)
+    original = from_checkpoint(source)
+    errors = []
+    for method in ("ptq", "gptq"):
+        other = from_checkpoint(open_checkpoint(tmp_path / method))
+        with torch.no_grad():
+            errors.append(float((other(tokens) - original(tokens)).square().mean()))
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_a_broken_off_run_goes_on_and_ends_the_same(model: Path, tmp_path: Path) -> None:
+    whole = matrices(quantized(model, tmp_path / "whole", method="gptq", **SMALL))
+    seen: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        seen.append(done)
+        if done == 10:
+            raise KeyboardInterrupt
+
+    recipe, out = Recipe(method="gptq", **SMALL), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        quantize(open_checkpoint(model), out, recipe, calibration=model / "text.txt", progress=stop)
+    assert not out.exists()
+    seen.clear()
+    quantize(
+        open_checkpoint(model),
+        out,
+        recipe,
+        calibration=model / "text.txt",
+        progress=lambda done, total: seen.append(done),
+    )
+    assert seen == list(range(8, 15))  # the first layer was done
+    for name, values in matrices(out).items():
+        assert np.array_equal(values, whole[name])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_another_recipe_begins_anew(model: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 10:
+            raise KeyboardInterrupt
+
+    out, seen = tmp_path / "out", []
+    with pytest.raises(KeyboardInterrupt):
+        quantize(
+            open_checkpoint(model),
+            out,
+            Recipe(method="gptq", **SMALL),
+            calibration=model / "text.txt",
+            progress=stop,
+        )
+    quantize(
+        open_checkpoint(model),
+        out,
+        Recipe(method="gptq", act_order=True, rounds_tokens=False, **SMALL),
+        calibration=model / "text.txt",
+        progress=lambda done, total: seen.append(done),
+    )
+    assert seen == list(range(1, 15))
+
+
+def test_weights_that_are_no_numbers_are_refused(model: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((model / name).read_bytes())
+    weights = load_file(model / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = float("nan")
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    for method in ("ptq", "gptq"):
+        with pytest.raises(CheckpointError, match="not finite"):
+            quantize(
+                open_checkpoint(tmp_path),
+                tmp_path / "out",
+                Recipe(method=method, **SMALL),
+                calibration=model / "text.txt",
+            )
+        assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_is_refused_at_once(model: Path, tmp_path: Path) -> None:
+    source, out = open_checkpoint(model), tmp_path / "out"
+    with pytest.raises(ConfigError, match="needs calibration text"):
+        quantize(source, out, Recipe(method="gptq"))
+    with pytest.raises(ConfigError, match="128 sequences of 2048 need 262144; give more text"):
+        quantize(source, out, Recipe(method="gptq"), calibration=model / "text.txt")
+    with pytest.raises(ConfigError, match="has no text"):
+        quantize(source, out, Recipe(method="gptq"), calibration=tmp_path / "none.txt")
+    with pytest.raises(StoreError, match="exists already"):
+        quantize(source, tmp_path, Recipe())
+    for wrong in ({"method": "gtpq"}, {"rule": "seek"}, {"damping": 0.0}, {"sequences": 0}, {"length": 1}):
+        with pytest.raises(ConfigError):
+            Recipe(**wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_comes_from_files_folders_and_jsonl(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    messages = [{"role": "user", "content": "two"}, {"role": "assistant", "content": "three"}]
+    lines = [json.dumps({"messages": messages}), "", json.dumps({"text": "four"})]
+    (tmp_path / "b.jsonl").write_text("\n".join(lines))
+    (tmp_path / "c.bin").write_bytes(b"\xff")
+    assert list(read_texts(tmp_path)) == ["one", "two\nthree", "four"]
+    (tmp_path / "d.jsonl").write_text('{"text": "x"}\n{"tex": 1}\n')
+    with pytest.raises(ConfigError, match=r"d\.jsonl, line 2: needs an object"):
+        list(read_texts(tmp_path / "d.jsonl"))
+    with pytest.raises(ConfigError, match="cannot be read as text"):
+        list(read_texts(tmp_path / "c.bin"))
+
+
+def test_an_8b_model_is_expected_to_fit_24_gib() -> None:
+    from puna.models.architectures import LLAMA31_8B
+
+    assert memory_estimate(LLAMA31_8B, Recipe(method="gptq")) < 20 << 30
