@@ -17,6 +17,7 @@ import puna
 from puna.cli import (
     bench,
     chat,
+    compare,
     complete,
     convert,
     doctor,
@@ -52,6 +53,7 @@ for command in (
     serve.serve,
     key.key,
     convert.convert,
+    compare.compare,
     quantize.quantize,
     show.show,
     bench.bench,

@@ -37,7 +37,7 @@ def quantize(
             metavar="NAME",
             help="How scales are chosen: range, no-clipping, signed, least-squares, clip or search.",
         ),
-    ] = "search",
+    ] = "signed",
     sequences: Annotated[
         int, typer.Option("--sequences", metavar="N", help="For gptq: pieces of calibration text.")
     ] = 128,

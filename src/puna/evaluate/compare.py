@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from puna.engine.native import NativeEngine
 from puna.errors import ConfigError
+from puna.evaluate.speed import SpeedReport, SpeedSettings, measure_apart
+from puna.llama import load
 
-if TYPE_CHECKING:
-    from puna.engine.native import NativeEngine
-
-__all__ = ["Agreement", "compare_on"]
+__all__ = ["Agreement", "Comparison", "compare", "compare_on"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +36,69 @@ class Agreement:
     mean_kl: float
     kl_error: float
     top1_agreement: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Two models, their predictions and their costs.
+
+    Attributes:
+        agreement: how near their predictions are.
+        reference: speed, size and memory of the reference.
+        other: the same of the other model.
+    """
+
+    agreement: Agreement
+    reference: SpeedReport
+    other: SpeedReport
+
+
+def compare(
+    reference: str,
+    other: str,
+    text: Path,
+    *,
+    formats: tuple[str, str] = ("auto", "auto"),
+    max_tokens: int = 8192,
+    window: int = 512,
+    threads: int | None = None,
+) -> Comparison:
+    """Compare two models on a text, and measure the speed and memory of each in a process of its own.
+
+    Args:
+        reference: name or path of what the other is measured against.
+        other: name or path of the model in question.
+        text: a file in UTF-8.
+        formats: how the weights of each are held, see `puna.load`.
+        max_tokens: at most so many tokens of the text, from its beginning.
+        window: see `compare_on`.
+        threads: see `puna.load`.
+
+    Raises:
+        PunaError: whatever loading a model raises.
+        ConfigError: the text cannot be read or is too short, or the vocabularies differ.
+    """
+    try:
+        words = text.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{text} cannot be read as text: {error}") from error
+    with (
+        load(reference, format=formats[0], threads=threads, context=window) as a,
+        load(other, format=formats[1], threads=threads, context=window) as b,
+    ):
+        tokens = a.tokenizer.encode(words)[:max_tokens]
+        if b.tokenizer.encode(words)[:max_tokens] != tokens:
+            raise ConfigError(
+                f"{reference} and {other} must have one vocabulary, they read the text differently"
+            )
+        assert isinstance(a.engine, NativeEngine)
+        assert isinstance(b.engine, NativeEngine)
+        agreement = compare_on(a.engine, b.engine, tokens, window=window)
+    speeds = [
+        measure_apart(SpeedSettings(model=name, format=format, threads=threads, new_tokens=32, repeats=3))
+        for name, format in zip((reference, other), formats, strict=True)
+    ]
+    return Comparison(agreement=agreement, reference=speeds[0], other=speeds[1])
 
 
 def compare_on(

@@ -117,7 +117,7 @@ clip            of 80 scales from the largest magnitude over 7 downwards, the le
 search          of 40 scales of both signs, the least squared error, then fitted to its integers once more
 ==============  ===========================================================================================
 """
-DEFAULT_RULE = "search"
+DEFAULT_RULE = "signed"
 
 
 def scale_of_groups(groups: Tensor, rule: str = DEFAULT_RULE, importance: Tensor | None = None) -> Tensor:
