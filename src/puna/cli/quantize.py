@@ -31,13 +31,13 @@ def quantize(
         ),
     ] = None,
     rule: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--rule",
             metavar="NAME",
-            help="How scales are chosen: range, no-clipping, signed, least-squares, clip or search.",
+            help="How scales are chosen; default: signed for ptq, search for gptq.",
         ),
-    ] = "signed",
+    ] = None,
     sequences: Annotated[
         int, typer.Option("--sequences", metavar="N", help="For gptq: pieces of calibration text.")
     ] = 128,
@@ -65,7 +65,7 @@ def quantize(
     from puna.models.store import path_of
 
     try:
-        from puna.quantize.recipe import Recipe
+        from puna.quantize.recipe import Recipe, default_rule
         from puna.quantize.run import memory_estimate
         from puna.quantize.run import quantize as run
     except ModuleNotFoundError as error:
@@ -74,7 +74,7 @@ def quantize(
         raise ConfigError("`puna quantize` needs PyTorch; pip install 'puna[train]'") from error
     recipe = Recipe(
         method=method,
-        rule=rule,
+        rule=default_rule(method) if rule is None else rule,
         sequences=sequences,
         length=length,
         damping=damping,

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from puna.errors import ConfigError, nearest
 from puna.nn.rounding import DEFAULT_RULE, RULES
 
-__all__ = ["METHODS", "Recipe"]
+__all__ = ["METHODS", "Recipe", "default_rule"]
 
 METHODS = ("ptq", "gptq")
 """Rounding to nearest, and rounding that makes up for its errors on calibration text."""
+
+
+def default_rule(method: str) -> str:
+    """The rule for scales that measures best with a method, see docs/quantization.md."""
+    return "search" if method == "gptq" else DEFAULT_RULE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
