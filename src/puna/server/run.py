@@ -156,7 +156,7 @@ def host_all(
     paths: dict[str, Path] = {}
     for written, local in models:
         known = hosted.setdefault(local.name, host_local(local, settings, memory_bytes))
-        if paths.setdefault(local.name, local.source.path) != local.source.path:
+        if paths.setdefault(local.name, local.checkpoint.path) != local.checkpoint.path:
             raise ConfigError(f"two models have the name {local.name!r}; rename the folder of one")
         known.spellings.add(written)
     return list(hosted.values())
