@@ -78,7 +78,7 @@ def _translate(name: str) -> str:
 
 def _add_vocabulary(writer: gguf.GGUFWriter, checkpoint: RandomCheckpoint) -> None:
     vocabulary = checkpoint.vocabulary()
-    document = json.loads(vocabulary.tokenizer_json)
+    document = json.loads(vocabulary.tokenizer_json.to_bytes())
     texts = {index: text for text, index in document["model"]["vocab"].items()}
     types = np.full(checkpoint.config.vocab_size, gguf.TokenType.NORMAL)
     for token in document["added_tokens"]:

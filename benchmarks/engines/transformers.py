@@ -39,7 +39,7 @@ class Transformers:
 
     def _step(self, tokens: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
         """One forward of ``[requests, tokens]``; the next token of each, ``[requests, 1]``."""
-        logits = self._model(tokens, past_key_values=cache, logits_to_keep=1).logits
+        logits = self._model(tokens, cache=cache, logits_to_keep=1).logits
         return logits[:, -1].argmax(dim=-1, keepdim=True)
 
 
