@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from puna._native.tokens import Step
 from puna.errors import TokenizerError
-from puna.models.tokenizer_json import GPT2_PATTERN
+from puna.models.tokenizer_json import GPT2_PATTERN, LLAMA3_PATTERN
 
-__all__ = ["normalizer_steps", "pre_tokenizer_steps"]
+__all__ = ["is_llama3", "normalizer_steps", "pre_tokenizer_steps"]
 
 _MAX_STEPS = 64
 
@@ -54,6 +54,12 @@ def pre_tokenizer_steps(section: Any) -> tuple[list[Step], bool]:
         )
     steps = _all_steps("pre_tokenizer", "pretokenizers", section, _PRE_TOKENIZERS)
     return steps, kinds[-1:] == ["ByteLevel"]
+
+
+def is_llama3(section: Any) -> bool:
+    """Whether a ``pre_tokenizer``, read by `pre_tokenizer_steps` before, cuts text as Llama 3's does."""
+    steps = _flat("pre_tokenizer", "pretokenizers", section)
+    return any(step.get("pattern") == {"Regex": LLAMA3_PATTERN} for step in steps)
 
 
 _Maker = Callable[[dict[str, Any]], list[Step]]

@@ -11,9 +11,9 @@ from typing import Any
 from puna._native.tokens import AddedToken, Encoder, TokenTable
 from puna.errors import TokenizerError
 from puna.models.checkpoint import Vocabulary
-from puna.models.tokenizer_json import BYTE_CHARACTERS, LLAMA3_PATTERN
+from puna.models.tokenizer_json import BYTE_CHARACTERS
 from puna.tokens.pieces import Spelling, find_spelling
-from puna.tokens.steps import normalizer_steps, pre_tokenizer_steps
+from puna.tokens.steps import is_llama3, normalizer_steps, pre_tokenizer_steps
 
 __all__ = ["Tokenizer"]
 
@@ -240,7 +240,7 @@ def _make_encoder(
             "tokenizer.json: both `pre_tokenizer` and `decoder` must be ByteLevel, or neither; what is "
             "encoded would be decoded to something else"
         )
-    cuts = _is_llama3(document.get("pre_tokenizer"))
+    cuts = is_llama3(document.get("pre_tokenizer"))
     try:
         tokens = [
             AddedToken(
@@ -277,11 +277,6 @@ def _unknown(token: Any, table: TokenTable) -> int:
             f"tokenizer.json: `unk_token` must be null or in the vocabulary, got {token!r:.80}"
         )
     return token_id
-
-
-def _is_llama3(pre_tokenizer: Any) -> bool:
-    steps = pre_tokenizer.get("pretokenizers", []) if isinstance(pre_tokenizer, dict) else []
-    return any(step.get("pattern") == {"Regex": LLAMA3_PATTERN} for step in steps)
 
 
 def _trims(added_tokens: Iterable[Mapping[str, Any]]) -> dict[int, tuple[bool, bool]]:

@@ -284,6 +284,12 @@ def test_a_pattern_that_takes_for_ever_is_an_error(tiny_vocabulary: Vocabulary) 
         tokenizer.encode("a" * 40 + "b")
 
 
+@pytest.mark.parametrize("extra", ["abc", 5, [None]])
+def test_keys_that_a_section_does_not_have_are_ignored(tiny_vocabulary: Vocabulary, extra: object) -> None:
+    section = {"type": "ByteLevel", "add_prefix_space": False, "pretokenizers": extra}
+    assert Tokenizer(changed(tiny_vocabulary, set_key("pre_tokenizer", section))).encode("ab") == [260]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "null", '{"model": 1}'])
 def test_files_that_are_no_tokenizer_are_refused(text: str) -> None:
     with pytest.raises(TokenizerError, match=r"tokenizer\.json: "):
