@@ -87,6 +87,7 @@ def serve(
     format: options.Format = "auto",
     threads: options.Threads = None,
     context: options.Context = None,
+    cache: options.Cache = "auto",
     speculation: options.Speculation = "lookup",
 ) -> None:
     """Serve models to other programs, as OpenAI's API does.
@@ -109,6 +110,7 @@ def serve(
         format=format,
         threads=threads,
         context=context,
+        cache=cache,
         speculation=speculation,
         keep_alive_s=keep_alive,
         max_running=max_running,

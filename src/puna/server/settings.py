@@ -37,6 +37,7 @@ class ServerSettings:
         format: see `puna.load`.
         threads: see `puna.load`.
         context: see `puna.load`.
+        cache: see `puna.load`.
         speculation: see `puna.load`.
         keep_alive_s: unload a model that was idle for so long; None: only for want of memory.
         memory_bytes: what all models together may take; None: nine tenths of the machine's.
@@ -58,6 +59,7 @@ class ServerSettings:
     format: str = "auto"
     threads: int | None = None
     context: int | None = None
+    cache: str = "auto"
     speculation: str = "lookup"
     keep_alive_s: float | None = None
     memory_bytes: int | None = None

@@ -37,7 +37,7 @@ def test_shared_options_are_the_same_everywhere():
     assert set(told) >= SHARED
     assert {option for option, rows in told.items() if len(rows) > 1} == set()
     assert users["--threads"] == ["chat", "complete", "bench"]
-    assert users["--cache"] == ["chat", "complete", "show", "bench"]
+    assert users["--cache"] == ["chat", "complete", "serve", "show", "bench"]
     assert users["--seed"] == users["--stop"] == ["chat", "complete"]
 
 

@@ -66,7 +66,7 @@ def host_local(model: LocalModel, settings: ServerSettings, memory_bytes: int) -
 
     Args:
         model: where it is.
-        settings: context, threads, format and speculation.
+        settings: context, threads, format, cache and speculation.
         memory_bytes: what all models together may take.
     """
     config = model.checkpoint.config
@@ -87,6 +87,7 @@ def host_local(model: LocalModel, settings: ServerSettings, memory_bytes: int) -
             chat_format_name=model.chat_format,
             threads=settings.threads,
             context=context,
+            cache=settings.cache,
             speculation=settings.speculation,
             cache_tokens=cache_tokens,
         )
