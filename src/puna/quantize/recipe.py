@@ -14,7 +14,7 @@ METHODS = ("ptq", "gptq")
 
 
 def default_rule(method: str) -> str:
-    """The rule for scales that measures best with a method, see docs/quantization.md."""
+    """The rule for scales: the best measured for ptq, the one tried for gptq; see docs/quantization.md."""
     return "search" if method == "gptq" else DEFAULT_RULE
 
 

@@ -35,7 +35,8 @@ def test_shared_options_are_the_same_everywhere():
                 row = (tuple(parameter.opts), parameter.help, parameter.metavar, str(parameter.default))
                 told.setdefault(option, set()).add(row)
     assert set(told) >= SHARED
-    assert {option for option, rows in told.items() if len(rows) > 1} == set()
+    # `puna bench` has speculation off: how far guesses go depends on the text.
+    assert {option for option, rows in told.items() if len(rows) > 1} == {"--speculation"}
     assert users["--threads"] == ["chat", "complete", "bench"]
     assert users["--cache"] == ["chat", "complete", "serve", "show", "bench"]
     assert users["--seed"] == users["--stop"] == ["chat", "complete"]
