@@ -12,6 +12,7 @@ The tree::
     |- PromptFormatError           messages cannot be put into the model's chat format
     |- CapacityError               a prompt or a cache does not fit
     |- EngineError                 the engine failed or was closed
+    |- ServerError                 a server cannot be reached, or refused
     `- NativeError                 the native library refused a call
 
 A message says what was wrong, what was needed, what was found and what to do next.
@@ -32,6 +33,7 @@ __all__ = [
     "NativeError",
     "PromptFormatError",
     "PunaError",
+    "ServerError",
     "StoreError",
     "TokenizerError",
     "UnknownModelError",
@@ -83,6 +85,10 @@ class CapacityError(PunaError):
 
 class EngineError(PunaError):
     """The engine failed while it worked, or was used after it was closed."""
+
+
+class ServerError(PunaError):
+    """A server cannot be reached, refused what was asked, or failed at it."""
 
 
 class NativeError(PunaError):

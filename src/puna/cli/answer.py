@@ -9,20 +9,28 @@ from typing import TYPE_CHECKING, Any
 from puna.cli.output import print_json, say, visible
 
 if TYPE_CHECKING:
+    from puna.cli.talker import Answer
     from puna.engine.request import Completion
-    from puna.llama import Llama, Stream
+    from puna.tokens import Tokenizer
 
 __all__ = ["print_answer", "stats_text"]
 
 
 def print_answer(
-    llama: Llama, stream: Stream, *, as_json: bool, stats: bool, asked_for_tokens: bool
+    name: str,
+    stream: Answer,
+    *,
+    tokenizer: Tokenizer | None = None,
+    as_json: bool,
+    stats: bool,
+    asked_for_tokens: bool,
 ) -> Completion:
     """Print an answer: its text as it comes, or all of it as JSON at the end.
 
     Args:
-        llama: the model, which the JSON names.
+        name: the model's, for the JSON.
         stream: the answer.
+        tokenizer: the model's, where the answer may have log-probabilities.
         as_json: print one document with text, tokens, log-probabilities and usage.
         stats: tell what it cost, on stderr.
         asked_for_tokens: the user said how many tokens there may be, so a cut needs no word.
@@ -34,7 +42,7 @@ def print_answer(
         _stream_text(stream)
     completion = stream.result()
     if as_json:
-        print_json(_document(llama, completion))
+        print_json(_document(name, tokenizer, completion))
     elif completion.finish_reason == "length" and not asked_for_tokens:
         n_tokens = completion.usage.completion_tokens
         say(f"cut after {n_tokens} tokens; --max-tokens and --context set how many there may be")
@@ -57,7 +65,7 @@ def stats_text(completion: Completion) -> str:
     )
 
 
-def _stream_text(stream: Stream) -> None:
+def _stream_text(stream: Answer) -> None:
     """Write the text as it is to a pipe, and without control characters to a terminal."""
     is_terminal, last = sys.stdout.isatty(), ""
     try:
@@ -73,18 +81,19 @@ def _stream_text(stream: Stream) -> None:
             sys.stdout.flush()
 
 
-def _document(llama: Llama, completion: Completion) -> dict[str, Any]:
+def _document(name: str, tokenizer: Tokenizer | None, completion: Completion) -> dict[str, Any]:
     document = asdict(completion)
     document["usage"]["decode_tokens_per_s"] = completion.usage.decode_tokens_per_s
-    document["logprobs"] = [
-        {
-            **_named(llama, entry.token, entry.logprob),
-            "top": [_named(llama, token, logprob) for token, logprob in entry.top],
-        }
-        for entry in completion.logprobs
-    ]
-    return {"model": llama.info.name, **document}
+    if tokenizer is not None:
+        document["logprobs"] = [
+            {
+                **_named(tokenizer, entry.token, entry.logprob),
+                "top": [_named(tokenizer, token, logprob) for token, logprob in entry.top],
+            }
+            for entry in completion.logprobs
+        ]
+    return {"model": name, **document}
 
 
-def _named(llama: Llama, token: int, logprob: float) -> dict[str, Any]:
-    return {"token": token, "text": llama.tokenizer.decode([token], show_special=True), "logprob": logprob}
+def _named(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
+    return {"token": token, "text": tokenizer.decode([token], show_special=True), "logprob": logprob}

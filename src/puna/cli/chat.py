@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from puna.cli import options
 from puna.cli.answer import print_answer, stats_text
-from puna.cli.inputs import model_and_prompt, piped_text
+from puna.cli.inputs import model_and_prompt, piped_text, remote_model_and_prompt
 from puna.cli.output import is_terminal, say
 from puna.cli.progress import load_model
 from puna.cli.raw import print_raw
 from puna.errors import ConfigError
+
+if TYPE_CHECKING:
+    from puna.llama import Llama
 
 __all__ = ["chat"]
 
@@ -44,6 +47,12 @@ def chat(
     cache: options.Cache = "auto",
     speculation: options.Speculation = "lookup",
     draft: options.Draft = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server", metavar="URL", help="Let a running server answer; PUNA_API_KEY is the key, if any."
+        ),
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Show what the model reads and writes, special tokens included.")
     ] = False,
@@ -55,6 +64,10 @@ def chat(
     With a prompt there is one answer, without one a conversation. A lone argument with a space in it is
     a prompt for the default model.
     """
+    from puna.cli.remote import RemoteServer
+    from puna.cli.talker import LocalTalker, RemoteTalker
+    from puna.prompt.messages import Message, System, User
+
     sampling = options.sampling(
         max_tokens=max_tokens,
         temperature=temperature,
@@ -67,40 +80,52 @@ def chat(
     )
     if raw and as_json:
         raise ConfigError("--raw and --json do not go together: one shows text, the other a document")
-    name, text = model_and_prompt(model, prompt, piped_text())
-    if not text and (as_json or not is_terminal()):
-        raise ConfigError("there is no prompt; give one as an argument or through a pipe")
-    llama = load_model(
-        name,
-        format=format,
-        threads=threads,
-        context=context,
-        cache=cache,
-        speculation=speculation,
-        draft=draft,
-    )
+    if raw and server is not None:
+        raise ConfigError("--raw and --server do not go together: a server tells text, not tokens")
+    talker: LocalTalker | RemoteTalker
+    llama: Llama | None = None
+    if server is None:
+        name, text = model_and_prompt(model, prompt, piped_text())
+        _check_prompt(text, as_json)
+        llama = load_model(
+            name,
+            format=format,
+            threads=threads,
+            context=context,
+            cache=cache,
+            speculation=speculation,
+            draft=draft,
+        )
+        talker = LocalTalker(llama)
+    else:
+        remote_name, text = remote_model_and_prompt(model, prompt, piped_text())
+        _check_prompt(text, as_json)
+        talker = RemoteTalker(RemoteServer(server), remote_name)
     if not text:
         from puna.cli.conversation import Conversation
         from puna.cli.repl import Repl
         from puna.engine.request import SamplingParams
 
         conversation = Conversation(system, settings=SamplingParams(**sampling))
-        Repl(llama, conversation, shows_stats=stats, is_raw=raw).run()
+        Repl(talker, conversation, shows_stats=stats, raw=llama if raw else None).run()
         return
-    messages = [{"role": "user", "content": text}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    if raw:
-        ids = llama.encode_chat(messages)
-        answer = llama.stream(ids, **sampling)
-        print_raw(llama, ids, answer)
+    messages: list[Message] = [*([] if system is None else [System(system)]), User(text)]
+    answer = talker.chat(messages, **sampling)
+    if raw and llama is not None:
+        print_raw(llama, llama.encode_chat(messages), answer)
         if stats:
             say(stats_text(answer.result()))
         return
     print_answer(
-        llama,
-        llama.chat(messages, **sampling),
+        talker.name,
+        answer,
+        tokenizer=llama.tokenizer if llama else None,
         as_json=as_json,
         stats=stats,
         asked_for_tokens=max_tokens is not None,
     )
+
+
+def _check_prompt(text: str, as_json: bool) -> None:
+    if not text and (as_json or not is_terminal()):
+        raise ConfigError("there is no prompt; give one as an argument or through a pipe")

@@ -99,7 +99,7 @@ def _set(repl: Repl, text: str) -> None:
 
 def _stats(repl: Repl, _: str) -> None:
     used = repl.used_tokens()
-    repl.say(f"context: {used} of {repl.llama.engine.context_tokens} tokens used")
+    repl.say(f"context: {used} of {repl.talker.context_tokens} tokens used")
     if repl.last is not None:
         repl.say(f"last answer: {stats_text(repl.last)}")
 

@@ -84,8 +84,9 @@ def complete(
         draft=draft,
     )
     completion = print_answer(
-        llama,
+        llama.info.name,
         llama.stream(text, **sampling),
+        tokenizer=llama.tokenizer,
         as_json=as_json,
         stats=stats,
         asked_for_tokens=max_tokens is not None,

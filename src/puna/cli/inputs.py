@@ -7,7 +7,7 @@ import sys
 
 from puna.errors import ConfigError, UnknownModelError
 
-__all__ = ["model_and_prompt", "piped_text"]
+__all__ = ["model_and_prompt", "piped_text", "remote_model_and_prompt"]
 
 _MAX_PIPED_BYTES = 16 * 1024 * 1024  # far more text than any context has room for
 
@@ -44,6 +44,24 @@ def model_and_prompt(first: str | None, second: str | None, piped: str) -> tuple
         raise ConfigError(f"the prompt must have some text in it, got {prompt!r}")
     parts = [part for part in (prompt, piped) if part is not None and part.strip()]
     return model or DEFAULT_MODEL, "\n\n".join(parts)
+
+
+def remote_model_and_prompt(first: str | None, second: str | None, piped: str) -> tuple[str | None, str]:
+    """`model_and_prompt` for a server, whose models are not known here.
+
+    A lone argument with a space in it is a prompt.
+
+    Args:
+        first: the first argument.
+        second: the second argument.
+        piped: what came through stdin.
+
+    Returns:
+        Model, None for the server's first, and prompt, empty where there is none.
+    """
+    if first is not None and second is None and " " in first.strip():
+        first, second = None, first
+    return first, "\n\n".join(part for part in (second, piped) if part)
 
 
 def piped_text() -> str:

@@ -17,7 +17,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.shortcuts import CompleteStyle
 
 if TYPE_CHECKING:
-    from puna.llama import Stream
+    from puna.cli.talker import Answer
 
 __all__ = ["cancelling", "prompt_session", "quoted"]
 
@@ -52,7 +52,7 @@ def quoted(text: str) -> str | None:
 
 
 @contextmanager
-def cancelling(stream: Stream) -> Iterator[None]:
+def cancelling(stream: Answer) -> Iterator[None]:
     """Let Ctrl-C end an answer instead of the program, and other keys show nothing, in a ``with`` block."""
     before = signal.signal(signal.SIGINT, lambda *_: stream.cancel())
     try:

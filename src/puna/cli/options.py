@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from puna.engine.request import SamplingOptions
 
 __all__ = [
+    "SERVER_URL",
     "Cache",
     "Context",
     "Draft",
@@ -22,6 +23,7 @@ __all__ = [
     "Model",
     "RepetitionPenalty",
     "Seed",
+    "ServerUrl",
     "Speculation",
     "Stats",
     "Stop",
@@ -161,6 +163,10 @@ Stop = Annotated[
 ]
 Stats = Annotated[
     bool, typer.Option("--stats", help="Tell tokens, speed and time to the first token, on stderr.")
+]
+SERVER_URL = "http://127.0.0.1:8321"
+ServerUrl = Annotated[
+    str, typer.Option("--server", metavar="URL", help="A running server; PUNA_API_KEY is the key, if any.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

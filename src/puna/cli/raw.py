@@ -10,12 +10,13 @@ import typer
 from puna.cli.output import visible
 
 if TYPE_CHECKING:
-    from puna.llama import Llama, Stream
+    from puna.cli.talker import Answer
+    from puna.llama import Llama
 
 __all__ = ["print_raw", "print_segments"]
 
 
-def print_raw(llama: Llama, prompt: list[int], stream: Stream) -> None:
+def print_raw(llama: Llama, prompt: list[int], stream: Answer) -> None:
     """Print a prompt, and behind it the answer as it comes; the token that ends an answer is not in it.
 
     Args:

@@ -13,11 +13,12 @@ from puna.cli.keyboard import cancelling, prompt_session, quoted
 from puna.cli.output import visible
 from puna.cli.raw import print_raw
 from puna.cli.render import MarkdownStream
-from puna.errors import PromptFormatError, PunaError
+from puna.errors import PunaError
 from puna.models.store import home
 from puna.prompt.messages import Assistant, Message, User
 
 if TYPE_CHECKING:
+    from puna.cli.talker import Talker
     from puna.engine.request import Completion
     from puna.llama import Llama
 
@@ -28,42 +29,35 @@ class Repl:
     """Reads, answers and prints until the user leaves.
 
     Attributes:
-        llama: the model.
+        talker: who answers.
         conversation: what was said; commands may replace it.
         last: the last answer.
     """
 
     def __init__(
-        self, llama: Llama, conversation: Conversation, *, shows_stats: bool, is_raw: bool = False
+        self, talker: Talker, conversation: Conversation, *, shows_stats: bool, raw: Llama | None = None
     ) -> None:
         """Prepare a conversation.
 
         Args:
-            llama: an instruct model.
+            talker: who answers.
             conversation: where to begin.
             shows_stats: print what it cost behind every answer.
-            is_raw: print prompts and answers as the model has them, special tokens included.
-
-        Raises:
-            PromptFormatError: it is a base model.
+            raw: the model, to print prompts and answers as it has them, special tokens included; None for
+                text.
         """
-        if llama.info.chat_format == "base":
-            raise PromptFormatError(
-                f"{llama.info.name} is a base model, it has no chat format; use `puna complete`, or an "
-                "instruct model"
-            )
-        self.llama = llama
+        self.talker = talker
         self.conversation = conversation
         self.last: Completion | None = None
         self._shows_stats = shows_stats
-        self._is_raw = is_raw
+        self._raw = raw
         self._console = Console(highlight=False)
 
     def run(self) -> None:
         """Talk until Ctrl-D or /exit."""
         session = prompt_session(home() / "history", [command.name for command in COMMANDS])
-        context = self.llama.engine.context_tokens
-        self.say(f"{self.llama.info.name}, {context} tokens of context; /help lists commands, Ctrl-D ends")
+        context = self.talker.context_tokens
+        self.say(f"{self.talker.name}, {context} tokens of context; /help lists commands, Ctrl-D ends")
         while True:
             try:
                 self.take(session.prompt())
@@ -95,11 +89,10 @@ class Repl:
         What was said before Ctrl-C is kept. Where nothing was said, nothing changes.
         """
         messages = self.conversation.messages(turns)
-        prompt = self.llama.encode_chat(messages)
-        stream = self.llama.stream(prompt, **self.conversation.options())
+        stream = self.talker.chat(messages, **self.conversation.options())
         with stream, cancelling(stream):
-            if self._is_raw:
-                print_raw(self.llama, prompt, stream)
+            if self._raw is not None:
+                print_raw(self._raw, self._raw.encode_chat(messages), stream)
             else:
                 with MarkdownStream(self._console) as printed:
                     for event in stream:
@@ -120,7 +113,7 @@ class Repl:
         """Tokens that the conversation takes of the context."""
         if not self.conversation.turns:
             return 0
-        return len(self.llama.encode_chat(self.conversation.messages(self.conversation.turns)))
+        return self.talker.used_tokens(self.conversation.messages(self.conversation.turns))
 
     def say(self, text: str) -> None:
         """Print a line that is not the model's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,11 +90,13 @@ def serve(
     context: options.Context = None,
     cache: options.Cache = "auto",
     speculation: options.Speculation = "lookup",
+    draft: options.Draft = None,
 ) -> None:
     """Serve models to other programs, as OpenAI's API does.
 
     One model is loaded at once, several are on first use.
     """
+    from puna.cli.process import noted
     from puna.evaluate.machine import this_machine
     from puna.models.catalogue import DEFAULT_MODEL
     from puna.server.run import host_all
@@ -121,9 +124,12 @@ def serve(
     machine_bytes = this_machine().memory_bytes
     budget = int(memory * 1e9) if memory else int(0.9 * machine_bytes) if machine_bytes else _UNLIMITED
     found = [(name, _find(name, format)) for name in dict.fromkeys(models or [DEFAULT_MODEL])]
-    hosted = host_all(found, settings, budget)
+    hosted = host_all(found, settings, budget, _find(draft, "auto") if draft else None)
 
-    def tell(actual_port: int) -> None:
+    notes = ExitStack()
+
+    def tell(actual_port: int, instance: str) -> None:
+        notes.enter_context(noted(instance))
         shown = f"[{host}]" if ":" in host else host
         base = f"http://{shown}:{actual_port}/v1"
         body = {"model": hosted[0].id, "messages": [{"role": "user", "content": "Why do llamas hum?"}]}
@@ -133,7 +139,8 @@ def serve(
             f"curl {base}/chat/completions{key} -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
         )
 
-    run(hosted, settings, budget, tell)
+    with notes:
+        run(hosted, settings, budget, tell)
 
 
 def _keys(file: Path | None) -> tuple[ApiKey, ...]:

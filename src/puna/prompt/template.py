@@ -13,6 +13,7 @@ from puna.prompt.format import check_continues, encode_plain, text_only
 from puna.prompt.messages import Assistant, Content, Image, Message, System, Tool, ToolCall, User
 from puna.prompt.preamble import Preamble
 from puna.prompt.shield import Shield, unused_characters
+from puna.prompt.tool_prompts import custom_tools_prompt
 from puna.tokens import Tokenizer
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class TemplateFormat:
         if continue_last:
             check_continues(messages)
         told = {**_told(preamble), **(variables or {})}
-        raw = [_as_dict(message) for message in _with_demand(messages, preamble)]
+        raw = [_as_dict(message) for message in self._with_words(messages, preamble)]
         texts = [*_texts(raw), *_texts(told)]
         known = [self._source, *self._names.values(), *self._tokenizer.special_tokens]
         mark, end = unused_characters(texts + known, 2)
@@ -130,6 +131,20 @@ class TemplateFormat:
             line = getattr(error, "lineno", None)
             where = f" (line {line})" if line else ""
             raise PromptFormatError(f"the model's chat template does not compile: {error}{where}") from error
+
+    def _with_words(self, messages: Sequence[Message], preamble: Preamble | None) -> Sequence[Message]:
+        """Put what this template has no words for, tools and the demand for a call, into a system message."""
+        if preamble is None:
+            return messages
+        custom = [tool for tool in preamble.offered if not tool.is_builtin]
+        words = [preamble.demand] if preamble.demand else []
+        if custom and "tools" not in self._source:
+            words.insert(0, custom_tools_prompt(custom, "json"))
+        if not words:
+            return messages
+        if messages and isinstance(messages[0], System):
+            return [System("\n".join([messages[0].text, *words])), *messages[1:]]
+        return [System("\n".join(words)), *messages]
 
     def _render(
         self, template: Template, variables: Mapping[str, Any], limit: int, continue_last: bool
@@ -200,15 +215,6 @@ def _told(preamble: Preamble | None) -> dict[str, Any]:
 
 def _short_date(day: date) -> str:
     return day.strftime("%d %b %Y")
-
-
-def _with_demand(messages: Sequence[Message], preamble: Preamble | None) -> Sequence[Message]:
-    """Put the demand for a call, which no template has a word for, into the system message."""
-    if preamble is None or not preamble.demand:
-        return messages
-    if messages and isinstance(messages[0], System):
-        return [System(f"{messages[0].text}\n{preamble.demand}"), *messages[1:]]
-    return [System(preamble.demand), *messages]
 
 
 def _as_dict(message: Message) -> dict[str, Any]:

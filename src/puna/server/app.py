@@ -16,6 +16,7 @@ from puna.server.errors import install_handlers
 from puna.server.routes import ROUTERS
 from puna.server.schemas.base import ErrorReply
 from puna.server.services import Services
+from puna.server.watch.load import LoadCollector
 from puna.server.watch.requests import RequestLog
 
 __all__ = ["create_app"]
@@ -41,6 +42,7 @@ def create_app(services: Services) -> FastAPI:
         responses={"4XX": {"model": ErrorReply}, "5XX": {"model": ErrorReply}},
     )
     app.state.services = services
+    services.metrics.registry.register(LoadCollector(services.pool))
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/openai/v1", include_in_schema=False)

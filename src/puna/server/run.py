@@ -140,7 +140,10 @@ def bind(settings: ServerSettings) -> socket.socket:
 
 
 def host_all(
-    models: Sequence[tuple[str, LocalModel]], settings: ServerSettings, memory_bytes: int
+    models: Sequence[tuple[str, LocalModel]],
+    settings: ServerSettings,
+    memory_bytes: int,
+    draft: LocalModel | None = None,
 ) -> list[HostedModel]:
     """Describe the models to serve.
 
@@ -148,6 +151,7 @@ def host_all(
         models: how each was written, and what was found.
         settings: context, threads and format.
         memory_bytes: what all together may take.
+        draft: guesses for all of them, and must have their vocabulary.
 
     Raises:
         ConfigError: two have the same name.
@@ -155,7 +159,7 @@ def host_all(
     hosted: dict[str, HostedModel] = {}
     paths: dict[str, Path] = {}
     for written, local in models:
-        known = hosted.setdefault(local.name, host_local(local, settings, memory_bytes))
+        known = hosted.setdefault(local.name, host_local(local, settings, memory_bytes, draft))
         if paths.setdefault(local.name, local.checkpoint.path) != local.checkpoint.path:
             raise ConfigError(f"two models have the name {local.name!r}; rename the folder of one")
         known.spellings.add(written)
@@ -166,7 +170,7 @@ def serve(
     models: Sequence[HostedModel],
     settings: ServerSettings,
     memory_bytes: int,
-    on_ready: Callable[[int], None],
+    on_ready: Callable[[int, str], None],
 ) -> None:
     """Serve until a signal says to stop.
 
@@ -176,7 +180,7 @@ def serve(
         models: what to serve, at least one.
         settings: how.
         memory_bytes: what all models together may take.
-        on_ready: is told the port once clients may come.
+        on_ready: is told the port and the server's id once clients may come.
 
     Raises:
         ConfigError: the address cannot be had.
@@ -191,7 +195,7 @@ async def _serve(
     settings: ServerSettings,
     memory_bytes: int,
     listener: socket.socket,
-    on_ready: Callable[[int], None],
+    on_ready: Callable[[int, str], None],
 ) -> None:
     pool = ModelPool(models, settings, memory_bytes)
     if len(models) == 1:
@@ -200,7 +204,8 @@ async def _serve(
                 pass
         except ApiError as error:
             raise error.__cause__ or ConfigError(error.message) from error
-    server = Server(Services(settings=settings, pool=pool, metrics=Metrics()))
+    services = Services(settings=settings, pool=pool, metrics=Metrics())
+    server = Server(services)
     listener.listen(socket.SOMAXCONN)  # clients may connect from here on; they are answered in a moment
-    on_ready(listener.getsockname()[1])
+    on_ready(listener.getsockname()[1], services.instance)
     await server.serve([listener])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,6 +13,7 @@ from fastapi import Depends, Request
 from puna.server.answers.generation import Generation, Wanted
 from puna.server.hosting.hosted import Loaded
 from puna.server.hosting.pool import ModelPool
+from puna.server.ids import new_id
 from puna.server.settings import ServerSettings
 from puna.server.watch.metrics import Metrics
 
@@ -26,12 +28,14 @@ class Services:
         settings: what the operator set.
         pool: the models.
         metrics: what is counted.
+        instance: an id of this run.
         started_s: when it began, by the monotonic clock.
     """
 
     settings: ServerSettings
     pool: ModelPool
     metrics: Metrics
+    instance: str = field(default_factory=partial(new_id, "srv_"))
     started_s: float = field(default_factory=time.monotonic)
 
     def generate(self, model: Loaded, wanted: Sequence[Wanted], client: str) -> Generation:

@@ -9,6 +9,7 @@ from rich.console import Console
 from puna.cli.commands import COMMANDS
 from puna.cli.conversation import SETTINGS, Conversation
 from puna.cli.repl import Repl
+from puna.cli.talker import LocalTalker
 from puna.errors import CapacityError, ConfigError, PromptFormatError
 from puna.llama import Llama
 from puna.prompt.messages import Assistant, System, User
@@ -17,7 +18,7 @@ from puna.prompt.messages import Assistant, System, User
 @pytest.fixture
 def repl(llama: Llama, monkeypatch: pytest.MonkeyPatch) -> Repl:
     """A conversation whose answers are not computed: what they would answer is in `asked`."""
-    repl = Repl(llama, Conversation(), shows_stats=False)
+    repl = Repl(LocalTalker(llama), Conversation(), shows_stats=False)
     repl._console = Console(file=io.StringIO(), width=200)
     repl.asked = []  # type: ignore[attr-defined]
     monkeypatch.setattr(repl, "answer", repl.asked.append)  # type: ignore[attr-defined]
@@ -102,7 +103,7 @@ def test_what_is_a_command_and_what_is_not(repl):
 
 
 def test_a_conversation_that_does_not_fit_changes_nothing(llama):
-    repl = Repl(llama, Conversation(turns=[User("a"), Assistant("b")]), shows_stats=False)
+    repl = Repl(LocalTalker(llama), Conversation(turns=[User("a"), Assistant("b")]), shows_stats=False)
     with pytest.raises(CapacityError, match=r"the prompt has [0-9]+ tokens and at most 8191 fit"):
         repl.take("hum " * 9000)
     assert repl.conversation.turns == [User("a"), Assistant("b")]
@@ -111,4 +112,4 @@ def test_a_conversation_that_does_not_fit_changes_nothing(llama):
 def test_a_base_model_is_refused(llama, monkeypatch):
     monkeypatch.setattr(llama, "info", type("Info", (), {"name": "llama-base", "chat_format": "base"}))
     with pytest.raises(PromptFormatError, match=r"llama-base is a base model, .* use `puna complete`"):
-        Repl(llama, Conversation(), shows_stats=False)
+        Repl(LocalTalker(llama), Conversation(), shows_stats=False)

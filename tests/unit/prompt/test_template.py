@@ -340,6 +340,21 @@ def test_white_space_around_special_tokens_is_taken_as_transformers_does(
         assert expected.count(1) == 4
 
 
+def test_a_template_that_knows_no_tools_has_them_in_its_system_message(tiny: Tokenizer) -> None:
+    source = "{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %}"
+    preamble = Preamble(tools=(ToolDefinition("hum_softly", "Hums <|im_end|>"),), tool_choice="required")
+    for messages in ([User("x")], [System("Be brief."), User("x")]):
+        ids = TemplateFormat(tiny, source, {}).encode_chat(messages, preamble=preamble)
+        text = tiny.decode(ids)
+        system, _, rest = text.partition("][user: ")
+        assert rest == "x]"
+        assert system.startswith("[system: Be brief.\n" if len(messages) == 2 else "[system: Answer")
+        assert '"name": "hum_softly"' in system
+        assert "Hums <|im_end|>" in system
+        assert "MUST use one of" in system
+        assert not any(tiny.is_special(token) for token in ids)
+
+
 def test_tools_and_the_date_reach_the_template(tiny: Tokenizer) -> None:
     source = (
         "{{ tools | tojson }}|{{ builtin_tools | join(',') }}|{{ date_string }}|"

@@ -113,6 +113,8 @@ def test_too_many_are_told_when_to_come_back(scripted_model: HostedModel) -> Non
                 assert answer.status_code == 429
                 assert int(answer.headers["Retry-After"]) >= 1
                 assert answer.json()["error"]["type"] == "rate_limit_error"
+            assert 'puna_refused{model="scripted"} 2.0' in live.http.get("/metrics").text
+            assert 'puna_running{model="scripted"} 1.0' in live.http.get("/metrics").text
         wait_for(lambda: admission(live).n_running == 0)
 
 

@@ -170,6 +170,8 @@ def test_figures_are_told_to_prometheus(live: Live) -> None:
     text = live.http.get("/metrics").text
     assert 'puna_tokens_total{kind="completion",model="tiny"}' in text
     assert 'puna_time_to_first_token_seconds_count{model="tiny"}' in text
+    assert 'puna_running{model="tiny"} 0.0' in text
+    assert 'puna_cache_tokens_reserved{model="tiny"} 0.0' in text
     assert 'puna_requests_total{route="/completions",status="200"}' in text
 
 

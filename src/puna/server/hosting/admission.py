@@ -35,6 +35,7 @@ class Admission:
     Attributes:
         n_running: answers that run.
         n_waiting: answers that wait.
+        n_refused: requests that were sent away since there were too many.
         reserved_tokens: cache positions set aside for those that run.
     """
 
@@ -58,6 +59,7 @@ class Admission:
         self._mean_s = 1.0  # how long an answer runs, of late
         self.n_running = 0
         self.n_waiting = 0
+        self.n_refused = 0
         self.reserved_tokens = 0
 
     def check(self, n_answers: int) -> None:
@@ -71,6 +73,7 @@ class Admission:
         """
         free = max(0, self._max_running - self.n_running) if not self.n_waiting else 0
         if self.n_waiting + n_answers - free > self._max_waiting:
+            self.n_refused += 1
             turns = (self.n_waiting + n_answers) / max(1, self.n_running)
             after = min(_LONGEST_ADVICE_S, math.ceil(turns * self._mean_s))
             raise ApiError(

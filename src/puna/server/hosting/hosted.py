@@ -31,6 +31,16 @@ class Loaded:
     llama: Llama
     admission: Admission
 
+    def load(self) -> dict[str, int]:
+        """What runs and waits, and how much of the cache is set aside."""
+        return {
+            "running": self.admission.n_running,
+            "waiting": self.admission.n_waiting,
+            "refused": self.admission.n_refused,
+            "cache_tokens": self.llama.engine.cache_tokens,
+            "cache_tokens_reserved": self.admission.reserved_tokens,
+        }
+
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class HostedModel:
@@ -61,17 +71,20 @@ class HostedModel:
     arriving: asyncio.Task[Loaded] | None = None
 
 
-def host_local(model: LocalModel, settings: ServerSettings, memory_bytes: int) -> HostedModel:
+def host_local(
+    model: LocalModel, settings: ServerSettings, memory_bytes: int, draft: LocalModel | None = None
+) -> HostedModel:
     """Describe a model of this machine, which is loaded later.
 
     Args:
         model: where it is.
         settings: context, threads, format, cache and speculation.
         memory_bytes: what all models together may take.
+        draft: a smaller model of the same vocabulary, which guesses.
     """
     config = model.checkpoint.config
     context = default_context(config) if settings.context is None else settings.context
-    alone = memory(config, model.checkpoint.dtypes, settings.format, context)
+    alone = memory(config, model.checkpoint.dtypes, settings.format, context, settings.cache)
     spare = memory_bytes - alone.weight_bytes - alone.workspace_bytes
     n_contexts = min(_CACHE_CONTEXTS, spare // _CACHE_SHARE // max(1, alone.cache_bytes))
     cache_tokens = max(1, n_contexts) * context
@@ -89,6 +102,7 @@ def host_local(model: LocalModel, settings: ServerSettings, memory_bytes: int) -
             context=context,
             cache=settings.cache,
             speculation=settings.speculation,
+            draft=draft.checkpoint if draft else None,
             cache_tokens=cache_tokens,
         )
 

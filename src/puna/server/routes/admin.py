@@ -15,6 +15,8 @@ from puna.server.wire.reply import json_reply
 
 __all__ = ["get_state", "router", "unload_model"]
 
+_NO_LOAD = dict.fromkeys(("running", "waiting", "refused", "cache_tokens", "cache_tokens_reserved"), 0)
+
 router = APIRouter(prefix="/admin", tags=["admin"])
 
 
@@ -24,6 +26,7 @@ async def get_state(services: TheServices) -> Response:
     return json_reply(
         ServerState(
             version=puna.__version__,
+            instance=services.instance,
             uptime_s=time.monotonic() - services.started_s,
             memory_bytes=services.pool.memory_bytes,
             completion_tokens=services.metrics.completion_tokens,
@@ -52,8 +55,5 @@ def _state(services: Services, model: HostedModel) -> ModelState:
         context_tokens=model.context_tokens,
         idle_s=idle_s,
         unloads_in_s=None if idle_s is None or keep_alive_s is None else max(0.0, keep_alive_s - idle_s),
-        running=loaded.admission.n_running if loaded else 0,
-        waiting=loaded.admission.n_waiting if loaded else 0,
-        cache_tokens=loaded.llama.engine.cache_tokens if loaded else 0,
-        cache_tokens_reserved=loaded.admission.reserved_tokens if loaded else 0,
+        **(loaded.load() if loaded else _NO_LOAD),
     )

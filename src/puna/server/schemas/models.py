@@ -46,6 +46,7 @@ class ModelState(Reply):
     unloads_in_s: float | None
     running: int
     waiting: int
+    refused: int
     cache_tokens: int
     cache_tokens_reserved: int
 
@@ -54,6 +55,7 @@ class ServerState(Reply):
     """What the server is doing."""
 
     version: str
+    instance: str
     uptime_s: float
     memory_bytes: int
     completion_tokens: int

@@ -44,7 +44,7 @@ class Sampling(ModelName):
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         None, max_length=_MAX_BIASES
     )
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     stop: StopText | list[StopText] | None = Field(None, description="At most 16 texts.")
     stream: bool | None = None

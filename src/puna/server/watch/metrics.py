@@ -19,7 +19,7 @@ class Metrics:
 
     Attributes:
         registry: where everything is registered, collectors of other modules included.
-        completion_tokens: new tokens of all answers that are over.
+        completion_tokens: new tokens of all answers.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,6 @@ class Metrics:
 
     def on_usage(self, model: str, usage: Usage) -> None:
         """Take what an answer cost."""
-        self.completion_tokens += usage.completion_tokens
         for kind in ("prompt", "cached", "completion"):
             self._tokens.labels(model, kind).inc(getattr(usage, f"{kind}_tokens"))
 
@@ -98,6 +97,7 @@ class AnswerMeter:
             index: which of the answers it belongs to.
             event: what came.
         """
+        self._metrics.completion_tokens += len(event.tokens)
         if event.tokens:
             now = time.perf_counter()
             last_s = self._last_s.get(index)
