@@ -1,4 +1,5 @@
-// Single kernels by table name, for tests that compare the tables with each other and with float64.
+// Single kernels by table name, for tests that compare the tables with each other and with float64, and for
+// benchmarks.
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
@@ -10,14 +11,14 @@
 #include "kernels/dispatch.h"
 #include "model/model.h"
 #include "model/rows.h"
+#include "probe/probe.h"
 
 namespace puna {
 
 namespace {
 
-nb::ndarray<nb::numpy, float> matmul(const std::string& isa, const std::string& format, const Bytes& weights,
-                                     int64_t rows, int64_t columns, const Array<float, 2>& x) {
-    const KernelTable& table = find_kernels(isa);
+Weight weight_of(const std::string& format, const Bytes& weights, int64_t rows, int64_t columns,
+                 const Array<float, 2>& x) {
     Weight w;
     w.format = format_from_name(format);
     w.rows = rows;
@@ -25,6 +26,19 @@ nb::ndarray<nb::numpy, float> matmul(const std::string& isa, const std::string& 
     w.data = weights.data();
     PUNA_CHECK(static_cast<int64_t>(weights.shape(0)) == w.bytes(), "matmul: wrong number of weight bytes");
     PUNA_CHECK(static_cast<int64_t>(x.shape(1)) == columns, "matmul: x needs as many columns as the weights");
+    return w;
+}
+
+double rate_of_matmul(const std::string& isa, const std::string& format, const Bytes& weights, int64_t rows,
+                      int64_t columns, const Array<float, 2>& x, int threads, int passes) {
+    const Weight w = weight_of(format, weights, rows, columns, x);
+    return matmul_rate(find_kernels(isa), w, x.data(), static_cast<int64_t>(x.shape(0)), threads, passes);
+}
+
+nb::ndarray<nb::numpy, float> matmul(const std::string& isa, const std::string& format, const Bytes& weights,
+                                     int64_t rows, int64_t columns, const Array<float, 2>& x) {
+    const KernelTable& table = find_kernels(isa);
+    const Weight w = weight_of(format, weights, rows, columns, x);
     const auto n = static_cast<int64_t>(x.shape(0));
     Needs needs;
     needs.add(w);
@@ -76,9 +90,12 @@ nb::ndarray<nb::numpy, float> exponential(const std::string& isa, const Array<fl
 }  // namespace
 
 void bind_kernels(nb::module_& m) {
-    nb::module_ k = m.def_submodule("kernels", "Single kernels of a named table, for tests.");
+    nb::module_ k = m.def_submodule("kernels", "Single kernels of a named table, for tests and benchmarks.");
     k.def("matmul", &matmul, nb::arg("isa"), nb::arg("format"), nb::arg("weights"), nb::arg("rows"),
           nb::arg("columns"), nb::arg("x"));
+    k.def("matmul_rate", &rate_of_matmul, nb::arg("isa"), nb::arg("format"), nb::arg("weights"),
+          nb::arg("rows"), nb::arg("columns"), nb::arg("x"), nb::arg("threads"), nb::arg("passes"),
+          "Products a second of the matmul above: the best of several passes.");
     k.def("quantize", &quantize, nb::arg("isa"), nb::arg("x"));
     k.def("rms_norm", &rms_norm, nb::arg("isa"), nb::arg("x"), nb::arg("gain"), nb::arg("eps"));
     k.def("exp", &exponential, nb::arg("isa"), nb::arg("x"));

@@ -1,5 +1,7 @@
 #include "probe/probe.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <chrono>
 #include <memory>
@@ -8,6 +10,7 @@
 
 #include "base/check.h"
 #include "kernels/dispatch.h"
+#include "model/rows.h"
 #include "threads/pool.h"
 
 namespace puna {
@@ -28,6 +31,16 @@ double best_rate(ThreadPool& pool, int passes, double work, const Job& job) {
         best = std::max(best, work / seconds.count());
     }
     return best;
+}
+
+// Processor time of this thread, which others on the machine do not add to.
+double thread_seconds() {
+#ifdef CLOCK_THREAD_CPUTIME_ID
+    timespec t;
+    if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0)
+        return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+#endif
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 void check(int n_threads, int passes) {
@@ -75,6 +88,36 @@ double multiply_rate(int n_threads, int passes) {
         for (int64_t i = 0; i < kRepeats; i++)
             sums[static_cast<size_t>(worker.index())] += table.multiply_bytes(kRounds);
     });
+}
+
+double matmul_rate(const KernelTable& table, const Weight& weight, const float* x, int64_t rows,
+                   int n_threads, int passes) {
+    check(n_threads, passes);
+    Needs needs;
+    needs.add(weight);
+    QuantizedRows in(weight.columns);
+    Rows y(weight.padded_rows());
+    in.reserve(rows);
+    y.reserve(rows);
+    for (int64_t i = 0; i < rows; i++) {
+        std::copy_n(x + i * weight.columns, weight.columns, in.values.row(i));
+        in.prepare(table, needs, i);
+    }
+    ThreadPool pool(n_threads);
+    std::vector<double> seconds(static_cast<size_t>(n_threads));
+    double best = 0;
+    for (int pass = 0; pass < passes; pass++) {
+        pool.run([&](Worker& worker) {
+            const auto [first, last] = worker.share(weight.tiles());
+            const double begin = thread_seconds();
+            table.matmul({weight.format, weight.data, weight.padded_columns(), first, last, in.view(rows),
+                          y.row(0), y.stride()});
+            seconds[static_cast<size_t>(worker.index())] = thread_seconds() - begin;
+        });
+        const double slowest = *std::max_element(seconds.begin(), seconds.end());
+        best = std::max(best, static_cast<double>(weight.rows * weight.columns * rows) / slowest);
+    }
+    return best;
 }
 
 }  // namespace puna

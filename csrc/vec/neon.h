@@ -25,9 +25,7 @@ struct U8x64 {
 
 template <class V, class Op>
 inline V quarters(Op op) {
-    V r;
-    for (int i = 0; i < 4; i++) r.v[i] = op(i);
-    return r;
+    return {{op(0), op(1), op(2), op(3)}};  // GCC keeps in memory what a loop fills
 }
 
 inline F32x16 set1(float x) {

@@ -1,4 +1,4 @@
-"""Single kernels of a named table, for tests."""
+"""Single kernels of a named table, for tests and benchmarks."""
 
 from typing import Annotated
 
@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 
 def matmul(isa: str, format: str, weights: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], rows: int, columns: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> NDArray[numpy.float32]: ...
+
+def matmul_rate(isa: str, format: str, weights: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], rows: int, columns: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], threads: int, passes: int) -> float:
+    """Products a second of the matmul above: the best of several passes."""
 
 def quantize(isa: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> tuple[NDArray[numpy.int8], float, int]: ...
 
