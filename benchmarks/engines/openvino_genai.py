@@ -38,8 +38,9 @@ class OpenVino:
             scheduler = genai.SchedulerConfig()
             scheduler.max_num_seqs = settings.requests
             scheduler.enable_prefix_caching = False
-            properties["scheduler_config"] = scheduler
-        self._pipeline = genai.LLMPipeline(str(path), "CPU", **properties)
+            self._pipeline = genai.ContinuousBatchingPipeline(str(path), scheduler, "CPU", properties)
+        else:
+            self._pipeline = genai.LLMPipeline(str(path), "CPU", **properties)
 
     def run(self, prompt: Sequence[int], n_new: int) -> Times:
         clock = _Clock()
@@ -50,7 +51,8 @@ class OpenVino:
         return Times(clock.first - begin, clock.last - clock.first)
 
     def run_together(self, prompts: Sequence[Sequence[int]], n_new: int) -> None:
-        self._pipeline.generate(Tensor(np.array(prompts, np.int64)), _greedy(n_new))
+        tensors = [Tensor(np.array([prompt], np.int64)) for prompt in prompts]
+        self._pipeline.generate(tensors, [_greedy(n_new)] * len(prompts))
 
     def facts(self) -> dict[str, float]:
         return {}
