@@ -54,6 +54,7 @@ def test_info_says_what_was_loaded(llama: Llama, saved: tuple[Path, Any]) -> Non
         path=str(saved[0]),
         kind="Hugging Face",
         formats={"f32": 16},
+        cache="f32",
         weight_bytes=llama.info.weight_bytes,
         # Of an embedding that is not the head too, a token reads one row.
         weight_bytes_per_token=llama.info.weight_bytes - table + table // 260,

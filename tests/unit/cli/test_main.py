@@ -35,8 +35,9 @@ def test_shared_options_are_the_same_everywhere():
                 row = (tuple(parameter.opts), parameter.help, parameter.metavar, str(parameter.default))
                 told.setdefault(option, set()).add(row)
     assert set(told) >= SHARED
-    # `puna bench` has speculation off: how far guesses go depends on the text.
-    assert {option for option, rows in told.items() if len(rows) > 1} == {"--speculation"}
+    # `puna bench` has speculation off; compare and chat have words of their own for the other two.
+    differing = {option for option, rows in told.items() if len(rows) > 1}
+    assert differing == {"--speculation", "--server", "--max-tokens"}
     assert users["--threads"] == ["chat", "complete", "bench"]
     assert users["--cache"] == ["chat", "complete", "serve", "show", "bench"]
     assert users["--seed"] == users["--stop"] == ["chat", "complete"]
