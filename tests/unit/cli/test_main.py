@@ -38,7 +38,7 @@ def test_shared_options_are_the_same_everywhere():
     # `puna bench` has speculation off; compare and chat have words of their own for the other two.
     differing = {option for option, rows in told.items() if len(rows) > 1}
     assert differing == {"--speculation", "--server", "--max-tokens"}
-    assert users["--threads"] == ["chat", "complete", "bench"]
+    assert users["--threads"] == ["chat", "complete", "serve", "compare", "bench"]
     assert users["--cache"] == ["chat", "complete", "serve", "show", "bench"]
     assert users["--seed"] == users["--stop"] == ["chat", "complete"]
 
