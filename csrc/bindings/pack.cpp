@@ -59,12 +59,17 @@ nb::ndarray<nb::numpy, uint8_t> pack_grouped(const std::string& format, const Ar
     return out;
 }
 
-nb::ndarray<nb::numpy, float> unpack_values(const std::string& format, const Bytes& data, int64_t rows,
-                                            int64_t columns) {
-    Weight w = shape_of(format_from_name(format), rows, columns);
+Weight weight_of(Format format, const Bytes& data, int64_t rows, int64_t columns) {
+    Weight w = shape_of(format, rows, columns);
     PUNA_CHECK(static_cast<int64_t>(data.shape(0)) == w.bytes(),
                "unpack: need " + std::to_string(w.bytes()) + " bytes, got " + std::to_string(data.shape(0)));
     w.data = data.data();
+    return w;
+}
+
+nb::ndarray<nb::numpy, float> unpack_values(const std::string& format, const Bytes& data, int64_t rows,
+                                            int64_t columns) {
+    const Weight w = weight_of(format_from_name(format), data, rows, columns);
     auto out = new_array<float>({static_cast<size_t>(rows), static_cast<size_t>(columns)});
     const nb::gil_scoped_release released;
     unpack(w, out.data());
@@ -84,6 +89,18 @@ GroupArrays round_group_values(int bits, const Array<float, 2>& values) {
     return {q, scale};
 }
 
+GroupArrays unpack_group_integers(const std::string& format, const Bytes& data, int64_t rows,
+                                  int64_t columns) {
+    const Weight w = weight_of(format_from_name(format), data, rows, columns);
+    auto q = new_array<int8_t>({static_cast<size_t>(rows), static_cast<size_t>(columns)});
+    auto scale = new_array<uint16_t>({static_cast<size_t>(rows), static_cast<size_t>((columns + 31) / 32)});
+    {
+        const nb::gil_scoped_release released;
+        unpack_groups(w, q.data(), scale.data());
+    }
+    return {q, scale};
+}
+
 using ChannelArrays = std::pair<nb::ndarray<nb::numpy, int8_t>, nb::ndarray<nb::numpy, float>>;
 ChannelArrays round_channel_values(const Array<float, 2>& values) {
     const size_t rows = values.shape(0), columns = values.shape(1);
@@ -93,6 +110,17 @@ ChannelArrays round_channel_values(const Array<float, 2>& values) {
         const nb::gil_scoped_release released;
         round_channels(values.data(), static_cast<int64_t>(rows), static_cast<int64_t>(columns), q.data(),
                        scale.data());
+    }
+    return {q, scale};
+}
+
+ChannelArrays unpack_channel_integers(const Bytes& data, int64_t rows, int64_t columns) {
+    const Weight w = weight_of(Format::int8_channel, data, rows, columns);
+    auto q = new_array<int8_t>({static_cast<size_t>(rows), static_cast<size_t>(columns)});
+    auto scale = new_array<float>({static_cast<size_t>(rows)});
+    {
+        const nb::gil_scoped_release released;
+        unpack_int8_channel(w, q.data(), scale.data());
     }
     return {q, scale};
 }
@@ -115,6 +143,10 @@ void bind_pack(nb::module_& m) {
           "bytes.");
     m.def("unpack", &unpack_values, nb::arg("format"), nb::arg("data"), nb::arg("rows"), nb::arg("columns"),
           "Packed bytes to float32 [rows, columns].");
+    m.def("unpack_groups", &unpack_group_integers, nb::arg("format"), nb::arg("data"), nb::arg("rows"),
+          nb::arg("columns"), "The inverse of pack_groups.");
+    m.def("unpack_channels", &unpack_channel_integers, nb::arg("data"), nb::arg("rows"), nb::arg("columns"),
+          "The inverse of pack_channels.");
     m.def("round_groups", &round_group_values, nb::arg("bits"), nb::arg("values"),
           "Round float32 [rows, columns] to nearest in groups of 32: int8 values and float16 scale bits.");
     m.def("round_channels", &round_channel_values, nb::arg("values"),

@@ -44,6 +44,27 @@ void place(Int4GroupBlock& block, int64_t g, int64_t i, int64_t lane, int8_t q) 
     byte = static_cast<uint8_t>(run < 4 ? (byte & 0xf0) | nibble : (byte & 0x0f) | nibble << 4);
 }
 
+int8_t taken(const Int8GroupBlock& block, int64_t g, int64_t i, int64_t lane) {
+    return static_cast<int8_t>(block.q[g][i / 4][4 * lane + i % 4] - 128);
+}
+int8_t taken(const Int4GroupBlock& block, int64_t g, int64_t i, int64_t lane) {
+    const int64_t run = i / 4;
+    const uint8_t byte = block.q[g][run % 4][4 * lane + i % 4];
+    return static_cast<int8_t>((run < 4 ? byte & 0x0f : byte >> 4) - 8);
+}
+
+template <class Block>
+void unpack_group_blocks(const Weight& w, int8_t* q, uint16_t* scale) {
+    const int64_t bytes = tile_bytes(w.format, w.padded_columns()), groups = (w.columns + 31) / 32;
+    for (int64_t row = 0; row < w.rows; row++) {
+        const auto* blocks = reinterpret_cast<const Block*>(w.data + row / kTileRows * bytes);
+        const int64_t lane = row % kTileRows;
+        for (int64_t g = 0; g < groups; g++) scale[row * groups + g] = blocks[g / 2].scale[g % 2][lane];
+        for (int64_t k = 0; k < w.columns; k++)
+            q[row * w.columns + k] = taken(blocks[k / 64], k / kGroup % 2, k % kGroup, lane);
+    }
+}
+
 template <class Block>
 void pack_group_blocks(const Weight& w, const int8_t* q, const uint16_t* scale, uint8_t zero, uint8_t* out) {
     const int64_t bytes = tile_bytes(w.format, w.padded_columns()), groups = (w.columns + 31) / 32;
@@ -166,6 +187,27 @@ void unpack(const Weight& weight, float* out) {
         kernels().unpack_row(weight.format, weight.data, weight.padded_columns(), i, row.data());
         std::copy_n(row.data(), weight.columns, out + i * weight.columns);
     }
+}
+
+void unpack_int8_channel(const Weight& weight, int8_t* q, float* scale) {
+    PUNA_CHECK(weight.format == Format::int8_channel,
+               std::string("unpack_channels: needs int8_channel, got ") + format_name(weight.format));
+    const int64_t columns = weight.padded_columns(), bytes = tile_bytes(weight.format, columns);
+    for (int64_t row = 0; row < weight.rows; row++) {
+        const uint8_t* tile = weight.data + row / kTileRows * bytes;
+        const int64_t lane = row % kTileRows;
+        scale[row] = reinterpret_cast<const ChannelTail*>(tile + 16 * columns)->scale[lane];
+        for (int64_t k = 0; k < weight.columns; k++)
+            q[row * weight.columns + k] = static_cast<int8_t>(tile[k / 4 * 64 + 4 * lane + k % 4] - 128);
+    }
+}
+
+void unpack_groups(const Weight& weight, int8_t* q, uint16_t* scale) {
+    if (weight.format == Format::int8_group32) return unpack_group_blocks<Int8GroupBlock>(weight, q, scale);
+    PUNA_CHECK(
+        weight.format == Format::int4_group32,
+        std::string("unpack_groups: needs int4_group32 or int8_group32, got ") + format_name(weight.format));
+    unpack_group_blocks<Int4GroupBlock>(weight, q, scale);
 }
 
 void round_groups(int bits, const float* values, int64_t rows, int64_t columns, int8_t* q, uint16_t* scale) {

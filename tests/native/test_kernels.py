@@ -142,6 +142,9 @@ def test_unpack_inverts_pack_of_groups(rows: int, columns: int, format: str, see
     packed = _native.pack_groups(format, q, scale.view(np.uint16))
     values = q * np.repeat(scale.astype(np.float32), 32, axis=1)[:, :columns]
     assert np.array_equal(_native.unpack(format, packed, rows, columns), values)
+    integers, halves = _native.unpack_groups(format, packed, rows, columns)
+    assert np.array_equal(integers, q)
+    assert np.array_equal(halves, scale.view(np.uint16))
 
 
 @settings(max_examples=30)
@@ -156,6 +159,9 @@ def test_unpack_inverts_pack_of_values_and_channels(rows: int, columns: int, see
     scale = rng.random(rows, np.float32)
     packed = _native.pack_channels(q, scale)
     assert np.array_equal(_native.unpack("int8_channel", packed, rows, columns), q * scale[:, None])
+    integers, scales = _native.unpack_channels(packed, rows, columns)
+    assert np.array_equal(integers, q)
+    assert np.array_equal(scales, scale)
 
 
 def test_rounding_beats_the_plain_rule() -> None:
@@ -176,6 +182,10 @@ def test_bad_arguments_are_refused_with_both_numbers() -> None:
         _native.pack_groups("int4_group32", np.full((1, 32), 8, np.int8), np.ones((1, 1), np.uint16))
     with pytest.raises(_native.NativeError, match="need 4096 bytes, got 5"):
         _native.unpack("bf16", np.zeros(5, np.uint8), 2, 65)
+    with pytest.raises(_native.NativeError, match="need 2176 bytes, got 5"):
+        _native.unpack_channels(np.zeros(5, np.uint8), 2, 65)
+    with pytest.raises(_native.NativeError, match="needs int4_group32 or int8_group32, got bf16"):
+        _native.unpack_groups("bf16", np.zeros(4096, np.uint8), 2, 65)
     with pytest.raises(_native.NativeError, match="weight format 'q4' is unknown"):
         _native.packed_bytes("q4", 1, 1)
     with pytest.raises(_native.NativeError, match="not finite"):

@@ -43,6 +43,12 @@ def pack_groups(format: str, q: Annotated[NDArray[numpy.int8], dict(shape=(None,
 def unpack(format: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], rows: int, columns: int) -> NDArray[numpy.float32]:
     """Packed bytes to float32 [rows, columns]."""
 
+def unpack_groups(format: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], rows: int, columns: int) -> tuple[NDArray[numpy.int8], NDArray[numpy.uint16]]:
+    """The inverse of pack_groups."""
+
+def unpack_channels(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], rows: int, columns: int) -> tuple[NDArray[numpy.int8], NDArray[numpy.float32]]:
+    """The inverse of pack_channels."""
+
 def round_groups(bits: int, values: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> tuple[NDArray[numpy.int8], NDArray[numpy.uint16]]:
     """
     Round float32 [rows, columns] to nearest in groups of 32: int8 values and float16 scale bits.

@@ -70,6 +70,21 @@ class PackedMatrix:
         """The values that the engine computes with, ``[rows, columns]``."""
         return np.asarray(_native.unpack(self.format, self.data, self.rows, self.columns))
 
+    def to_integers(self) -> tuple[NDArray[np.int8], NDArray[Any]] | None:
+        """What an integer format holds, without any loss; None for the others.
+
+        Returns:
+            Integers ``[rows, columns]`` and their scales: float16 ``[rows, ceil(columns / 32)]``, or float32
+            ``[rows, 1]`` for ``int8_channel``.
+        """
+        if self.format == "int8_channel":
+            integers, scales = _native.unpack_channels(self.data, self.rows, self.columns)
+            return integers, np.asarray(scales)[:, None]
+        if self.format in ("int4_group32", "int8_group32"):
+            integers, bits = _native.unpack_groups(self.format, self.data, self.rows, self.columns)
+            return integers, np.asarray(bits).view(np.float16)
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class PackedModel:
