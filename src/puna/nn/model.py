@@ -128,14 +128,24 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(q_dim, config.dim, bias=False)
 
     def forward(
-        self, x: Tensor, positions: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache | None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        cache: KeyValueCache | None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """``[B, T, E]`` to the same; without a cache, T is the whole text."""
-        out: Tensor = self.o_proj(self.mix(x, positions, rotary, cache))
+        out: Tensor = self.o_proj(self.mix(x, positions, rotary, cache, mask))
         return out
 
     def mix(
-        self, x: Tensor, positions: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache | None = None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        cache: KeyValueCache | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Attend, all but the output projection: ``[B, T, E]`` to ``[B, T, H * D]``."""
         # The number of heads is left open: with tensor parallelism this process has a share of them.
@@ -145,7 +155,9 @@ class Attention(nn.Module):
         )
         q, k = rotate(q, rotary), rotate(k, rotary)
         if cache is None:
-            mixed = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            mixed = scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+            )
         else:
             k, v = cache.write(self.index, positions, k, v)
             mask = cache.visible_from(positions)
@@ -189,11 +201,19 @@ class Layer(nn.Module):
         positions: Tensor,
         rotary: tuple[Tensor, Tensor],
         cache: KeyValueCache | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """``[B, T, E]`` to the same."""
-        x = x + self.self_attn(self.input_layernorm(x), positions, rotary, cache)
+        x = x + self.self_attn(self.input_layernorm(x), positions, rotary, cache, mask)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
+
+
+def _within_segments(segments: Tensor) -> Tensor:
+    """Who sees whom: what stands before in the same text. ``[B, T]`` to bool ``[B, 1, T, T]``."""
+    # Positions go on over a text's beginning: rotary attention knows only how far two tokens are apart.
+    same = segments[:, None, :, None] == segments[:, None, None, :]
+    return same.tril()
 
 
 class Trunk(nn.Module):
@@ -207,18 +227,22 @@ class Trunk(nn.Module):
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
 
-    def forward(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, cache: KeyValueCache | None = None, segments: Tensor | None = None
+    ) -> Tensor:
         """Token ids ``[B, T]`` to final hidden states ``[B, T, E]``."""
+        assert cache is None or segments is None, "packed rows are for training, which has no cache"
         positions = torch.arange(tokens.shape[1], device=tokens.device)
+        mask = None if segments is None else _within_segments(segments)
         if cache is not None:
             positions = positions + cache.length
         rotary = rotary_tables(self.config, positions)
         x: Tensor = self.embed_tokens(tokens)
         for layer in self.layers:
             if self.checkpoints_activations and torch.is_grad_enabled():
-                x = checkpoint(layer, x, positions, rotary, cache, use_reentrant=False)
+                x = checkpoint(layer, x, positions, rotary, cache, mask, use_reentrant=False)
             else:
-                x = layer(x, positions, rotary, cache)
+                x = layer(x, positions, rotary, cache, mask)
         if cache is not None:
             cache.length += tokens.shape[1]
         out: Tensor = self.norm(x)
@@ -247,17 +271,21 @@ class Transformer(nn.Module):
         self.tie_weights()
         self.initialize()
 
-    def forward(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, cache: KeyValueCache | None = None, segments: Tensor | None = None
+    ) -> Tensor:
         """Predict the next token at every place.
 
         Args:
             tokens: ids ``[B, T]``, int64.
             cache: holds the tokens before these, and takes these in; None where there are none.
+            segments: which text of its row a token belongs to, ``[B, T]``, where rows are packed with
+                several that must not see one another; None: one text a row. Not together with a cache.
 
         Returns:
             Logits ``[B, T, V]`` in the dtype of the weights.
         """
-        logits: Tensor = self.lm_head(self.model(tokens, cache))
+        logits: Tensor = self.lm_head(self.model(tokens, cache, segments))
         return logits
 
     def tie_weights(self) -> None:
