@@ -1,0 +1,199 @@
+"""A server under many clients that come, go and hang up, and then under more than it can take.
+
+    python -m benchmarks.soak smollm2-135m-instruct --clients 64 --seconds 300 --json soak.json
+
+For a while every client asks one question after the other, each with a word of its own in it; a third hang
+up in the middle. Then it is asked by ten times as many as it lets run and wait. The command ends with status
+1 where a rule is broken:
+
+* an answer holds no other request's word,
+* every accepted request that the client did not leave comes to its end,
+* nothing stays behind: no answer runs or waits, and no cache position is set aside,
+* the server's memory is flat: in the last third of a minute or more it is at most 2 % over the second's,
+* whoever is refused is told so with 429.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from benchmarks.machine import describe
+from benchmarks.options import positive
+from benchmarks.served import Answer, Served, ask, serving
+
+__all__ = ["main"]
+
+_WORD = re.compile(r"zq[a-z]{10}")
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_OVERLOAD = 10
+_GROWTH = 1.02
+_WARM_S = 60
+
+
+@dataclass(slots=True)
+class Soak:
+    """What was seen.
+
+    Attributes:
+        answers: how many came to their end.
+        left: how many the client left.
+        problems: broken rules, in words.
+        resident: the server's memory, bytes, over time.
+    """
+
+    answers: int = 0
+    left: int = 0
+    problems: list[str] = field(default_factory=list)
+    resident: list[int] = field(default_factory=list)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.soak",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="as `puna serve` takes it")
+    parser.add_argument("--clients", type=positive, default=64, help="at once (default: %(default)s)")
+    parser.add_argument("--seconds", type=positive, default=300, help="of the soak (default: %(default)s)")
+    parser.add_argument("--running", type=positive, default=8, help="answers at once, overload")
+    parser.add_argument("--waiting", type=positive, default=2, help="answers that may wait, overload")
+    parser.add_argument("--max-tokens", type=positive, default=48, help="of an answer (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of words and of who hangs up")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    given = parser.parse_args(arguments)
+
+    with serving(given.model) as server:
+        soak = asyncio.run(_soak(server, given))
+        soak.problems += _left_behind(server)
+    if given.seconds >= _WARM_S:
+        soak.problems += _growth(soak.resident)
+    print(
+        f"{soak.answers} answers, {soak.left} that the client left; memory {soak.resident[0] / 1e6:.0f} to "
+        f"{max(soak.resident) / 1e6:.0f} MB"
+    )
+    limits = ["--max-running", str(given.running), "--max-waiting", str(given.waiting)]
+    with serving(given.model, limits) as server:
+        overload = asyncio.run(_overload(server, given))
+        problems = soak.problems + overload.pop("problems") + _left_behind(server)
+    print(", ".join(f"{name} {value}" for name, value in overload.items()))
+    for problem in problems:
+        print(f"broken: {problem}", file=sys.stderr)
+    if given.json is not None:
+        figures = {
+            "machine": describe(), "answers": soak.answers, "left": soak.left,
+            "resident_bytes": soak.resident, "overload": overload, "problems": problems,
+        }  # fmt: skip
+        given.json.write_text(json.dumps(figures, indent=1))
+    return 1 if problems else 0
+
+
+async def _soak(server: Served, given: argparse.Namespace) -> Soak:
+    soak, end_s = Soak(), time.monotonic() + given.seconds
+    async with _client(given.clients) as client:
+
+        async def run(number: int) -> None:
+            choose = random.Random(f"{given.seed} {number}")
+            while time.monotonic() < end_s:
+                word = "zq" + "".join(choose.choices(_LETTERS, k=10))
+                leave_after = choose.randint(1, 20) if choose.random() < 1 / 3 else None
+                prompt = f"Say the word {word} as often as you like."
+                answer = await ask(client, server, prompt, given.max_tokens, leave_after)
+                soak.problems += _wrong(answer, word, leave_after)
+                soak.answers += answer.is_ended
+                soak.left += not answer.is_ended
+
+        async def watch() -> None:
+            while time.monotonic() < end_s:
+                soak.resident.append(server.resident_bytes())
+                await asyncio.sleep(given.seconds / 60)
+
+        await asyncio.gather(watch(), *(run(number) for number in range(given.clients)))
+    return soak
+
+
+async def _overload(server: Served, given: argparse.Namespace) -> dict[str, Any]:
+    """First as many clients as may run, then ten times as many as may run and wait; each asks three times."""
+
+    async def times(clients: int) -> tuple[list[float], list[Answer]]:
+        async with _client(clients) as client:
+
+            async def run(number: int) -> list[Answer]:
+                prompts = (f"Client {number} asks question {i}: why?" for i in range(3))
+                return [await ask(client, server, prompt, given.max_tokens) for prompt in prompts]
+
+            answers = [a for some in await asyncio.gather(*map(run, range(clients))) for a in some]
+        return sorted(a.first_s for a in answers if a.first_s is not None), answers
+
+    usual, _ = await times(given.running)
+    busy, answers = await times(_OVERLOAD * (given.running + given.waiting))
+    refused = [answer for answer in answers if answer.status != 200]
+    return {
+        "accepted": len(answers) - len(refused),
+        "refused": len(refused),
+        "slowest refusal, ms": round(1000 * max((a.whole_s for a in refused), default=0), 1),
+        "p95 to the first token at full use, ms": round(1000 * _p95(usual), 1),
+        "p95 to the first token in overload, ms": round(1000 * _p95(busy), 1),
+        "problems": [f"refused with {a.status}" for a in refused if a.status != 429]
+        + [f"cut: {a.text!r}" for a in answers if a.status == 200 and not a.is_ended]
+        + ([] if refused else ["nobody was refused"]),
+    }
+
+
+def _client(connections: int) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(timeout=600, limits=httpx2.Limits(max_connections=connections))
+
+
+def _p95(ordered: Sequence[float]) -> float:
+    return statistics.quantiles(ordered, n=20)[-1]
+
+
+def _wrong(answer: Answer, word: str, leave_after: int | None) -> list[str]:
+    if answer.status != 200:
+        return [f"status {answer.status} where there was room"]
+    problems = []
+    if not answer.is_ended and leave_after is None:
+        problems.append(f"the answer about {word} was cut: {answer.text!r}")
+    return problems + [f"{other} in the answer about {word}" for other in _strangers(answer.text, word)]
+
+
+def _strangers(text: str, word: str) -> list[str]:
+    """Words of the right form that are not nearly the right one: a small model misspells its own."""
+    return [
+        other for other in _WORD.findall(text) if sum(a == b for a, b in zip(other, word, strict=True)) < 6
+    ]
+
+
+def _left_behind(server: Served) -> list[str]:
+    names = ("running", "waiting", "cache_tokens_reserved")
+    for _ in range(100):
+        figures = server.figures()
+        if not any(figures[name] for name in names):
+            return []
+        time.sleep(0.1)
+    return [f"{figures[name]:g} {name} when all was over" for name in names if figures[name]]
+
+
+def _growth(resident: Sequence[int]) -> list[str]:
+    third = len(resident) // 3
+    middle, last = statistics.median(resident[third : 2 * third]), statistics.median(resident[2 * third :])
+    if last <= _GROWTH * middle:
+        return []
+    return [f"memory grew from {middle / 1e6:.0f} MB to {last / 1e6:.0f} MB"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
