@@ -61,20 +61,7 @@ class Soak:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.soak",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", help="as `puna serve` takes it")
-    parser.add_argument("--clients", type=positive, default=64, help="at once (default: %(default)s)")
-    parser.add_argument("--seconds", type=positive, default=300, help="of the soak (default: %(default)s)")
-    parser.add_argument("--running", type=positive, default=8, help="answers at once, overload")
-    parser.add_argument("--waiting", type=positive, default=2, help="answers that may wait, overload")
-    parser.add_argument("--max-tokens", type=positive, default=48, help="of an answer (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of words and of who hangs up")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    given = parser.parse_args(arguments)
+    given = _parser().parse_args(arguments)
 
     with serving(given.model) as server:
         soak = asyncio.run(_soak(server, given))
@@ -99,6 +86,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }  # fmt: skip
         given.json.write_text(json.dumps(figures, indent=1))
     return 1 if problems else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.soak",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="as `puna serve` takes it")
+    parser.add_argument("--clients", type=positive, default=64, help="at once (default: %(default)s)")
+    parser.add_argument("--seconds", type=positive, default=300, help="of the soak (default: %(default)s)")
+    parser.add_argument("--running", type=positive, default=8, help="answers at once, overload")
+    parser.add_argument("--waiting", type=positive, default=2, help="answers that may wait, overload")
+    parser.add_argument("--max-tokens", type=positive, default=48, help="of an answer (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of words and of who hangs up")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    return parser
 
 
 async def _soak(server: Served, given: argparse.Namespace) -> Soak:

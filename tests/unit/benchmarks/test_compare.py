@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import commits, compare
+from benchmarks import commits, compare, soak
 from benchmarks.engines import Times, Unsupported
 from benchmarks.measures import MEASURES, Run, find
 from benchmarks.process import Failed
@@ -194,13 +194,14 @@ def test_a_cache_may_not_help_prefill():
 
 def test_every_option_and_measure_is_documented():
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    first, _, second = page.partition("## Two commits")
-    for parser, text in ((compare._parser(), first), (commits._parser(), second)):
+    first, second, third = re.split("## Two commits|## A server under load", page)
+    parsers = (compare._parser(), first), (commits._parser(), second), (soak._parser(), third)
+    for parser, text in parsers:
         options = {o for action in parser._actions for o in action.option_strings if o[:2] == "--"}
         told = {
             name
             for row in re.findall(r"^\| (.+?) \|", text, flags=re.MULTILINE)
-            for name in re.findall(r"--[a-z]+", row)
+            for name in re.findall(r"--[a-z-]+", row)
         }
         assert told == options - {"--help"}
     assert set(MEASURES) <= set(re.findall(r"`([a-z]+-[a-z0-9]+)`", page))
