@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from puna.nn.model import Transformer
 
 SPECIAL = ("<|bos|>", "<|eos|>", "<|user|>", "<|end|>")
 TEMPLATE = (
@@ -65,6 +68,22 @@ def save_tiny(folder: Path, *, seed: int = 0, shards: str | None = None, **chang
     model.save_pretrained(folder, **({"max_shard_size": shards} if shards else {}))
     save_byte_tokenizer(folder)
     return model
+
+
+ADDITIONS: dict[str, Any] = {
+    "has_down_rotation": True, "has_output_rotation": True, "lora_rank": 5, "lora_scale": 1.7,
+}  # fmt: skip
+
+
+def add_parts(model: Transformer, **additions: Any) -> Transformer:
+    """The same weights in a model with `ADDITIONS`, or those given; what they add is random."""
+    config = replace(model.config, **(additions or ADDITIONS))
+    made = Transformer(config)
+    generator = torch.Generator().manual_seed(3)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, 0.0, 0.2, generator=generator)
+    made.load_state_dict(model.state_dict(), strict=False)
+    return made
 
 
 def save_byte_tokenizer(folder: Path) -> None:

@@ -81,6 +81,18 @@ nb::ndarray<nb::numpy, float> rms_norm(const std::string& isa, const Array<float
     return out;
 }
 
+nb::ndarray<nb::numpy, float> rotate_blocks(const std::string& isa, const Array<float, 1>& x, int64_t block) {
+    const auto n = static_cast<int64_t>(x.shape(0));
+    PUNA_CHECK(block >= 1 && (block & (block - 1)) == 0 && n % block == 0,
+               "rotate_blocks: `block` must be a power of two that divides the length");
+    std::vector<float> values(static_cast<size_t>(round_up(n, 16)), 0.0f);
+    std::copy_n(x.data(), n, values.begin());
+    find_kernels(isa).rotate_blocks(values.data(), round_up(n, 16), block);
+    auto out = new_array<float>({x.shape(0)});
+    std::copy_n(values.begin(), n, out.data());
+    return out;
+}
+
 nb::ndarray<nb::numpy, float> exponential(const std::string& isa, const Array<float, 1>& x) {
     auto out = new_array<float>({x.shape(0)});
     find_kernels(isa).exp_sum(x.data(), static_cast<int64_t>(x.shape(0)), 0.0f, 1.0f, out.data());
@@ -98,6 +110,8 @@ void bind_kernels(nb::module_& m) {
           "Products a second of the matmul above: the best of several passes.");
     k.def("quantize", &quantize, nb::arg("isa"), nb::arg("x"));
     k.def("rms_norm", &rms_norm, nb::arg("isa"), nb::arg("x"), nb::arg("gain"), nb::arg("eps"));
+    k.def("rotate_blocks", &rotate_blocks, nb::arg("isa"), nb::arg("x"), nb::arg("block"),
+          "The Hadamard rotation of each `block` neighbouring values.");
     k.def("exp", &exponential, nb::arg("isa"), nb::arg("x"));
 }
 

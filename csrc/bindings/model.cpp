@@ -36,18 +36,28 @@ const float* vector(const nb::dict& tensors, const std::string& name, int64_t si
     return data.data();
 }
 
+Linear linear(const ModelConfig& c, const nb::dict& tensors, const std::string& name, int64_t rows,
+              int64_t columns) {
+    Linear found;
+    found.weight = matrix(tensors, name + ".weight", rows, columns);
+    if (c.lora_rank == 0) return found;
+    found.a = matrix(tensors, name + ".lora_A.weight", c.lora_rank, columns);
+    found.b = matrix(tensors, name + ".lora_B.weight", rows, c.lora_rank);
+    return found;
+}
+
 Layer make_layer(const ModelConfig& c, const nb::dict& tensors, int64_t index) {
     const std::string prefix = "model.layers." + std::to_string(index) + ".";
     Layer layer;
     layer.attention_norm = vector(tensors, prefix + "input_layernorm.weight", c.dim);
     layer.ffn_norm = vector(tensors, prefix + "post_attention_layernorm.weight", c.dim);
-    layer.q = matrix(tensors, prefix + "self_attn.q_proj.weight", c.q_dim(), c.dim);
-    layer.k = matrix(tensors, prefix + "self_attn.k_proj.weight", c.kv_dim(), c.dim);
-    layer.v = matrix(tensors, prefix + "self_attn.v_proj.weight", c.kv_dim(), c.dim);
-    layer.o = matrix(tensors, prefix + "self_attn.o_proj.weight", c.dim, c.q_dim());
-    layer.gate = matrix(tensors, prefix + "mlp.gate_proj.weight", c.ffn_dim, c.dim);
-    layer.up = matrix(tensors, prefix + "mlp.up_proj.weight", c.ffn_dim, c.dim);
-    layer.down = matrix(tensors, prefix + "mlp.down_proj.weight", c.dim, c.ffn_dim);
+    layer.q = linear(c, tensors, prefix + "self_attn.q_proj", c.q_dim(), c.dim);
+    layer.k = linear(c, tensors, prefix + "self_attn.k_proj", c.kv_dim(), c.dim);
+    layer.v = linear(c, tensors, prefix + "self_attn.v_proj", c.kv_dim(), c.dim);
+    layer.o = linear(c, tensors, prefix + "self_attn.o_proj", c.dim, c.q_dim());
+    layer.gate = linear(c, tensors, prefix + "mlp.gate_proj", c.ffn_dim, c.dim);
+    layer.up = linear(c, tensors, prefix + "mlp.up_proj", c.ffn_dim, c.dim);
+    layer.down = linear(c, tensors, prefix + "mlp.down_proj", c.dim, c.ffn_dim);
     return layer;
 }
 
@@ -59,15 +69,28 @@ void bind_model(nb::module_& m) {
             "__init__",
             [](ModelConfig* self, int64_t dim, int64_t n_layers, int64_t n_heads, int64_t n_kv_heads,
                int64_t head_dim, int64_t ffn_dim, int64_t vocab_size, int64_t max_seq_len, float norm_eps,
-               std::vector<double> rope_frequencies) {
-                new (self)
-                    ModelConfig{dim,     n_layers,   n_heads,     n_kv_heads, head_dim,
-                                ffn_dim, vocab_size, max_seq_len, norm_eps,   std::move(rope_frequencies)};
+               std::vector<double> rope_frequencies, bool has_down_rotation, bool has_output_rotation,
+               int64_t lora_rank, float lora_scale) {
+                new (self) ModelConfig{dim,
+                                       n_layers,
+                                       n_heads,
+                                       n_kv_heads,
+                                       head_dim,
+                                       ffn_dim,
+                                       vocab_size,
+                                       max_seq_len,
+                                       norm_eps,
+                                       std::move(rope_frequencies),
+                                       has_down_rotation,
+                                       has_output_rotation,
+                                       lora_rank,
+                                       lora_scale};
                 self->validate();
             },
             nb::kw_only(), nb::arg("dim"), nb::arg("n_layers"), nb::arg("n_heads"), nb::arg("n_kv_heads"),
             nb::arg("head_dim"), nb::arg("ffn_dim"), nb::arg("vocab_size"), nb::arg("max_seq_len"),
-            nb::arg("norm_eps"), nb::arg("rope_frequencies"));
+            nb::arg("norm_eps"), nb::arg("rope_frequencies"), nb::arg("has_down_rotation") = false,
+            nb::arg("has_output_rotation") = false, nb::arg("lora_rank") = 0, nb::arg("lora_scale") = 1.0f);
 
     // Keeps the dict, and so the arrays that the weights point into, alive.
     nb::class_<Model>(m, "Model")
@@ -80,8 +103,12 @@ void bind_model(nb::module_& m) {
                 for (int64_t i = 0; i < config.n_layers; i++)
                     model.layers.push_back(make_layer(config, tensors, i));
                 model.embedding = matrix(tensors, "model.embed_tokens.weight", config.vocab_size, config.dim);
-                model.head = is_tied ? model.embedding
-                                     : matrix(tensors, "lm_head.weight", config.vocab_size, config.dim);
+                model.head.weight = is_tied
+                                        ? model.embedding
+                                        : matrix(tensors, "lm_head.weight", config.vocab_size, config.dim);
+                if (config.has_output_rotation)
+                    model.output_rotation.weight =
+                        matrix(tensors, "model.norm.rotation.weight", config.dim, config.dim);
                 model.final_norm = vector(tensors, "model.norm.weight", config.dim);
                 new (self) Model(std::move(model));
             },

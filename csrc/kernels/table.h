@@ -97,6 +97,10 @@ struct KernelTable {
     void (*merge_attention)(int64_t queries, int64_t padded_head_dim, const AttentionState& part,
                             const AttentionState& total);
     void (*silu_mul)(float* gate, const float* up, int64_t n);  // n a multiple of 16
+    // Each `block` neighbouring values times the Hadamard matrix in natural (Sylvester's) order, divided by
+    // sqrt(block), in place. `block` is a power of two, n a multiple of it and of 16.
+    void (*rotate_blocks)(float* x, int64_t n, int64_t block);
+    void (*add_scaled)(float* y, const float* x, float factor, int64_t n);  // y += factor * x, n as above
     float (*largest)(const float* x, int64_t n);
     // out = exp((x - shift) * factor); the sum is returned.
     float (*exp_sum)(const float* x, int64_t n, float shift, float factor, float* out);

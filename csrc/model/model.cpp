@@ -28,6 +28,7 @@ void ModelConfig::validate() const {
     check_range("q_dim", q_dim(), 1, 65536);
     check_range("vocab_size", vocab_size, 1, 1 << 20);
     check_range("max_seq_len", max_seq_len, 1, 1 << 24);
+    check_range("lora_rank", lora_rank, 0, 65536);
     PUNA_CHECK(n_heads % n_kv_heads == 0, "model config: n_heads (" + std::to_string(n_heads) +
                                               ") must be a multiple of n_kv_heads (" +
                                               std::to_string(n_kv_heads) + ")");

@@ -48,6 +48,10 @@ struct Needs {
         int8 = int8 || is_integer(reader.format);
         bf16 = bf16 || reader.format == Format::bf16;
     }
+    void add(const Linear& reader) {
+        add(reader.weight);
+        if (reader.has_adaptor()) add(reader.a);
+    }
 };
 
 // Rows with their int8 and bfloat16 forms, made on demand.
@@ -73,10 +77,19 @@ class QuantizedRows {
             kernels.quantize_row(values.row(i), width, q_.data() + i * q_stride_, &scale_[row], &zero_[row],
                                  group_sum_.data() + i * (width / kGroup));
     }
-    Activations view(int64_t rows) const {
-        return {values.row(0), q_.data(),       scale_.data(), zero_.data(), group_sum_.data(),
-                half_.data(),  values.stride(), q_stride_,     rows};
+    Activations view(int64_t begin, int64_t end) const {
+        const int64_t groups = values.stride() / kGroup;
+        return {values.row(begin),
+                q_.data() + begin * q_stride_,
+                scale_.data() + begin,
+                zero_.data() + begin,
+                group_sum_.data() + begin * groups,
+                half_.data() + begin * q_stride_,
+                values.stride(),
+                q_stride_,
+                end - begin};
     }
+    Activations view(int64_t rows) const { return view(0, rows); }
 
     Rows values;
 

@@ -1,6 +1,7 @@
 #include "model/runner.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <unordered_set>
@@ -25,15 +26,28 @@ struct Runner::Workspace {
           gate(c.ffn_dim),
           up(c.ffn_dim),
           rope(c.head_dim),
+          unrotated(c.dim),
           final_hidden(c.dim),
           logits(c.vocab_size),
-          attention(c, cache, n_threads) {}
+          low{QuantizedRows(c.lora_rank), QuantizedRows(c.lora_rank), QuantizedRows(c.lora_rank)},
+          lifted(widest_output(c)),
+          attention(c, cache, n_threads),
+          config(c) {}
 
     void reserve(int64_t tokens, int64_t outputs, bool with_head) {
         for (Rows* rows : {&residual, &delta, &query, &key, &value, &up, &rope}) rows->reserve(tokens);
         for (QuantizedRows* rows : {&normed, &attended, &gate}) rows->reserve(tokens);
         final_hidden.reserve(outputs);
+        if (config.has_output_rotation) unrotated.reserve(outputs);
         if (with_head) logits.reserve(outputs);
+        if (config.lora_rank == 0) return;
+        for (QuantizedRows& rows : low) rows.reserve(tokens);
+        lifted.reserve(tokens);
+    }
+    // Of linears that share an input: padded outputs of all of them together.
+    static int64_t widest_output(const ModelConfig& c) {
+        const auto padded = [](int64_t rows) { return round_up(rows, kTileRows); };
+        return std::max({padded(c.q_dim()) + 2 * padded(c.kv_dim()), 2 * padded(c.ffn_dim), padded(c.dim)});
     }
 
     Rows residual, delta;
@@ -41,10 +55,14 @@ struct Runner::Workspace {
     Rows query, key, value;
     QuantizedRows attended, gate;
     Rows up;
-    Rows rope;  // cosines, then sines, of the row's position
+    Rows rope;                // cosines, then sines, of the row's position
+    QuantizedRows unrotated;  // the last norm's output, where a matrix stands between it and the head
     QuantizedRows final_hidden;
     Rows logits;
+    std::array<QuantizedRows, 3> low;  // of adaptors: A x, for linears that share an input
+    Rows lifted;                       // B (A x), those linears side by side
     Attention attention;
+    const ModelConfig& config;
     std::vector<std::vector<float>> sampler_scratch;
 };
 
@@ -104,15 +122,16 @@ class Runner::Forward {
         final_norm(worker, delta);
         if (!with_head) return;
         worker.barrier();
-        multiply(worker, space_.final_hidden, {{&model_.head, &space_.logits}},
-                 static_cast<int64_t>(batch_.output_rows.size()));
+        multiply(worker, space_.final_hidden, {{&model_.head, &space_.logits}}, n_outputs());
     }
 
   private:
     struct Job {
-        const Weight* weight;
+        const Linear* linear;
         Rows* out;
     };
+
+    int64_t n_outputs() const { return static_cast<int64_t>(batch_.output_rows.size()); }
 
     void embed(Worker& worker) {
         const Weight& table = model_.embedding;
@@ -133,15 +152,43 @@ class Runner::Forward {
     }
 
     template <size_t N>
-    void norm(Worker& worker, const float* gain, const float* delta, const Weight* const (&readers)[N]) {
+    void norm(Worker& worker, const float* gain, const float* delta, const Linear* const (&readers)[N]) {
         Needs needs;
-        for (const Weight* reader : readers) needs.add(*reader);
+        for (const Linear* reader : readers) needs.add(*reader);
         const auto [begin, end] = worker.share(n_tokens_);
         for (int64_t t = begin; t < end; t++) {
             kernels_.add_rms_norm(space_.residual.row(t), delta == nullptr ? nullptr : space_.delta.row(t),
                                   gain, config_.norm_eps, config_.dim, space_.normed.values.row(t));
             space_.normed.prepare(kernels_, needs, t);
         }
+        reduce(space_.normed, readers, begin, end);
+    }
+
+    // The first half of adaptors, A x, of the rows that this thread has made.
+    template <size_t N>
+    void reduce(const QuantizedRows& in, const Linear* const (&readers)[N], int64_t begin, int64_t end) {
+        for (size_t i = 0; i < N && readers[i]->has_adaptor() && begin < end; i++) {
+            const Weight& a = readers[i]->a;
+            QuantizedRows& low = space_.low[i];
+            kernels_.matmul({a.format, a.data, a.padded_columns(), 0, a.tiles(), in.view(begin, end),
+                             low.values.row(begin), low.values.stride()});
+            Needs needs;
+            needs.add(readers[i]->b);
+            for (int64_t t = begin; t < end; t++) low.prepare(kernels_, needs, t);
+        }
+    }
+
+    // The second half: adds B (A x) to tiles [first, last) of a linear's output. `room` is where its tiles
+    // begin among those of all that share the input.
+    void lift(const Linear& linear, const QuantizedRows& low, int64_t first, int64_t last, int64_t room,
+              int64_t rows, const Rows& out) {
+        const Weight& b = linear.b;
+        float* lifted = space_.lifted.row(0) + kTileRows * room;
+        const int64_t stride = space_.lifted.stride(), begin = kTileRows * first;
+        kernels_.matmul({b.format, b.data, b.padded_columns(), first, last, low.view(rows), lifted, stride});
+        for (int64_t i = 0; i < rows; i++)
+            kernels_.add_scaled(out.row(i) + begin, lifted + i * stride + begin, config_.lora_scale,
+                                kTileRows * (last - first));
     }
 
     // Products that share an input, their tiles dealt out as if they were one matrix.
@@ -152,16 +199,18 @@ class Runner::Forward {
     template <size_t N>
     void multiply(Worker& worker, const QuantizedRows& in, const Job (&jobs)[N], int64_t rows) {
         int64_t total = 0, start = 0;
-        for (const Job& job : jobs) total += job.weight->tiles();
+        for (const Job& job : jobs) total += job.linear->weight.tiles();
         const auto [begin, end] = worker.share(total);
-        for (const Job& job : jobs) {
-            const Weight& w = *job.weight;
-            const int64_t first = std::max(begin - start, int64_t{0}),
-                          last = std::min(end - start, w.tiles());
+        for (size_t i = 0; i < N; i++) {
+            const auto& [linear, out] = jobs[i];
+            const Weight& w = linear->weight;
+            const int64_t room = start, first = std::max(begin - room, int64_t{0}),
+                          last = std::min(end - room, w.tiles());
             start += w.tiles();
             if (first >= last || rows == 0) continue;
-            kernels_.matmul({w.format, w.data, w.padded_columns(), first, last, in.view(rows),
-                             job.out->row(0), job.out->stride()});
+            kernels_.matmul({w.format, w.data, w.padded_columns(), first, last, in.view(rows), out->row(0),
+                             out->stride()});
+            if (linear->has_adaptor()) lift(*linear, space_.low[i], first, last, room, rows, *out);
         }
     }
 
@@ -183,36 +232,55 @@ class Runner::Forward {
         }
     }
 
-    void attend(Worker& worker, int64_t layer, const Weight& reader) {
+    void attend(Worker& worker, int64_t layer, const Linear& reader) {
         space_.attention.run(worker, kernels_, layer, space_.query, space_.attended.values);
         worker.barrier();
         Needs needs;
         needs.add(reader);
         const auto [begin, end] = worker.share(n_tokens_);
         for (int64_t t = begin; t < end; t++) space_.attended.prepare(kernels_, needs, t);
+        reduce(space_.attended, {&reader}, begin, end);
     }
 
-    void activate(Worker& worker, const Weight& reader) {
+    // Activation, rotation and rounding of a row while it is in the nearest cache.
+    void activate(Worker& worker, const Linear& reader) {
         Needs needs;
         needs.add(reader);
+        const int64_t width = round_up(config_.ffn_dim, 16);
         const auto [begin, end] = worker.share(n_tokens_);
         for (int64_t t = begin; t < end; t++) {
-            kernels_.silu_mul(space_.gate.values.row(t), space_.up.row(t), round_up(config_.ffn_dim, 16));
+            float* row = space_.gate.values.row(t);
+            kernels_.silu_mul(row, space_.up.row(t), width);
+            if (config_.has_down_rotation) kernels_.rotate_blocks(row, width, config_.rotation_block());
             space_.gate.prepare(kernels_, needs, t);
         }
+        reduce(space_.gate, {&reader}, begin, end);
     }
 
     void final_norm(Worker& worker, const float* delta) {
+        const bool rotates = config_.has_output_rotation;
+        QuantizedRows& out = rotates ? space_.unrotated : space_.final_hidden;
         Needs needs;
-        needs.add(model_.head);
-        const auto [begin, end] = worker.share(static_cast<int64_t>(batch_.output_rows.size()));
+        needs.add(rotates ? model_.output_rotation : model_.head);
+        const auto [begin, end] = worker.share(n_outputs());
         for (int64_t i = begin; i < end; i++) {
             const int64_t t = batch_.output_rows[static_cast<size_t>(i)];
             kernels_.add_rms_norm(space_.residual.row(t), delta == nullptr ? nullptr : space_.delta.row(t),
-                                  model_.final_norm, config_.norm_eps, config_.dim,
-                                  space_.final_hidden.values.row(i));
-            space_.final_hidden.prepare(kernels_, needs, i);
+                                  model_.final_norm, config_.norm_eps, config_.dim, out.values.row(i));
+            out.prepare(kernels_, needs, i);
         }
+        if (rotates) rotate_output(worker);
+    }
+
+    void rotate_output(Worker& worker) {
+        worker.barrier();
+        multiply(worker, space_.unrotated, {{&model_.output_rotation, &space_.final_hidden.values}},
+                 n_outputs());
+        worker.barrier();
+        Needs needs;
+        needs.add(model_.head);
+        const auto [begin, end] = worker.share(n_outputs());
+        for (int64_t i = begin; i < end; i++) space_.final_hidden.prepare(kernels_, needs, i);
     }
 
     const Model& model_;

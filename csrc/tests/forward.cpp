@@ -12,38 +12,54 @@ namespace puna::test {
 
 namespace {
 
-// A tiny Llama with random weights, odd sizes and one format for all matrices.
+// A tiny Llama with random weights, odd sizes and one format for all matrices; on request with everything
+// that the quantized models add: a rotation before the down projections, adaptors, a matrix before the head.
 struct TinyModel {
     Model model;
     std::vector<std::vector<uint8_t>> packed;
     std::vector<std::vector<float>> norms;
 
-    explicit TinyModel(Format format) {
+    explicit TinyModel(Format format, bool has_additions) {
         ModelConfig& c = model.config;
         c = {44, 2, 6, 2, 10, 72, 50, 1024, 1e-5f, {}};
+        if (has_additions) {
+            c.ffn_dim = 96;  // three blocks of 32
+            c.has_down_rotation = c.has_output_rotation = true;
+            c.lora_rank = 6;
+            c.lora_scale = 1.7f;
+        }
         for (int i = 0; i < 5; i++) c.rope_frequencies.push_back(std::pow(10000.0, -i / 5.0));
-        packed.reserve(32);
+        packed.reserve(64);
         norms.reserve(8);
         for (int64_t i = 0; i < c.n_layers; i++) {
             Layer layer;
             layer.attention_norm = norm();
             layer.ffn_norm = norm();
-            layer.q = matrix(format, c.q_dim(), c.dim);
-            layer.k = matrix(format, c.kv_dim(), c.dim);
-            layer.v = matrix(format, c.kv_dim(), c.dim);
-            layer.o = matrix(format, c.dim, c.q_dim());
-            layer.gate = matrix(format, c.ffn_dim, c.dim);
-            layer.up = matrix(format, c.ffn_dim, c.dim);
-            layer.down = matrix(format, c.dim, c.ffn_dim);
+            layer.q = linear(format, c.q_dim(), c.dim);
+            layer.k = linear(format, c.kv_dim(), c.dim);
+            layer.v = linear(format, c.kv_dim(), c.dim);
+            layer.o = linear(format, c.dim, c.q_dim());
+            layer.gate = linear(format, c.ffn_dim, c.dim);
+            layer.up = linear(format, c.ffn_dim, c.dim);
+            layer.down = linear(format, c.dim, c.ffn_dim);
             model.layers.push_back(layer);
         }
-        model.embedding = model.head = matrix(format, c.vocab_size, c.dim);
+        model.embedding = model.head.weight = matrix(format, c.vocab_size, c.dim);
+        if (has_additions) model.output_rotation.weight = matrix(Format::bf16, c.dim, c.dim);
         model.final_norm = norm();
     }
 
     const float* norm() {
         norms.push_back(random_floats(model.config.dim, static_cast<uint32_t>(norms.size()), 0.5f));
         return norms.back().data();
+    }
+    Linear linear(Format format, int64_t rows, int64_t columns) {
+        Linear made;
+        made.weight = matrix(format, rows, columns);
+        if (model.config.lora_rank == 0) return made;
+        made.a = matrix(Format::bf16, model.config.lora_rank, columns);
+        made.b = matrix(Format::bf16, rows, model.config.lora_rank);
+        return made;
     }
     Weight matrix(Format format, int64_t rows, int64_t columns) {
         const auto values = random_floats(rows * columns, static_cast<uint32_t>(100 + packed.size()), 0.2f);
@@ -120,24 +136,28 @@ uint64_t digest(const std::vector<float>& values) {
 struct Case {
     Format format;
     CacheType cache;
+    bool has_additions;
     // Of the logits: what every machine must get, x86-64 and Arm alike; a change of numerics changes it, on
     // purpose.
     uint64_t digest;
 };
-constexpr Case kCases[] = {{Format::f32, CacheType::f32, 0x43ba09202c01469cu},
-                           {Format::bf16, CacheType::f16, 0xbadfab388cf3a458u},
-                           {Format::int4_group32, CacheType::f16, 0x622e26fa6448e635u},
-                           {Format::int4_group32, CacheType::int8, 0x238248f75babe7d6u}};
+constexpr Case kCases[] = {{Format::f32, CacheType::f32, false, 0x43ba09202c01469cu},
+                           {Format::bf16, CacheType::f16, false, 0xbadfab388cf3a458u},
+                           {Format::int4_group32, CacheType::f16, false, 0x622e26fa6448e635u},
+                           {Format::int4_group32, CacheType::int8, false, 0x238248f75babe7d6u},
+                           {Format::bf16, CacheType::f16, true, 0x84e341d7b401ea8bu},
+                           {Format::int4_group32, CacheType::f16, true, 0xce0828e6912e0dd5u}};
 
 void test_forward() {
     const std::string chosen = kernels().name;
-    for (const auto& [format, type, expected_digest] : kCases) {
-        const TinyModel tiny(format);
+    for (const auto& [format, type, has_additions, expected_digest] : kCases) {
+        const TinyModel tiny(format, has_additions);
         set_isa("scalar");
         const auto expected = all_logits(tiny, type, 1, 100, false);
         REQUIRE(std::all_of(expected.begin(), expected.end(), [](float v) { return std::isfinite(v); }));
-        std::printf("digest of the logits, %s%s: %016llx\n", format_name(format),
+        std::printf("digest of the logits, %s%s%s: %016llx\n", format_name(format),
                     type == CacheType::int8 ? " and an int8 cache" : "",
+                    has_additions ? " with rotations and adaptors" : "",
                     static_cast<unsigned long long>(digest(expected)));
         REQUIRE(digest(expected) == expected_digest);
         for (const char* isa : runnable_isas()) {

@@ -187,6 +187,9 @@ void fuzz_rows(Random& random, const KernelTable& table, const KernelTable& scal
     table.silu_mul(a.data(), gain.data(), padded);
     scalar.silu_mul(b.data(), gain.data(), padded);
     REQUIRE(same(a, b));
+    table.add_scaled(a.data(), gain.data(), delta.data()[0], padded);
+    scalar.add_scaled(b.data(), gain.data(), delta.data()[0], padded);
+    REQUIRE(same(a, b));
     Guarded<float> found_a(2), found_b(2);
     found_a[0] = table.largest(a.data(), dim);
     found_b[0] = scalar.largest(b.data(), dim);
@@ -194,6 +197,17 @@ void fuzz_rows(Random& random, const KernelTable& table, const KernelTable& scal
     found_a[1] = table.exp_sum(a.data(), dim, found_a[0], spread, out_a.data());
     found_b[1] = scalar.exp_sum(b.data(), dim, found_b[0], spread, out_b.data());
     REQUIRE(same(found_a, found_b) && same(out_a, out_b));
+}
+
+void fuzz_rotation(Random& random, const KernelTable& table, const KernelTable& scalar) {
+    const int64_t block = int64_t{1} << random.between(0, 10);
+    const int64_t n = std::max(block, int64_t{16}) * random.between(1, 5);
+    auto a = floats(random, n, any_kind(random));
+    Guarded<float> b(n, random.between(0, 15));
+    std::copy(a.begin(), a.end(), b.begin());
+    table.rotate_blocks(a.data(), n, block);
+    scalar.rotate_blocks(b.data(), n, block);
+    REQUIRE(same(a, b));
 }
 
 uint64_t setting(const char* name, uint64_t otherwise) {
@@ -213,6 +227,7 @@ void test_fuzz() {
             fuzz_product(random, find_kernels(name), scalar);
             fuzz_rounding(random, find_kernels(name), scalar);
             fuzz_rows(random, find_kernels(name), scalar);
+            fuzz_rotation(random, find_kernels(name), scalar);
             if (failures > before)
                 std::printf("PUNA_FUZZ_SEED=%llu PUNA_FUZZ_CASES=1 repeats it on %s\n",
                             static_cast<unsigned long long>(seed), name);

@@ -103,7 +103,25 @@ void compare_rows(const KernelTable& table, const KernelTable& scalar) {
         table.silu_mul(gate.data(), up.data(), round_up(n, 16));
         scalar.silu_mul(gate_b.data(), up.data(), round_up(n, 16));
         REQUIRE(same_bits(gate, gate_b));
+        table.add_scaled(gate.data(), up.data(), 1.7f, round_up(n, 16));
+        scalar.add_scaled(gate_b.data(), up.data(), 1.7f, round_up(n, 16));
+        REQUIRE(same_bits(gate, gate_b));
     }
+}
+
+void compare_rotations(const KernelTable& table, const KernelTable& scalar) {
+    for (int64_t block = 1; block <= 8192; block *= 2)
+        for (const int64_t n_blocks : {1, 3}) {
+            const int64_t n = n_blocks * std::max(block, int64_t{16});
+            const auto x = random_floats(n, 5, 3.0f);
+            auto a = x, b = x;
+            table.rotate_blocks(a.data(), n, block);
+            scalar.rotate_blocks(b.data(), n, block);
+            REQUIRE(same_bits(a, b));
+            // The matrix is its own inverse.
+            table.rotate_blocks(a.data(), n, block);
+            for (size_t i = 0; i < x.size(); i++) REQUIRE(std::fabs(a[i] - x[i]) < 2e-5f);
+        }
 }
 
 }  // namespace
@@ -114,6 +132,7 @@ void test_kernels() {
         compare_products(find_kernels(name), scalar);
         compare_long_products(find_kernels(name), scalar);
         compare_rows(find_kernels(name), scalar);
+        compare_rotations(find_kernels(name), scalar);
     }
 }
 

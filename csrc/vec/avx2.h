@@ -56,6 +56,21 @@ inline float reduce_max(F32x16 x) {
     return _mm_cvtss_f32(_mm_max_ss(w2, _mm_movehdup_ps(w2)));
 }
 
+template <int n>
+inline __m256 swap_lanes_half(__m256 x) {
+    if constexpr (n == 4)
+        return _mm256_permute2f128_ps(x, x, 1);
+    else
+        return _mm256_permute_ps(x, n == 2 ? 0x4e : 0xb1);
+}
+template <int n>
+inline F32x16 swap_lanes(F32x16 x) {
+    if constexpr (n == 8)
+        return {x.b, x.a};
+    else
+        return {swap_lanes_half<n>(x.a), swap_lanes_half<n>(x.b)};
+}
+
 inline __m256 exp2_whole_half(__m256 n) {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvttps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));

@@ -51,6 +51,14 @@ inline float reduce_max(F32x16 x) {
     return _mm_cvtss_f32(_mm_max_ss(w2, _mm_movehdup_ps(w2)));
 }
 
+template <int n>
+inline F32x16 swap_lanes(F32x16 x) {
+    if constexpr (n >= 4)
+        return {_mm512_shuffle_f32x4(x.v, x.v, n == 8 ? 0x4e : 0xb1)};
+    else
+        return {_mm512_permute_ps(x.v, n == 2 ? 0x4e : 0xb1)};
+}
+
 inline F32x16 exp2_whole(F32x16 n) {
     const __m512i exponent = _mm512_add_epi32(_mm512_cvttps_epi32(n.v), _mm512_set1_epi32(127));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};

@@ -77,6 +77,16 @@ inline float reduce_max(F32x16 a) {
     return lane[0];
 }
 
+template <int n>
+inline F32x16 swap_lanes(F32x16 a) {
+    return quarters<F32x16>([&](int i) {
+        if constexpr (n >= 4)
+            return a.v[i ^ (n / 4)];
+        else
+            return n == 2 ? vextq_f32(a.v[i], a.v[i], 2) : vrev64q_f32(a.v[i]);
+    });
+}
+
 inline F32x16 exp2_whole(F32x16 n) {
     return quarters<F32x16>([&](int i) {
         const int32x4_t exponent = vaddq_s32(vcvtq_s32_f32(n.v[i]), vdupq_n_s32(127));

@@ -77,6 +77,12 @@ inline float reduce_max(F32x16 a) {
     return a.lane[0];
 }
 
+// Lane i gets lane i ^ n; n is 1, 2, 4 or 8.
+template <int n>
+inline F32x16 swap_lanes(F32x16 a) {
+    return each([&](int i) { return a.lane[i ^ n]; });
+}
+
 // 2^n for whole n from -126 to 127.
 inline F32x16 exp2_whole(F32x16 n) {
     return each([&](int i) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.fuzz.fuzz_config import CONFIG
+from tests.fuzz.fuzz_config import ADDED as CONFIG
 from tests.fuzz.harness import main
 
 from puna import _native
@@ -34,7 +34,7 @@ def seeds() -> list[bytes]:
 
 
 def parse(data: bytes, folder: Path) -> None:
-    config = {**CONFIG.to_hf(), "puna": {"layout": 1}}
+    config = {**CONFIG.to_puna(), "puna": {"layout": 1}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(data)
     checkpoint = open_checkpoint(folder)

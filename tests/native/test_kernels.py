@@ -108,6 +108,27 @@ def test_rms_norm(isa: str) -> None:
         assert same_bits(y, _native.kernels.rms_norm("scalar", x, gain, 1e-5))
 
 
+@pytest.mark.parametrize("block", [1, 2, 4, 8, 16, 32, 64, 512, 8192])
+def test_the_hadamard_rotation_agrees_bit_for_bit_and_with_float64(block: int) -> None:
+    x = random(3 * block, seed=block)
+    matrix = np.ones((1, 1))
+    while len(matrix) < block:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    exact = (x.astype(np.float64).reshape(3, block) @ matrix).reshape(-1) / np.sqrt(block)
+    # Each level rounds once, and the factor twice: of numbers that are as large as the row at most.
+    size = np.abs(x).astype(np.float64).reshape(3, block).sum(1).repeat(block) / np.sqrt(block)
+    scalar = np.asarray(_native.kernels.rotate_blocks("scalar", x, block))
+    assert (np.abs(scalar - exact) <= (np.log2(block) + 2) * F32_EPS / 2 * size).all()
+    for isa in ISAS:
+        assert same_bits(_native.kernels.rotate_blocks(isa, x, block), scalar), isa
+
+
+def test_a_rotation_needs_blocks_of_a_power_of_two() -> None:
+    for n, block in ((12, 3), (12, 8), (12, 0), (12, -4)):
+        with pytest.raises(_native.NativeError, match="a power of two that divides the length"):
+            _native.kernels.rotate_blocks("scalar", random(n), block)
+
+
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=200))
 def test_activations_are_within_half_a_step(values: list[float]) -> None:
     x = np.array(values, np.float32)

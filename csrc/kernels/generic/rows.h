@@ -103,6 +103,11 @@ void silu_mul(float* gate, const float* up, int64_t n) {
     }
 }
 
+void add_scaled(float* y, const float* x, float factor, int64_t n) {
+    const F32x16 f = set1(factor);
+    for (int64_t i = 0; i < n; i += 16) store(y + i, fma(f, load(x + i), load(y + i)));
+}
+
 float largest(const float* x, int64_t n) {
     const float low = -__builtin_inff();
     F32x16 top = set1(low);

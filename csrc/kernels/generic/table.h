@@ -5,6 +5,7 @@
 
 #include "kernels/generic/math.h"
 // math before all that compute with it
+#include "kernels/generic/hadamard.h"
 #include "kernels/generic/kv.h"
 #include "kernels/generic/rows.h"
 // rows before attention, which uses largest and exp_sum
@@ -17,9 +18,9 @@
 namespace {
 
 constexpr puna::KernelTable make_table(const char* name) {
-    return {name,    matmul,   quantize_row, round_row,       add_rms_norm,
-            rope,    store_kv, attend,       merge_attention, silu_mul,
-            largest, exp_sum,  unpack_row,   read_through,    multiply_bytes};
+    return {name,     matmul,  quantize_row,    round_row,    add_rms_norm,  rope,
+            store_kv, attend,  merge_attention, silu_mul,     rotate_blocks, add_scaled,
+            largest,  exp_sum, unpack_row,      read_through, multiply_bytes};
 }
 
 }  // namespace

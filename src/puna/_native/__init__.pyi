@@ -58,7 +58,7 @@ def round_channels(values: Annotated[NDArray[numpy.float32], dict(shape=(None, N
     """Round float32 [rows, columns] to int8 with a float32 scale a row."""
 
 class ModelConfig:
-    def __init__(self, *, dim: int, n_layers: int, n_heads: int, n_kv_heads: int, head_dim: int, ffn_dim: int, vocab_size: int, max_seq_len: int, norm_eps: float, rope_frequencies: Sequence[float]) -> None: ...
+    def __init__(self, *, dim: int, n_layers: int, n_heads: int, n_kv_heads: int, head_dim: int, ffn_dim: int, vocab_size: int, max_seq_len: int, norm_eps: float, rope_frequencies: Sequence[float], has_down_rotation: bool = False, has_output_rotation: bool = False, lora_rank: int = 0, lora_scale: float = 1.0) -> None: ...
 
 class Model:
     def __init__(self, config: ModelConfig, tensors: dict[str, object], is_tied: bool) -> None:

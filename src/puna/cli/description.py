@@ -194,4 +194,5 @@ def _architecture(config: ModelConfig) -> dict[str, Any]:
         "rope_theta": config.rope_theta,
         "rope_scaling": config.rope_scaling.kind if config.rope_scaling else None,
         "tied_embeddings": config.tied_embeddings,
+        "additions": list(config.additions),
     }

@@ -89,6 +89,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"{shape['n_heads']} heads of {shape['head_dim']}, {shape['n_kv_heads']} for keys and values, "
             f"{'tied' if shape['tied_embeddings'] else 'separate'} embeddings",
         ),
+        *(("", f"with {addition}") for addition in shape["additions"]),
         ("positions", f"rotary base {shape['rope_theta']:g}, scaling {shape['rope_scaling'] or 'none'}"),
         ("context", f"{facts['context_tokens']:,} tokens"),
         ("vocabulary", f"{facts['vocabulary']:,} tokens"),

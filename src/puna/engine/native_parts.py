@@ -59,4 +59,8 @@ def _config(model: PackedModel) -> _native.ModelConfig:
         max_seq_len=c.max_seq_len,
         norm_eps=c.norm_eps,
         rope_frequencies=c.rope_frequencies(),
+        has_down_rotation=c.has_down_rotation,
+        has_output_rotation=c.has_output_rotation,
+        lora_rank=c.lora_rank,
+        lora_scale=c.lora_scale,
     )

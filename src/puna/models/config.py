@@ -67,6 +67,11 @@ class ModelConfig:
         rope_scaling: how those are stretched, if at all.
         norm_eps: added to the mean square in RMSNorm.
         tied_embeddings: the output head is the embedding matrix.
+        has_down_rotation: what a down projection reads is multiplied by a normalized Hadamard matrix first,
+            in blocks of `rotation_block`.
+        has_output_rotation: a matrix ``[dim, dim]`` stands between the last norm and the head.
+        lora_rank: rank of the adaptors that every linear layer of a block has, 0 where there are none.
+        lora_scale: what they add is multiplied by.
     """
 
     dim: int
@@ -81,6 +86,10 @@ class ModelConfig:
     rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5
     tied_embeddings: bool = False
+    has_down_rotation: bool = False
+    has_output_rotation: bool = False
+    lora_rank: int = 0
+    lora_scale: float = 1.0
 
     def validate(self) -> ModelConfig:
         """Check every field and the relations between them.
@@ -113,7 +122,22 @@ class ModelConfig:
             raise CheckpointError(f"model config: `norm_eps` must be between 0 and 1, got {self.norm_eps!r}")
         if self.rope_scaling is not None:
             self._validate_scaling(self.rope_scaling)
+        self._validate_additions()
         return self
+
+    def _validate_additions(self) -> None:
+        for name in ("has_down_rotation", "has_output_rotation"):
+            if not isinstance(getattr(self, name), bool):
+                raise CheckpointError(
+                    f"model config: `{name}` must be true or false, got {getattr(self, name)!r:.100}"
+                )
+        if type(self.lora_rank) is not int or not 0 <= self.lora_rank <= self.dim:
+            raise CheckpointError(
+                f"model config: `lora_rank` must be a whole number from 0 to `dim` ({self.dim}), "
+                f"got {self.lora_rank!r:.100}"
+            )
+        if not math.isfinite(self.lora_scale):
+            raise CheckpointError(f"model config: `lora_scale` must be finite, got {self.lora_scale!r}")
 
     def _validate_scaling(self, scaling: RopeScaling) -> None:
         if scaling.kind == "factors":
@@ -137,6 +161,23 @@ class ModelConfig:
             )
 
     @property
+    def additions(self) -> tuple[str, ...]:
+        """What this model has that a plain Llama does not, in words; other formats have no place for it."""
+        return (
+            *(("a rotation before its down projections",) if self.has_down_rotation else ()),
+            *(("a matrix between its last norm and its head",) if self.has_output_rotation else ()),
+            *((f"adaptors of rank {self.lora_rank}",) if self.lora_rank else ()),
+        )
+
+    @property
+    def rotation_block(self) -> int:
+        """Size of the Hadamard matrix before a down projection: the largest power of two in `ffn_dim`.
+
+        All of `ffn_dim` in Meta's models (8192). Elsewhere the rotation is block-diagonal.
+        """
+        return self.ffn_dim & -self.ffn_dim
+
+    @property
     def n_parameters(self) -> int:
         """Number of weights, a tied head counted once."""
         return sum(math.prod(shape) for shape in self.tensor_shapes().values())
@@ -152,17 +193,26 @@ class ModelConfig:
         for i in range(self.n_layers):
             layer = f"model.layers.{i}."
             shapes[layer + "input_layernorm.weight"] = (self.dim,)
-            shapes[layer + "self_attn.q_proj.weight"] = (q_dim, self.dim)
-            shapes[layer + "self_attn.k_proj.weight"] = (kv_dim, self.dim)
-            shapes[layer + "self_attn.v_proj.weight"] = (kv_dim, self.dim)
-            shapes[layer + "self_attn.o_proj.weight"] = (self.dim, q_dim)
+            shapes |= self._linear(layer + "self_attn.q_proj", q_dim, self.dim)
+            shapes |= self._linear(layer + "self_attn.k_proj", kv_dim, self.dim)
+            shapes |= self._linear(layer + "self_attn.v_proj", kv_dim, self.dim)
+            shapes |= self._linear(layer + "self_attn.o_proj", self.dim, q_dim)
             shapes[layer + "post_attention_layernorm.weight"] = (self.dim,)
-            shapes[layer + "mlp.gate_proj.weight"] = (self.ffn_dim, self.dim)
-            shapes[layer + "mlp.up_proj.weight"] = (self.ffn_dim, self.dim)
-            shapes[layer + "mlp.down_proj.weight"] = (self.dim, self.ffn_dim)
+            shapes |= self._linear(layer + "mlp.gate_proj", self.ffn_dim, self.dim)
+            shapes |= self._linear(layer + "mlp.up_proj", self.ffn_dim, self.dim)
+            shapes |= self._linear(layer + "mlp.down_proj", self.dim, self.ffn_dim)
         shapes["model.norm.weight"] = (self.dim,)
+        if self.has_output_rotation:
+            shapes["model.norm.rotation.weight"] = (self.dim, self.dim)
         if not self.tied_embeddings:
             shapes["lm_head.weight"] = (self.vocab_size, self.dim)
+        return shapes
+
+    def _linear(self, name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (rows, columns)}
+        if self.lora_rank:
+            shapes[f"{name}.lora_A.weight"] = (self.lora_rank, columns)
+            shapes[f"{name}.lora_B.weight"] = (rows, self.lora_rank)
         return shapes
 
     def rope_frequencies(self) -> list[float]:
@@ -202,10 +252,20 @@ class ModelConfig:
         return read_hf(raw).validate()
 
     def to_hf(self) -> dict[str, Any]:
-        """The same config as a Hugging Face ``config.json`` that transformers loads."""
+        """The same config as a Hugging Face ``config.json`` that transformers loads.
+
+        Raises:
+            CheckpointError: the model has `additions`, which transformers would leave out.
+        """
         from puna.models.config_hf import write_hf
 
         return write_hf(self)
+
+    def to_puna(self) -> dict[str, Any]:
+        """The same as `to_hf`, with keys for the `additions` where there are any; `from_hf` reads it."""
+        from puna.models.config_hf import write_puna
+
+        return write_puna(self)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], rope_factors: tuple[float, ...] = ()) -> ModelConfig:

@@ -1,4 +1,8 @@
-"""The Hugging Face spelling of a config: `read_hf` and `write_hf`, for ``config.json``."""
+"""The Hugging Face spelling of a config: `read_hf` and `write_hf`, for ``config.json``.
+
+`write_puna` adds keys for what transformers does not have: a program that does not know them, an older
+version of this one included, must refuse the file, as it would compute something else.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 from puna.errors import CheckpointError
 from puna.models.config import ModelConfig, RopeScaling, as_float
 
-__all__ = ["read_hf", "write_hf"]
+__all__ = ["read_hf", "write_hf", "write_puna"]
 
 # Keys of config.json that do not change the forward pass of a Llama.
 _HF_IGNORED = frozenset(
@@ -34,6 +38,27 @@ def read_hf(raw: Mapping[str, Any]) -> ModelConfig:
 
 def write_hf(config: ModelConfig) -> dict[str, Any]:
     """Make a ``config.json``, see `ModelConfig.to_hf`."""
+    if config.additions:
+        raise CheckpointError(
+            f"Hugging Face's config.json cannot say that a model has {' and '.join(config.additions)}; keep "
+            "it as a Puna checkpoint"
+        )
+    return _plain(config)
+
+
+def write_puna(config: ModelConfig) -> dict[str, Any]:
+    """Make a ``config.json``, see `ModelConfig.to_puna`."""
+    raw = _plain(config)
+    if config.has_down_rotation:
+        raw["has_down_rotation"] = True
+    if config.has_output_rotation:
+        raw["has_output_rotation"] = True
+    if config.lora_rank:
+        raw |= {"lora_rank": config.lora_rank, "lora_scale": config.lora_scale}
+    return raw
+
+
+def _plain(config: ModelConfig) -> dict[str, Any]:
     raw: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -107,6 +132,10 @@ class _HfReader:
             rope_scaling=scaling,
             norm_eps=self._float("rms_norm_eps", 1e-6),
             tied_embeddings=self._bool("tie_word_embeddings", False),
+            has_down_rotation=self._bool("has_down_rotation", False),
+            has_output_rotation=self._bool("has_output_rotation", False),
+            lora_rank=self._int("lora_rank", 0),
+            lora_scale=self._float("lora_scale", 1.0),
         )
         if self._raw:
             raise CheckpointError(

@@ -9,7 +9,7 @@ from puna import _native
 from puna.models.architectures import ClassifierArchitecture, VisionArchitecture
 from puna.models.cache import cache_bytes_per_token, cache_format
 from puna.models.config import ModelConfig
-from puna.models.packed import FORMATS, weight_format
+from puna.models.packed import FORMATS, is_float, weight_format
 from puna.models.rows import CatalogueRow
 
 __all__ = [
@@ -221,6 +221,9 @@ def _workspace_bytes(config: ModelConfig) -> int:
     q_dim, kv_dim = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     plain = 2 * config.dim + q_dim + 2 * kv_dim + config.ffn_dim + config.head_dim
     quantized = config.dim + q_dim + config.ffn_dim
+    if config.lora_rank:
+        plain += max(q_dim + 2 * kv_dim, 2 * config.ffn_dim, config.dim)
+        quantized += 3 * config.lora_rank
     return _STEP_TOKENS * (4 * plain + 5 * quantized) + _LOGIT_ROWS * 4 * config.vocab_size
 
 
@@ -253,6 +256,8 @@ def _official_int4_bytes(config: ModelConfig) -> int:
     for name, shape in config.tensor_shapes().items():
         if len(shape) == 1:
             total += 2 * shape[0]
+        elif is_float(name):
+            total += 2 * shape[0] * shape[1]
         elif weight_format(name, "", "int4") == "int8_channel":
             total += shape[0] * (shape[1] + 4)
         else:

@@ -33,6 +33,7 @@ __all__ = [
     "PackedModel",
     "PackedSource",
     "PunaCheckpoint",
+    "is_float",
     "pack_checkpoint",
     "weight_format",
     "write_checkpoint",
@@ -124,7 +125,8 @@ def weight_format(name: str, dtype: str, wanted: str) -> str:
         wanted: one of `FORMATS`. ``auto`` keeps what the file has where the engine has it (F32, BF16,
             Q8_0 and Q4_0 without loss, F16 as bf16) and takes int8 in groups of 32 for every other
             integer type. ``int8`` is groups of 32 throughout. ``int4`` is the scheme of the Llama 3.2
-            quantized models: groups of 32 in the blocks, int8 a row for embedding and head.
+            quantized models: groups of 32 in the blocks, int8 a row for embedding and head. Adaptors and
+            the matrix before the head are never integers: where others become those, they are bf16.
 
     Returns:
         A format of `PackedMatrix`.
@@ -137,11 +139,22 @@ def weight_format(name: str, dtype: str, wanted: str) -> str:
     if wanted == "auto":
         kept = {"F32": "f32", "BF16": "bf16", "F16": "bf16", "Q4_0": "int4_group32"}
         packed = ("f32", "bf16", "int8_channel", "int8_group32", "int4_group32")
-        return dtype if dtype in packed else kept.get(dtype, "int8_group32")
+        return dtype if dtype in packed else kept.get(dtype, "bf16" if is_float(name) else "int8_group32")
+    if is_float(name):
+        return "f32" if wanted == "f32" else "bf16"
     if wanted == "int4":
         is_table = name in ("model.embed_tokens.weight", "lm_head.weight")
         return "int8_channel" if is_table else "int4_group32"
     return "int8_group32" if wanted == "int8" else wanted
+
+
+def is_float(name: str) -> bool:
+    """Whether a matrix is one of the small ones that are never quantized.
+
+    Args:
+        name: its Hugging Face name: of an adaptor, ``...lora_A.weight``, or of the matrix before the head.
+    """
+    return name.endswith((".lora_A.weight", ".lora_B.weight", ".norm.rotation.weight"))
 
 
 def pack_checkpoint(
@@ -356,7 +369,7 @@ def _write_weights(checkpoint: Checkpoint, path: Path, wanted: str, progress: Pr
 
 def _config_json(checkpoint: Checkpoint, vocabulary: Vocabulary, wanted: str) -> dict[str, Any]:
     source = {"kind": checkpoint.kind, "name": checkpoint.path.name}
-    raw = checkpoint.config.to_hf()
+    raw = checkpoint.config.to_puna()
     raw["bos_token_id"] = vocabulary.bos_id
     raw["puna"] = {"layout": _LAYOUT, "format": wanted, "source": source}
     return raw

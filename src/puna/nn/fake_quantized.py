@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
-from puna.nn.model import Transformer
+from puna.nn.model import Linear, RotatedRMSNorm, Transformer
 from puna.nn.rounding import DEFAULT_RULE, GROUP, group_scales, round_groups, round_rows
 
-__all__ = ["Int4Linear", "Int8Embedding", "Int8Linear", "fake_quantize", "fake_tokens"]
+__all__ = ["Bf16Linear", "Int4Linear", "Int8Embedding", "Int8Linear", "fake_quantize", "fake_tokens"]
 
 
 def _straight_through(plain: Tensor, rounded: Tensor) -> Tensor:
@@ -41,8 +41,19 @@ def _rounded_tokens(x: Tensor) -> Tensor:
     return (q - zero) * scale
 
 
-class Int4Linear(nn.Linear):
-    """A linear layer with 4-bit weights in groups of 32 and 8-bit tokens.
+class Bf16Linear(nn.Linear):
+    """A linear layer with weights and tokens rounded to bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in]`` to ``[..., out]``."""
+        return linear(
+            _straight_through(x, x.detach().bfloat16()),
+            _straight_through(self.weight, self.weight.detach().bfloat16()),
+        )
+
+
+class Int4Linear(Linear):
+    """A linear layer with 4-bit weights in groups of 32 and 8-bit tokens; its adaptor is bfloat16.
 
     Attributes:
         rule: how scales are chosen, see `puna.nn.rounding.RULES`.
@@ -60,7 +71,7 @@ class Int4Linear(nn.Linear):
         """``[..., in]`` to ``[..., out]``."""
         q, scales = self.quantized()
         rounded = q * scales.repeat_interleave(GROUP, 1)[:, : q.shape[1]]
-        return linear(fake_tokens(x), _straight_through(self.weight, rounded))
+        return self.adapt(linear(fake_tokens(x), _straight_through(self.weight, rounded)), x)
 
 
 class Int8Linear(nn.Linear):
@@ -102,8 +113,20 @@ def fake_quantize(model: Transformer, rule: str = DEFAULT_RULE) -> None:
         for part in (layer.self_attn, layer.mlp):
             assert isinstance(part, nn.Module)
             for name, old in list(part.named_children()):
-                assert isinstance(old, nn.Linear)
+                assert isinstance(old, Linear)
                 with torch.device("meta"):
-                    new = Int4Linear(old.in_features, old.out_features, bias=False)
+                    new = Int4Linear(old.in_features, old.out_features, model.config)
                 new.weight, new.rule = old.weight, rule
+                if new.lora_rank:
+                    new.lora_A, new.lora_B = _bf16(old.lora_A), _bf16(old.lora_B)
                 setattr(part, name, new)
+    norm = model.model.norm
+    if isinstance(norm, RotatedRMSNorm):
+        norm.rotation = _bf16(norm.rotation)
+
+
+def _bf16(old: nn.Linear) -> Bf16Linear:
+    with torch.device("meta"):
+        new = Bf16Linear(old.in_features, old.out_features, bias=False)
+    new.weight = old.weight
+    return new

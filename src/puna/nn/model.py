@@ -25,9 +25,12 @@ __all__ = [
     "FeedForward",
     "KeyValueCache",
     "Layer",
+    "Linear",
     "RMSNorm",
+    "RotatedRMSNorm",
     "Transformer",
     "Trunk",
+    "hadamard",
     "rotary_tables",
     "rotate",
 ]
@@ -52,6 +55,75 @@ class RMSNorm(nn.Module):
         wide = _at_least_float32(x)
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return (wide * scale).to(x.dtype) * self.weight
+
+
+class RotatedRMSNorm(RMSNorm):
+    """A norm and a matrix behind it.
+
+    After rotating the residual stream the last norm's gain is no longer one number a dimension; as a matrix
+    of its own it need not be multiplied into the head, which can then stay one with the embedding.
+    """
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__(dim, eps)
+        self.rotation = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., E]`` to the same."""
+        out: Tensor = self.rotation(super().forward(x))
+        return out
+
+
+def hadamard(x: Tensor, block: int) -> Tensor:
+    """Multiply each `block` neighbours of the last axis by the normalized Hadamard matrix.
+
+    A fast Walsh-Hadamard transform in the natural (Sylvester's) order: sums and differences of values 1, 2,
+    4, ... apart. The matrix is symmetric and its own inverse. In float32 the bits are the native engine's.
+
+    Args:
+        x: any shape ``[..., n]``, n a multiple of `block`.
+        block: a power of two.
+
+    Returns:
+        The same shape and dtype, computed in that dtype.
+    """
+    shape = x.shape
+    x = x.reshape(*shape[:-1], -1, block) * block**-0.5
+    apart = 1
+    while apart < block:
+        low, high = x.reshape(*shape[:-1], -1, 2, apart).unbind(-2)
+        x = torch.stack((low + high, low - high), -2).flatten(-3)
+        apart *= 2
+    return x.reshape(shape)
+
+
+class Linear(nn.Linear):
+    """A linear layer of a block, with an adaptor where the config has them: ``W x + scale * B (A x)``.
+
+    Attributes:
+        lora_A: ``[rank, in]``; with `lora_B` only where there are adaptors.
+        lora_B: ``[out, rank]``.
+        lora_rank: 0 where there are none.
+        lora_scale: what they add is multiplied by.
+    """
+
+    def __init__(self, columns: int, rows: int, config: ModelConfig) -> None:
+        super().__init__(columns, rows, bias=False)
+        self.lora_rank, self.lora_scale = config.lora_rank, config.lora_scale
+        if config.lora_rank:
+            self.lora_A = nn.Linear(columns, config.lora_rank, bias=False)
+            self.lora_B = nn.Linear(config.lora_rank, rows, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in]`` to ``[..., out]``."""
+        return self.adapt(super().forward(x), x)
+
+    def adapt(self, y: Tensor, x: Tensor) -> Tensor:
+        """Add the adaptor's part of input `x` to an output `y`."""
+        if not self.lora_rank:
+            return y
+        out: Tensor = y + self.lora_scale * self.lora_B(self.lora_A(x))
+        return out
 
 
 def rotary_tables(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,10 +194,10 @@ class Attention(nn.Module):
         super().__init__()
         self.index, self.head_dim = index, config.head_dim
         q_dim, kv_dim = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.dim, q_dim, bias=False)
-        self.k_proj = nn.Linear(config.dim, kv_dim, bias=False)
-        self.v_proj = nn.Linear(config.dim, kv_dim, bias=False)
-        self.o_proj = nn.Linear(q_dim, config.dim, bias=False)
+        self.q_proj = Linear(config.dim, q_dim, config)
+        self.k_proj = Linear(config.dim, kv_dim, config)
+        self.v_proj = Linear(config.dim, kv_dim, config)
+        self.o_proj = Linear(q_dim, config.dim, config)
 
     def forward(
         self,
@@ -166,13 +238,14 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """``down(silu(gate(x)) * up(x))``."""
+    """``down(silu(gate(x)) * up(x))``; where the config says so, what `down` reads is rotated first."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
-        self.up_proj = nn.Linear(config.dim, config.ffn_dim, bias=False)
-        self.down_proj = nn.Linear(config.ffn_dim, config.dim, bias=False)
+        self.rotation_block = config.rotation_block if config.has_down_rotation else 1
+        self.gate_proj = Linear(config.dim, config.ffn_dim, config)
+        self.up_proj = Linear(config.dim, config.ffn_dim, config)
+        self.down_proj = Linear(config.ffn_dim, config.dim, config)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, E]`` to the same."""
@@ -182,7 +255,7 @@ class FeedForward(nn.Module):
     def activate(self, x: Tensor) -> Tensor:
         """All but the down projection: ``[B, T, E]`` to ``[B, T, ffn_dim]``."""
         out: Tensor = silu(self.gate_proj(x)) * self.up_proj(x)
-        return out
+        return out if self.rotation_block == 1 else hadamard(out, self.rotation_block)
 
 
 class Layer(nn.Module):
@@ -225,7 +298,8 @@ class Trunk(nn.Module):
         self.checkpoints_activations = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.n_layers))
-        self.norm = RMSNorm(config.dim, config.norm_eps)
+        norm = RotatedRMSNorm if config.has_output_rotation else RMSNorm
+        self.norm = norm(config.dim, config.norm_eps)
 
     def forward(
         self, tokens: Tensor, cache: KeyValueCache | None = None, segments: Tensor | None = None
@@ -295,10 +369,19 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Draw new weights: norms one, matrices normal, those that write to the stream smaller with depth."""
+        """Draw new weights: norms one, matrices normal, those that write to the stream smaller with depth.
+
+        Adaptors begin by adding nothing, and the matrix before the head by changing nothing.
+        """
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
                 parameter.fill_(1.0)
+                continue
+            if name.endswith("lora_B.weight"):
+                parameter.zero_()
+                continue
+            if name.endswith("norm.rotation.weight"):
+                nn.init.eye_(parameter)
                 continue
             writes = name.endswith(("o_proj.weight", "down_proj.weight"))
             depth = 2 * self.config.n_layers if writes else 1

@@ -14,7 +14,7 @@ from puna.models.checkpoint import Tensor as StoredTensor
 from puna.models.checkpoint import Vocabulary
 from puna.models.packed import PackedMatrix
 from puna.nn.checkpoint import weights_of
-from puna.nn.fake_quantized import Int4Linear, Int8Embedding, Int8Linear
+from puna.nn.fake_quantized import Bf16Linear, Int4Linear, Int8Embedding, Int8Linear
 from puna.nn.model import Transformer
 from puna.nn.rounding import round_rows
 
@@ -31,7 +31,8 @@ class ModelCheckpoint:
         path: a name for messages and for the new checkpoint's record of its source.
         kind: ``torch``.
         config: the architecture.
-        dtypes: ``int4_group32`` or ``int8_channel`` where the layer is fake-quantized, else ``F32``.
+        dtypes: ``int4_group32``, ``int8_channel`` or ``bf16`` where the layer is fake-quantized, else
+            ``F32``.
     """
 
     kind = "torch"
@@ -59,6 +60,8 @@ class ModelCheckpoint:
                 return "int4_group32"
             case Int8Linear() | Int8Embedding():
                 return "int8_channel"
+            case Bf16Linear():
+                return "bf16"
         return "F32"
 
     def tensor(self, name: str) -> StoredTensor:
@@ -71,6 +74,8 @@ class ModelCheckpoint:
         module = self._module(name)
         if isinstance(module, Int4Linear):
             return pack_groups(*module.quantized())
+        if isinstance(module, Bf16Linear):
+            return _pack_bf16(self._weights[name])
         return pack_rows(*round_rows(self._weights[name].detach()))
 
     def vocabulary(self) -> Vocabulary:
@@ -107,6 +112,13 @@ def pack_rows(q: Tensor, scales: Tensor) -> PackedMatrix:
     rows, columns = q.shape
     data = _native.pack_channels(_int8(q), scales.flatten().float().cpu().contiguous().numpy())
     return PackedMatrix("int8_channel", rows, columns, np.asarray(data))
+
+
+def _pack_bf16(weight: Tensor) -> PackedMatrix:
+    values = weight.detach().float().cpu().contiguous().numpy()
+    return PackedMatrix(
+        "bf16", values.shape[0], values.shape[1], np.asarray(_native.pack_values("bf16", values))
+    )
 
 
 def _require_finite(scales: Tensor) -> None:

@@ -28,7 +28,8 @@ def parallelize(model: Transformer, mesh: DeviceMesh, *, dtype: torch.dtype | No
         dtype: to compute in over the data axis; gradients are summed in float32. None: as the weights are.
 
     Raises:
-        ConfigError: the mesh has other axes, or a size does not divide by the tensor axis.
+        ConfigError: the mesh has other axes, a size does not divide by the tensor axis, or there is one and
+            the model is no plain Llama.
     """
     axes = mesh.mesh_dim_names or ()
     if not axes or not set(axes) <= {"data", "tensor"}:
@@ -44,6 +45,10 @@ def parallelize(model: Transformer, mesh: DeviceMesh, *, dtype: torch.dtype | No
 
 def _split_tensors(model: Transformer, mesh: DeviceMesh) -> None:
     config, n = model.config, mesh.size()
+    if config.additions:
+        raise ConfigError(
+            f"a model with {' and '.join(config.additions)} has no tensor axis; use `data` alone"
+        )
     for name in ("n_heads", "n_kv_heads", "ffn_dim", "vocab_size"):
         if getattr(config, name) % n:
             raise ConfigError(

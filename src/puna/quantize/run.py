@@ -19,7 +19,7 @@ from puna.errors import CheckpointError, ConfigError, StoreError
 from puna.models.checkpoint import Checkpoint, Vocabulary
 from puna.models.checkpoint import Tensor as StoredTensor
 from puna.models.config import ModelConfig
-from puna.models.packed import PackedMatrix, write_checkpoint
+from puna.models.packed import PackedMatrix, is_float, write_checkpoint
 from puna.nn.model import Layer
 from puna.nn.packed import pack_groups, pack_rows
 from puna.nn.rounding import group_scales, round_groups, round_rows
@@ -97,7 +97,7 @@ class _Rounded:
         self._source, self._rule = source, rule
         self.path, self.kind, self.config = source.path, source.kind, source.config
         self.dtypes = {
-            name: "F32" if len(shape) == 1 else "int8_channel" if name in _TABLES else "int4_group32"
+            name: "F32" if len(shape) == 1 else _target(name)
             for name, shape in source.config.tensor_shapes().items()
         }
 
@@ -131,6 +131,11 @@ class _Solved(_Rounded):
     def groups(self, name: str) -> Solution:
         _, _, index, part = name.removesuffix(".weight").split(".", 3)
         return self._work.read(int(index), part)
+
+
+def _target(name: str) -> str:
+    # What is not the name of a packed format is packed from its floats.
+    return "BF16" if is_float(name) else "int8_channel" if name in _TABLES else "int4_group32"
 
 
 def _table(source: Checkpoint, name: str) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.tiny import save_tiny
+from tests.tiny import add_parts, save_tiny
 
 from puna import _native
 from puna.engine.native import NativeEngine, default_threads
@@ -17,6 +17,9 @@ from puna.engine.request import Event, Request, SamplingParams
 from puna.errors import CapacityError, ConfigError, EngineError
 from puna.models.open import open_checkpoint
 from puna.models.packed import PackedModel, pack_checkpoint
+from puna.nn.checkpoint import load
+from puna.nn.fake_quantized import fake_quantize
+from puna.nn.packed import ModelCheckpoint
 from puna.tokens import Tokenizer
 
 EOS = 257
@@ -40,6 +43,22 @@ def engine(tiny: tuple[PackedModel, Tokenizer]) -> Iterator[NativeEngine]:
 @pytest.fixture
 def int8_engine(tiny: tuple[PackedModel, Tokenizer]) -> Iterator[NativeEngine]:
     engine = NativeEngine(*tiny, n_threads=2, cache="int8")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def rotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackedModel, Tokenizer]:
+    folder = tmp_path_factory.mktemp("rotated")
+    save_tiny(folder)
+    model = add_parts(load(str(folder)))
+    fake_quantize(model)
+    return pack_checkpoint(ModelCheckpoint(model)), Tokenizer(open_checkpoint(folder).vocabulary())
+
+
+@pytest.fixture
+def rotated_engine(rotated: tuple[PackedModel, Tokenizer]) -> Iterator[NativeEngine]:
+    engine = NativeEngine(*rotated, n_threads=2)
     yield engine
     engine.close()
 
@@ -81,9 +100,9 @@ def test_greedy_tokens_are_the_argmax_of_the_logits(engine: NativeEngine) -> Non
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (40, 20)
 
 
-@pytest.mark.parametrize("kind", ["engine", "int8_engine"])
+@pytest.mark.parametrize("kind", ["engine", "int8_engine", "rotated_engine"])
 def test_neighbours_chunks_threads_and_cache_hits_change_nothing(
-    kind: str, request: pytest.FixtureRequest, tiny: tuple[PackedModel, Tokenizer]
+    kind: str, request: pytest.FixtureRequest
 ) -> None:
     engine: NativeEngine = request.getfixturevalue(kind)
     prompts = [prompt(n, seed=n) for n in (1, 15, 16, 17, 100, 300, 700)]
@@ -95,7 +114,8 @@ def test_neighbours_chunks_threads_and_cache_hits_change_nothing(
     assert [tokens for tokens, _ in crowded] == alone * 2
     cached = [last.usage.cached_tokens for _, last in crowded if last.usage is not None]
     assert cached[:7] == [0, 0, 0, 16, 96, 288, 688], "every full block but the one with the last token"
-    with_one_thread = NativeEngine(*tiny, n_threads=1, cache=engine.cache)
+    model = request.getfixturevalue("rotated" if kind == "rotated_engine" else "tiny")
+    with_one_thread = NativeEngine(*model, n_threads=1, cache=engine.cache)
     assert [Caller(with_one_thread, p, **options).finish()[0] for p in prompts] == alone
     with_one_thread.close()
 

@@ -52,6 +52,43 @@ def test_factors_are_written_and_read() -> None:
     assert ModelConfig.from_hf(config.to_hf()) == config
 
 
+ADDITIONS = {"has_down_rotation": True, "has_output_rotation": True, "lora_rank": 8, "lora_scale": 2.0}
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        {"has_down_rotation": True},
+        {"has_output_rotation": True},
+        {"lora_rank": 8, "lora_scale": 2.0},
+        ADDITIONS,
+    ],
+)
+def test_what_no_plain_llama_has_is_written_for_puna_alone(added: dict[str, Any]) -> None:
+    config = replace(ModelConfig.from_hf(hf()), **added)
+    assert ModelConfig.from_hf(json.loads(json.dumps(config.to_puna()))) == config
+    with pytest.raises(CheckpointError, match=r"cannot say that a model has .*; keep it as a Puna"):
+        config.to_hf()
+    plain = ModelConfig.from_hf(hf())
+    assert plain.to_puna() == plain.to_hf()
+
+
+def test_additions_have_tensors_of_their_own() -> None:
+    plain = ModelConfig.from_hf(hf())
+    shapes = replace(plain, **ADDITIONS).tensor_shapes()
+    added = {name: shape for name, shape in shapes.items() if name not in plain.tensor_shapes()}
+    assert len(added) == 2 * 7 * 2 + 1
+    assert added["model.norm.rotation.weight"] == (64, 64)
+    assert added["model.layers.1.mlp.down_proj.lora_A.weight"] == (8, 96)
+    assert added["model.layers.1.mlp.down_proj.lora_B.weight"] == (64, 8)
+    assert added["model.layers.0.self_attn.k_proj.lora_B.weight"] == (32, 8)
+
+
+@pytest.mark.parametrize(("ffn_dim", "block"), [(8192, 8192), (1536, 512), (96, 32), (77, 1)])
+def test_the_rotations_block_is_the_largest_power_of_two(ffn_dim: int, block: int) -> None:
+    assert replace(ModelConfig.from_hf(hf()), ffn_dim=ffn_dim).rotation_block == block
+
+
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_rope_frequencies_equal_transformers(scaling: RopeScaling | None) -> None:
     config = replace(
@@ -104,6 +141,11 @@ BAD_HF = {
     "another activation": (hf(hidden_act="gelu"), "`hidden_act` must be 'silu', got 'gelu'"),
     "quantized": (hf(quantization_config={"bits": 4}), "`quantization_config` must be None"),
     "an unknown key": (hf(sliding_window=4), "unknown keys ['sliding_window']"),
+    "a rotation maybe": (hf(has_down_rotation=1), "`has_down_rotation` must be true or false, got 1"),
+    "a rank of text": (hf(lora_rank="8"), "`lora_rank` must be a whole number, got '8'"),
+    "a rank below 0": (hf(lora_rank=-1), "`lora_rank` must be a whole number from 0 to `dim` (64), got -1"),
+    "a rank above the width": (hf(lora_rank=65), "from 0 to `dim` (64), got 65"),
+    "an infinite scale": (hf(lora_rank=8, lora_scale=math.inf), "`lora_scale` must be finite, got inf"),
     "another model": ({}, "`model_type` must be 'llama', got None"),
     "an unknown rope type": (hf(rope_scaling={"rope_type": "yarn"}), "got 'yarn'"),
     "a rope type in a list": (hf(rope_scaling={"rope_type": []}), "rope type must be one of"),

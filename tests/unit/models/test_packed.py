@@ -19,6 +19,8 @@ from puna.models.safetensors import NewTensor, SafetensorsFile, write_safetensor
 
 UP, HEAD, TABLE = "model.layers.0.mlp.up_proj.weight", "lm_head.weight", "model.embed_tokens.weight"
 
+ADAPTOR, ROTATION = "model.layers.0.mlp.up_proj.lora_B.weight", "model.norm.rotation.weight"
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
@@ -50,6 +52,12 @@ def packed(tiny: Checkpoint, tmp_path: Path) -> Path:
         (HEAD, "BF16", "int8", "int8_group32"),
         (UP, "Q4_0", "f32", "f32"),
         (UP, "F32", "bf16", "bf16"),
+        (ADAPTOR, "F32", "auto", "f32"),
+        (ADAPTOR, "BF16", "int4", "bf16"),
+        (ADAPTOR, "F32", "int8", "bf16"),
+        (ADAPTOR, "Q6_K", "auto", "bf16"),
+        (ROTATION, "bf16", "int4", "bf16"),
+        (ROTATION, "BF16", "f32", "f32"),
     ],
 )
 def test_formats(name: str, dtype: str, wanted: str, expected: str) -> None:

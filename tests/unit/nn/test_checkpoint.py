@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.meta_layout import meta_pieces
-from tests.tiny import save_tiny
+from tests.tiny import add_parts, save_tiny
 
 from puna.errors import CheckpointError, ConfigError, StoreError
 from puna.models.architectures import LLAMA2_70B, LLAMA3_8B, LLAMA31_405B, LLAMA32_1B, LLAMA32_3B
@@ -66,6 +66,13 @@ def test_nothing_is_left_after_an_error(tmp_path: Path) -> None:
         save_meta(model, tmp_path / "none", tmp_path / "out")
     with pytest.raises(ConfigError, match=r"got torch\.float64"):
         save_huggingface(model.double(), vocabulary, tmp_path / "out")
+    rotated = add_parts(model.float(), has_down_rotation=True)
+    with pytest.raises(CheckpointError, match="cannot say that a model has a rotation"):
+        save_huggingface(rotated, vocabulary, tmp_path / "out")
+    (tmp_path / "tokenizer.model").write_bytes(b"YQ== 0\n")
+    with pytest.raises(CheckpointError, match="cannot say `has_down_rotation` True"):
+        save_meta(rotated, tmp_path / "tokenizer.model", tmp_path / "out")
+    (tmp_path / "tokenizer.model").unlink()
     (tmp_path / "there").mkdir()
     with pytest.raises(StoreError, match="exists already"):
         save_huggingface(model.float(), vocabulary, tmp_path / "there")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import save_tiny
+from tests.tiny import add_parts, save_tiny
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
@@ -87,16 +87,24 @@ def test_a_wrong_mesh_is_refused(tmp_path: Path) -> None:
         parallelize(load(str(tmp_path)), Mesh())
 
 
+class ThreeProcesses:
+    mesh_dim_names = ("tensor",)
+
+    def __getitem__(self, axis: str) -> ThreeProcesses:
+        return self
+
+    def size(self) -> int:
+        return 3
+
+
 def test_heads_that_cannot_be_shared_out_are_refused(tmp_path: Path) -> None:
-    class Mesh:
-        mesh_dim_names = ("tensor",)
-
-        def __getitem__(self, axis: str) -> Mesh:
-            return self
-
-        def size(self) -> int:
-            return 3
-
     save_tiny(tmp_path)
     with pytest.raises(ConfigError, match=r"`n_heads` \(4\) must be a multiple of the tensor axis, got 3"):
-        parallelize(load(str(tmp_path)), Mesh())
+        parallelize(load(str(tmp_path)), ThreeProcesses())
+
+
+def test_a_rotation_needs_its_whole_input_in_one_process(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    model = add_parts(load(str(tmp_path)), has_down_rotation=True)
+    with pytest.raises(ConfigError, match="a rotation before its down projections has no tensor axis"):
+        parallelize(model, ThreeProcesses())

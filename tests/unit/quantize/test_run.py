@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.tiny import save_tiny
+from tests.tiny import add_parts, save_tiny
 
 from puna.errors import CheckpointError, ConfigError, StoreError
 from puna.models.open import open_checkpoint
@@ -163,6 +163,24 @@ def test_weights_that_are_no_numbers_are_refused(model: Path, tmp_path: Path) ->
                 calibration=model / "text.txt",
             )
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["ptq", "gptq"])
+def test_a_rotated_model_with_adaptors_stays_one(method: str, model: Path, tmp_path: Path) -> None:
+    source = add_parts(from_checkpoint(open_checkpoint(model)))
+    vocabulary = open_checkpoint(model).vocabulary()
+    quantize(
+        ModelCheckpoint(source, vocabulary),
+        tmp_path / "out",
+        Recipe(method=method, **SMALL),
+        calibration=model / "text.txt",
+    )
+    written = pack_checkpoint(open_checkpoint(tmp_path / "out"))
+    assert written.config == source.config
+    for name, weight in source.state_dict().items():
+        if "lora" in name or "rotation" in name:
+            assert written.matrices[name].format == "bf16"
+            assert np.array_equal(written.matrices[name].to_float32(), weight.bfloat16().float().numpy())
 
 
 def test_what_cannot_be_is_refused_at_once(model: Path, tmp_path: Path) -> None:
