@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from puna.llama import Llama
     from puna.models.progress import Fetch, Transfer
 
-__all__ = ["FetchProgress", "PackProgress", "load_model"]
+__all__ = ["FetchProgress", "OnBar", "PackProgress", "load_model"]
 
 _QUIET_S = 0.5  # work shorter than this needs no bar
 
@@ -47,7 +47,7 @@ def load_model(
         )
 
 
-class _OnBar:
+class OnBar:
     """Has a bar on stderr that is gone when its ``with`` block ends, however that ends."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class _OnBar:
         self._bar = self._task = None
 
 
-class FetchProgress(_OnBar):
+class FetchProgress(OnBar):
     """Tells of a download on stderr, with a bar at a terminal; implements `puna.models.store.Progress`."""
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ def _speed(transfer: Transfer) -> str:
     return f", {size_text(int(transfer.bytes_per_s))}/s, {duration_text(transfer.remaining_s)} left"
 
 
-class PackProgress(_OnBar):
+class PackProgress(OnBar):
     """A bar over tensors at a terminal, where packing takes long enough to be noticed."""
 
     def __init__(self, text: str) -> None:

@@ -10,7 +10,8 @@ import typer
 
 from puna.cli.output import say, size_text
 from puna.cli.progress import FetchProgress, PackProgress
-from puna.errors import ConfigError
+from puna.cli.training import TrainedOptions, run_training
+from puna.errors import ConfigError, nearest
 
 __all__ = ["quantize"]
 
@@ -19,7 +20,10 @@ def quantize(
     source: Annotated[str, typer.Argument(metavar="IN", help="Name or path of a model.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist yet.")],
     method: Annotated[
-        str, typer.Option("--method", metavar="NAME", help="ptq rounds to nearest, gptq makes up for errors.")
+        str,
+        typer.Option(
+            "--method", metavar="NAME", help="ptq rounds to nearest, gptq makes up for errors, qat trains."
+        ),
     ] = "gptq",
     calibration: Annotated[
         Path | None,
@@ -35,13 +39,21 @@ def quantize(
         typer.Option(
             "--rule",
             metavar="NAME",
-            help="How scales are chosen; default: signed for ptq, search for gptq.",
+            help="How scales are chosen; default: search for gptq, else signed.",
         ),
     ] = None,
     sequences: Annotated[
         int, typer.Option("--sequences", metavar="N", help="For gptq: pieces of calibration text.")
     ] = 128,
-    length: Annotated[int, typer.Option("--length", metavar="N", help="For gptq: tokens of each.")] = 2048,
+    length: Annotated[
+        int | None,
+        typer.Option(
+            "--length",
+            metavar="N",
+            help="Tokens of each; default: 2048 for gptq, 512 for qat.",
+            show_default=False,
+        ),
+    ] = None,
     damping: Annotated[
         float, typer.Option("--damping", metavar="X", help="For gptq: added to the Hessian's diagonal.")
     ] = 0.01,
@@ -51,11 +63,37 @@ def quantize(
     float_tokens: Annotated[
         bool, typer.Option("--float-tokens", help="For gptq: calibrate without 8-bit activations.")
     ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="TEXT",
+            help="For qat: texts and conversations, a .txt or .jsonl file or a folder of them.",
+            show_default=False,
+        ),
+    ] = None,
+    loss: Annotated[
+        str,
+        typer.Option(
+            "--loss", metavar="NAME", help="For qat: distill follows the model itself, text the data."
+        ),
+    ] = "distill",
+    steps: Annotated[int, typer.Option("--steps", metavar="N", help="For qat: steps of training.")] = 200,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", help="For qat: rows of a step.")] = 4,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", metavar="X", help="For qat: the highest.")
+    ] = 2e-5,
+    fake_quant_after: Annotated[
+        int, typer.Option("--fake-quant-after", metavar="N", help="For qat: steps before rounding begins.")
+    ] = 0,
+    held_out: Annotated[
+        int, typer.Option("--held-out", metavar="N", help="For qat: rows to watch and not to learn from.")
+    ] = 0,
 ) -> None:
     """Make a model with 4-bit weights, as the Llama 3.2 quantized models have them.
 
     Matrices of the blocks become integers of 4 bits in groups of 32, embedding and head of 8 bits. An
-    interrupted gptq goes on where it was when the same command is given again. Made from a Llama, the
+    interrupted run goes on where it was when the same command is given again. Made from a Llama, the
     folder's name must begin with "Llama", as the licence asks.
     """
     from puna.evaluate.speed import checkpoint_bytes
@@ -65,18 +103,21 @@ def quantize(
     from puna.models.store import path_of
 
     try:
-        from puna.quantize.recipe import Recipe, default_rule
+        from puna.quantize.recipe import METHODS, Recipe, default_rule
         from puna.quantize.run import memory_estimate
         from puna.quantize.run import quantize as run
+        from puna.train.qat_recipe import METHODS as TRAINED
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise ConfigError("`puna quantize` needs PyTorch; pip install 'puna[train]'") from error
+    if method not in (*METHODS, *TRAINED):
+        raise ConfigError(f"method {method!r} is unknown; {nearest(method, (*METHODS, *TRAINED))}")
     recipe = Recipe(
-        method=method,
+        method="ptq" if method in TRAINED else method,
         rule=default_rule(method) if rule is None else rule,
         sequences=sequences,
-        length=length,
+        length=2048 if length is None else length,
         damping=damping,
         act_order=act_order,
         rounds_tokens=not float_tokens,
@@ -87,9 +128,24 @@ def quantize(
     with FetchProgress() as fetching:
         path = path_of(source, fetching)
     checkpoint = open_checkpoint(path)
-    say(f"needs about {size_text(memory_estimate(checkpoint.config, recipe))} of memory")
-    with PackProgress("quantizing") as packing:
-        run(checkpoint, out, recipe, calibration=calibration, progress=packing)
+    if method in TRAINED:
+        trained = TrainedOptions(
+            method=method,
+            rule=rule,
+            data=data,
+            loss=loss,
+            steps=steps,
+            batch=batch,
+            length=length,
+            learning_rate=learning_rate,
+            fake_quant_after=fake_quant_after,
+            held_out=held_out,
+        )
+        run_training(checkpoint, out, trained)
+    else:
+        say(f"needs about {size_text(memory_estimate(checkpoint.config, recipe))} of memory")
+        with PackProgress("quantizing") as packing:
+            run(checkpoint, out, recipe, calibration=calibration, progress=packing)
     say(f"{path}: {size_text(checkpoint_bytes(path))}")
     say(f"{out}: {size_text(checkpoint_bytes(out))} by {method}")
     if row is not None:

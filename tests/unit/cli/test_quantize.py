@@ -37,14 +37,32 @@ def test_ptq_needs_no_text(puna, model, tmp_path):
     assert "puna" in json.loads((tmp_path / "out" / "config.json").read_text())
 
 
+def test_qat_tells_of_its_training(puna, model, tmp_path):
+    out = tmp_path / "out"
+    asked = ("--method", "qat", "--data", tmp_path / "text.txt", "--steps", "10", "--length", "32")
+    done = puna("quantize", model, out, *asked, "--held-out", "2")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    needs, *steps, before, after = done.stderr.splitlines()
+    assert needs.startswith("needs about ")
+    assert [line.split(",")[0] for line in steps] == [f"  backbone: {n} of 10 steps" for n in range(1, 11)]
+    assert all(", held out " in line for line in steps)
+    assert before.startswith(f"{model}: ")
+    assert after.endswith(" by qat")
+    formats = {m.format for m in pack_checkpoint(open_checkpoint(out)).matrices.values()}
+    assert formats == {"int4_group32", "int8_channel"}
+
+
 def test_wrong_arguments_are_told_in_a_line(puna, refused, model, tmp_path):
     out = tmp_path / "out"
-    assert "method 'qat' is unknown" in refused("quantize", model, out, "--method", "qat", status=2)
+    assert "method 'qta' is unknown" in refused("quantize", model, out, "--method", "qta", status=2)
     done = puna("quantize", model, out)
     assert done.returncode == 2
     assert done.stderr.splitlines()[1:] == [
         "puna: error: method 'gptq' needs calibration text; give a file, folder or .jsonl"
     ]
+    done = puna("quantize", model, out, "--method", "qat")
+    assert done.returncode == 2
+    assert "method 'qat' needs data to train on; give it with --data" in done.stderr
     done = puna("quantize", model, tmp_path, "--method", "ptq")
     assert done.returncode == 1
     assert "exists already" in done.stderr.splitlines()[-1]

@@ -1,0 +1,73 @@
+"""What is asked of quantization by training: `QatRecipe`, and the memory that it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from puna.errors import ConfigError, nearest
+from puna.models.config import ModelConfig
+from puna.nn.rounding import DEFAULT_RULE, RULES
+from puna.train.settings import TrainSettings
+
+__all__ = ["LOSSES", "METHODS", "QatRecipe", "memory_estimate"]
+
+METHODS = ("qat",)
+"""Training all weights."""
+LOSSES = ("distill", "text")
+"""Nearness to the float model's predictions, and surprise at the text itself."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QatRecipe:
+    """How to quantize by training.
+
+    Attributes:
+        method: one of `METHODS`.
+        rule: how a group's scale is chosen, see `puna.nn.rounding.RULES`, in every step anew.
+        loss: one of `LOSSES`.
+        length: tokens of a row.
+        held_out: rows that are not learned from, to look at from time to time.
+        fake_quant_after: steps in floats, before rounding begins.
+        backbone: how all weights are trained.
+    """
+
+    method: str = "qat"
+    rule: str = DEFAULT_RULE
+    loss: str = "distill"
+    length: int = 512
+    held_out: int = 0
+    fake_quant_after: int = 0
+    backbone: TrainSettings = field(default_factory=lambda: TrainSettings(steps=200))
+
+    def __post_init__(self) -> None:
+        """Validate every field; ConfigError names the first that is wrong."""
+        for name, word, known in (
+            ("method", self.method, METHODS),
+            ("scale rule", self.rule, RULES),
+            ("loss", self.loss, LOSSES),
+        ):
+            if word not in known:
+                raise ConfigError(f"{name} {word!r} is unknown; {nearest(word, known)}")
+        for name, low in (("length", 2), ("held_out", 0), ("fake_quant_after", 0)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"`{name}` must be at least {low}, got {getattr(self, name)}")
+        if self.fake_quant_after and self.loss == "distill":
+            raise ConfigError(
+                "`fake_quant_after` is for the loss 'text': a model that follows itself has nothing to learn "
+                "before rounding begins"
+            )
+        if self.fake_quant_after >= self.backbone.steps:
+            raise ConfigError(
+                f"`fake_quant_after` must be under the {self.backbone.steps} steps, got "
+                f"{self.fake_quant_after}: the last steps must see the rounding"
+            )
+
+
+def memory_estimate(config: ModelConfig, recipe: QatRecipe) -> int:
+    """About how many bytes quantization by training needs at its peak, beside Python and torch."""
+    distills = recipe.loss == "distill"
+    copies = 5 + distills  # weights, gradients, AdamW's two memories, the rounded weights; the teacher
+    tokens = recipe.backbone.batch * recipe.length
+    layer = 12 * config.dim + 6 * config.ffn_dim + 4 * config.n_heads * config.head_dim
+    logits = (6 if distills else 4) * config.vocab_size
+    return 4 * (copies * config.n_parameters + tokens * (layer * config.n_layers + logits))

@@ -1,0 +1,239 @@
+"""Quantization by training: the file is the trained model, nearer to the float one than rounding gets."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from string import ascii_lowercase
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.tiny import save_tiny
+
+from puna.engine.native import NativeEngine
+from puna.errors import CheckpointError, ConfigError, StoreError
+from puna.models.open import open_checkpoint
+from puna.models.packed import pack_checkpoint
+from puna.nn.checkpoint import load
+from puna.nn.fake_quantized import fake_quantize
+from puna.nn.model import Transformer
+from puna.nn.packed import ModelCheckpoint
+from puna.quantize.recipe import Recipe
+from puna.quantize.run import quantize
+from puna.tokens import Tokenizer
+from puna.train.data import load_rows
+from puna.train.loop import Step, train
+from puna.train.losses import cross_entropy
+from puna.train.qat import quantize_by_training
+from puna.train.qat_recipe import QatRecipe, memory_estimate
+from puna.train.settings import TrainSettings
+from puna.train.state import RunFolder
+
+_RANDOM = random.Random(0)
+_WORDS = ["".join(_RANDOM.choices(ascii_lowercase, k=_RANDOM.randint(2, 7))) for _ in range(300)]
+TEXT, HELD_OUT = (" ".join(_RANDOM.choices(_WORDS, k=k)) for k in (8000, 30))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads cost more than they gain in models this small, and most of all where the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(folder, tie_word_embeddings=True)
+    (folder / "text.txt").write_text(TEXT)
+    return folder
+
+
+def settings(steps: int, rate: float = 1e-3) -> TrainSettings:
+    return TrainSettings(steps=steps, batch=8, learning_rate=rate, save_every_s=0)
+
+
+def trained(
+    tiny: Path, out: Path, *, stop_after: int | None = None, data: Path | None = None, **changes: Any
+) -> list[tuple[str, Step]]:
+    """Quantize into `out`; what was told of the steps, broken off after one of them where asked."""
+    seen: list[tuple[str, Step]] = []
+
+    def progress(stage: str, step: Step, total: int) -> None:
+        seen.append((stage, step))
+        if len(seen) == stop_after:
+            raise KeyboardInterrupt
+
+    recipe = QatRecipe(**{"length": 40, "backbone": settings(6), **changes})
+    text = tiny / "text.txt" if data is None else data
+    quantize_by_training(open_checkpoint(tiny), out, recipe, data=text, progress=progress)
+    return seen
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def held_out_ids(path: Path) -> list[int]:
+    return Tokenizer(open_checkpoint(path).vocabulary()).encode(HELD_OUT)
+
+
+def native_logits(path: Path) -> np.ndarray[Any, Any]:
+    source = open_checkpoint(path)
+    engine = NativeEngine(pack_checkpoint(source), Tokenizer(source.vocabulary()), cache="f32")
+    logits = engine.logits(held_out_ids(path))
+    engine.close()
+    return logits
+
+
+def divergence(path: Path, tiny: Path) -> float:
+    """Mean KL of the engine's predictions from the float model's, on text that was not learned from."""
+    with torch.no_grad():
+        aim = load(str(tiny))(torch.tensor([held_out_ids(tiny)]))[0].double().log_softmax(-1)
+    found = torch.from_numpy(native_logits(path)).double().log_softmax(-1)
+    return float((aim.exp() * (aim - found)).sum(-1).mean())
+
+
+def kept_state(out: Path, stage: str) -> dict[str, torch.Tensor]:
+    return load_file(out.with_name(f".{out.name}.training") / stage / "state.safetensors")
+
+
+def assert_file_is_model(out: Path, model: Transformer) -> None:
+    """Bit for bit the integers and scales of the layers, and the engine's logits those of the model."""
+    written, packed = pack_checkpoint(open_checkpoint(out)), pack_checkpoint(ModelCheckpoint(model))
+    assert written.matrices.keys() == packed.matrices.keys()
+    for name, matrix in written.matrices.items():
+        assert matrix.format == packed.matrices[name].format
+        assert np.array_equal(matrix.data, packed.matrices[name].data), name
+    for name, norm in written.norms.items():
+        assert np.array_equal(norm, packed.norms[name]), name
+    with torch.no_grad():
+        ours = model(torch.tensor([held_out_ids(out)]))[0].numpy()
+    error = np.abs(native_logits(out) - ours)
+    # An input at a tie may round the other way, which moves the logits of its place and those after it.
+    assert np.median(error) < 1e-4, float(np.median(error))
+    assert error.max() < 0.15, float(error.max())
+
+
+@pytest.mark.parametrize("rule", ["signed", "range"])
+def test_the_file_is_the_trained_model(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    monkeypatch.setattr(RunFolder, "remove", lambda self: None)
+    trained(tiny, tmp_path / "out", rule=rule)
+    state, model = kept_state(tmp_path / "out", "backbone"), load(str(tiny))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(state[f"weight.{name}"])
+            assert not torch.equal(parameter, before[name]), name  # everything learns, norms too
+    fake_quantize(model, rule)
+    assert_file_is_model(tmp_path / "out", model)
+
+
+def test_it_is_nearer_to_the_float_model_than_rounding_and_gptq(tiny: Path, tmp_path: Path) -> None:
+    source, text = open_checkpoint(tiny), tiny / "text.txt"
+    quantize(source, tmp_path / "ptq", Recipe(rule="signed"))
+    gptq = Recipe(method="gptq", rule="search", sequences=32, length=128)
+    quantize(source, tmp_path / "gptq", gptq, calibration=text)
+    trained(tiny, tmp_path / "qat", length=128, backbone=settings(80, 3e-4))
+    by_rounding, by_gptq, by_training = (divergence(tmp_path / n, tiny) for n in ("ptq", "gptq", "qat"))
+    assert by_training < 0.85 * min(by_rounding, by_gptq), (by_rounding, by_gptq, by_training)
+
+
+def test_a_broken_off_run_goes_on_and_ends_with_the_same_file(tiny: Path, tmp_path: Path) -> None:
+    steps = trained(tiny, tmp_path / "whole", loss="text", fake_quant_after=2)
+    for stop in (2, 5):  # before rounding begins, and after
+        with pytest.raises(KeyboardInterrupt):
+            trained(tiny, tmp_path / "out", stop_after=stop, loss="text", fake_quant_after=2)
+        assert not (tmp_path / "out").exists()
+    rest = trained(tiny, tmp_path / "out", loss="text", fake_quant_after=2)
+    assert [step.loss for _, step in rest] == [step.loss for _, step in steps[-len(rest) :]]
+    assert 0 < len(rest) < 3
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_another_recipe_leaves_unfinished_work_alone(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trained(tiny, tmp_path / "out", stop_after=2)
+    with pytest.raises(ConfigError, match="an unfinished run with another recipe; ask for the same"):
+        trained(tiny, tmp_path / "out", rule="range")
+
+
+def test_rounding_begins_when_it_is_asked_to(tiny: Path, tmp_path: Path) -> None:
+    changes = {"loss": "text", "backbone": settings(6)}
+    late, early = (trained(tiny, tmp_path / f"{n}", fake_quant_after=n, **changes) for n in (3, 0))
+    model, folder = load(str(tiny)), RunFolder(tmp_path / "float")
+    folder.begin({})
+    steps: list[Step] = []
+    train(
+        dict(model.named_parameters()),
+        load_rows(tiny / "text.txt", open_checkpoint(tiny).vocabulary(), 40),
+        lambda batch: cross_entropy(model, batch),
+        settings(6),
+        folder,
+        progress=steps.append,
+    )
+    told, plain, rounded = ([s.loss for s in x] for x in ([s for _, s in late], steps, [s for _, s in early]))
+    assert told[:3] == plain[:3]
+    assert told[3] != plain[3]
+    assert rounded[0] != plain[0]
+
+
+def test_it_learns_what_the_assistant_says(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "in", eos_token_id=[257, 259])  # the chat template ends a turn with the last of them
+    said = [{"role": "user", "content": "Hum?"}, {"role": "assistant", "content": "Hmm."}]
+    data = tmp_path / "chat.jsonl"
+    data.write_text("\n".join(json.dumps({"messages": said}) for _ in range(20)))
+    steps = trained(
+        tmp_path / "in", tmp_path / "out", data=data, loss="text", held_out=1, backbone=settings(20, 1e-2)
+    )
+    assert steps[0][1].count == 8 * len("Hmm.|")  # rows of one conversation: its answer and the end
+    assert steps[-1][1].loss < steps[0][1].loss / 3
+    assert steps[-1][1].held_out == pytest.approx(steps[-1][1].loss, rel=0.5)
+
+
+def test_what_cannot_be_is_refused_and_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
+    for wrong, needed in (
+        ({"method": "qta"}, "method 'qta' is unknown"),
+        ({"rule": "seek"}, "scale rule 'seek' is unknown"),
+        ({"loss": "kl"}, "loss 'kl' is unknown"),
+        ({"length": 1}, "`length` must be at least 2, got 1"),
+        ({"fake_quant_after": 1}, "is for the loss 'text'"),
+        ({"loss": "text", "fake_quant_after": 200}, "must be under the 200 steps, got 200"),
+    ):
+        with pytest.raises(ConfigError, match=needed):
+            QatRecipe(**wrong)
+    (tmp_path / "in").mkdir()
+    for path in tiny.iterdir():
+        (tmp_path / "in" / path.name).write_bytes(path.read_bytes())
+    weights = load_file(tiny / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = float("nan")
+    save_file(weights, tmp_path / "in" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight has a weight that is not"):
+        trained(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(StoreError, match="exists already"):
+        trained(tiny, tmp_path / "in")
+    with pytest.raises(ConfigError, match=r"none\.txt"):
+        trained(tiny, tmp_path / "out", data=tmp_path / "none.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_the_memory_that_it_says_grows_with_what_is_asked() -> None:
+    from puna.models.architectures import LLAMA32_1B
+
+    gib = [
+        memory_estimate(LLAMA32_1B, QatRecipe(loss=loss, length=length)) / (1 << 30)
+        for loss, length in (("text", 512), ("distill", 512), ("distill", 2048))
+    ]
+    weights = 4 * LLAMA32_1B.n_parameters / (1 << 30)
+    assert 5 * weights < gib[0] < gib[1] - weights
+    assert gib[1] < gib[2] < 20 * weights
