@@ -13,6 +13,7 @@ The tree::
     |- CapacityError               a prompt or a cache does not fit
     |- EngineError                 the engine failed or was closed
     |- ServerError                 a server cannot be reached, or refused
+    |- StateError                  the server's database cannot be used
     `- NativeError                 the native library refused a call
 
 A message says what was wrong, what was needed, what was found and what to do next.
@@ -34,6 +35,7 @@ __all__ = [
     "PromptFormatError",
     "PunaError",
     "ServerError",
+    "StateError",
     "StoreError",
     "TokenizerError",
     "UnknownModelError",
@@ -89,6 +91,10 @@ class EngineError(PunaError):
 
 class ServerError(PunaError):
     """A server cannot be reached, refused what was asked, or failed at it."""
+
+
+class StateError(PunaError):
+    """The server's database is damaged, from a newer Puna, full, or cannot be reached."""
 
 
 class NativeError(PunaError):

@@ -49,7 +49,7 @@ def test_the_tree_is_drawn_as_it_is() -> None:
         parent, *others = (base.__name__ for base in kind.__bases__)
         found[name] = (parent, others[0] if others else None)
     assert drawn() == found
-    assert len(found) == 12
+    assert len(found) == 13
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))

@@ -85,6 +85,17 @@ def serve(
     drain: Annotated[
         float, typer.Option("--drain", metavar="SECONDS", help="Time for running answers after SIGTERM.")
     ] = 30,
+    keep_state_days: Annotated[
+        float,
+        typer.Option(
+            "--keep-state-days",
+            metavar="DAYS",
+            help="Forget stored completions and responses after so long; 0: keep them.",
+        ),
+    ] = 30,
+    max_state: Annotated[
+        float, typer.Option("--max-state", metavar="GB", help="How large the SQLite database may become.")
+    ] = 4,
     format: options.Format = "auto",
     threads: options.Threads = None,
     context: options.Context = None,
@@ -120,6 +131,10 @@ def serve(
         max_waiting=max_waiting,
         timeout_s=timeout,
         drain_s=drain,
+        # Out of the environment, as the key: it may hold a password.
+        database_url=os.environ.pop("DATABASE_URL", None) or None,
+        keep_state_days=keep_state_days or None,
+        max_state_bytes=int(max_state * 1e9),
     )
     machine_bytes = this_machine().memory_bytes
     budget = int(memory * 1e9) if memory else int(0.9 * machine_bytes) if machine_bytes else _UNLIMITED

@@ -33,6 +33,7 @@ def create_app(services: Services) -> FastAPI:
     async def life(_: FastAPI) -> AsyncIterator[None]:
         yield
         await services.pool.close()
+        await services.state.close()
 
     app = FastAPI(
         title="Puna",
@@ -56,8 +57,8 @@ def create_app(services: Services) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(services.settings.allowed_origins),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-api-key"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-api-key", "anthropic-version"],
             expose_headers=["x-request-id", "retry-after"],
         )
     app.add_middleware(HostCheck, settings=services.settings)

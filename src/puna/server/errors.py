@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from puna.errors import CapacityError, ConfigError, PromptFormatError, PunaError, TokenizerError
-from puna.server.watch.log import log_error
+from puna.errors import CapacityError, ConfigError, PromptFormatError, PunaError, StateError, TokenizerError
+from puna.server.watch.log import log, log_error
 
 __all__ = ["ApiError", "as_api_error", "error_response", "install_handlers"]
 
@@ -85,6 +85,11 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(400, str(error), code="context_length_exceeded", param="messages")
     if isinstance(error, _CLIENT_ERRORS):
         return ApiError(400, str(error))
+    if isinstance(error, StateError):
+        log("state_failed", error=str(error))
+        return ApiError(
+            503, "what the server keeps cannot be had; its log has the reason", code="state_unavailable"
+        )
     log_error(error)
     return ApiError(500, "the server failed; its log has the reason under this request's id")
 

@@ -9,10 +9,11 @@ __all__ = ["new_id"]
 _BYTES = 12
 
 
-def new_id(prefix: str) -> str:
+def new_id(prefix: str, n_bytes: int = _BYTES) -> str:
     """A name that nobody can guess and that never comes twice.
 
     Args:
         prefix: what it names, such as ``chatcmpl-``.
+        n_bytes: half the digits behind it.
     """
-    return prefix + secrets.token_hex(_BYTES)
+    return prefix + secrets.token_hex(n_bytes)

@@ -22,6 +22,7 @@ from puna.server.hosting.hosted import HostedModel, host_local
 from puna.server.hosting.pool import ModelPool
 from puna.server.services import Services
 from puna.server.settings import ServerSettings
+from puna.server.state.store import State
 from puna.server.watch.log import log
 from puna.server.watch.metrics import Metrics
 
@@ -197,14 +198,14 @@ async def _serve(
     listener: socket.socket,
     on_ready: Callable[[int, str], None],
 ) -> None:
-    pool = ModelPool(models, settings, memory_bytes)
+    pool, state = ModelPool(models, settings, memory_bytes), State(settings)
     if len(models) == 1:
         try:
             async with pool.use(models[0].id):
                 pass
         except ApiError as error:
             raise error.__cause__ or ConfigError(error.message) from error
-    services = Services(settings=settings, pool=pool, metrics=Metrics())
+    services = Services(settings=settings, pool=pool, metrics=Metrics(), state=state)
     server = Server(services)
     listener.listen(socket.SOMAXCONN)  # clients may connect from here on; they are answered in a moment
     on_ready(listener.getsockname()[1], services.instance)

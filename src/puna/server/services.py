@@ -15,9 +15,10 @@ from puna.server.hosting.hosted import Loaded
 from puna.server.hosting.pool import ModelPool
 from puna.server.ids import new_id
 from puna.server.settings import ServerSettings
+from puna.server.state.store import State
 from puna.server.watch.metrics import Metrics
 
-__all__ = ["Client", "Services", "TheServices"]
+__all__ = ["Client", "Owner", "Services", "TheServices"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,7 @@ class Services:
         settings: what the operator set.
         pool: the models.
         metrics: what is counted.
+        state: what is kept.
         instance: an id of this run.
         started_s: when it began, by the monotonic clock.
     """
@@ -35,6 +37,7 @@ class Services:
     settings: ServerSettings
     pool: ModelPool
     metrics: Metrics
+    state: State
     instance: str = field(default_factory=partial(new_id, "srv_"))
     started_s: float = field(default_factory=time.monotonic)
 
@@ -64,5 +67,11 @@ def _client(request: Request) -> str:
     return name or (request.client.host if request.client else "local")
 
 
+def _owner(request: Request) -> str:
+    """Whose things are meant: the name of the key; where no key is needed, everything is everybody's."""
+    return request.scope.get("puna.client") or ""
+
+
 TheServices = Annotated[Services, Depends(_services)]
 Client = Annotated[str, Depends(_client)]
+Owner = Annotated[str, Depends(_owner)]

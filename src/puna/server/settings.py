@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from puna.errors import ConfigError
 
@@ -48,6 +48,9 @@ class ServerSettings:
         max_body_bytes: size of a request's body.
         max_connections: open connections.
         read_timeout_s: how long a client may take to send a request's headers, and its body.
+        database_url: PostgreSQL database that keeps the state; None: SQLite, in the Puna folder.
+        keep_state_days: how long stored completions and responses are kept; None: until they are deleted.
+        max_state_bytes: how large the SQLite database may become.
     """
 
     host: str = "127.0.0.1"
@@ -70,6 +73,9 @@ class ServerSettings:
     max_body_bytes: int = 4 * 1024 * 1024
     max_connections: int = 512
     read_timeout_s: float = 20
+    database_url: str | None = field(default=None, repr=False)  # it may hold a password
+    keep_state_days: float | None = 30
+    max_state_bytes: int = 4 * 1024**3
 
     def __post_init__(self) -> None:
         """Validate; ConfigError names what is out of range or not safe."""
@@ -81,6 +87,7 @@ class ServerSettings:
             ("max_body_bytes", 1),
             ("max_connections", 1),
             ("read_timeout_s", 0),
+            ("max_state_bytes", 1024**2),
         ):
             if getattr(self, name) < low:
                 raise ConfigError(f"`{name}` must be at least {low}, got {getattr(self, name)}")
@@ -88,6 +95,8 @@ class ServerSettings:
             raise ConfigError(f"`port` must be 0 to 65535, got {self.port}")
         if self.keep_alive_s is not None and self.keep_alive_s < 0:
             raise ConfigError(f"`keep_alive` must be at least 0 seconds, got {self.keep_alive_s}")
+        if self.keep_state_days is not None and self.keep_state_days <= 0:
+            raise ConfigError(f"`keep_state_days` must be more than 0, got {self.keep_state_days}")
         if not self.keys and not self.is_insecure and not is_loopback(self.host):
             raise ConfigError(
                 f"listening on {self.host} lets others on the network use this machine; make a key with "

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.tiny import save_tiny, save_tiny_llama3
 from tests.unit.server.live import MEMORY_BYTES, Live, running
+from tests.unit.server.postgres import postgres
 from tests.unit.server.scripted import ScriptedEngine
 
 from puna.llama import Llama
@@ -73,3 +74,10 @@ def live(tiny_folder: Path, scripted_model: HostedModel) -> Iterator[Live]:
     scripted_model.loaded = None
     with running([hosted(tiny_folder), scripted_model]) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL database that all tests share; what they ask for is told apart by its owner."""
+    with postgres() as url:
+        yield url

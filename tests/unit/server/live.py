@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx2
 
@@ -15,6 +17,7 @@ from puna.server.hosting.pool import ModelPool
 from puna.server.run import Server, bind
 from puna.server.services import Services
 from puna.server.settings import ServerSettings
+from puna.server.state.store import State
 from puna.server.watch.metrics import Metrics
 
 MEMORY_BYTES = 10**9
@@ -44,11 +47,19 @@ def running(
     models: Sequence[HostedModel], memory_bytes: int = MEMORY_BYTES, **settings: object
 ) -> Iterator[Live]:
     """Run a server for the length of a ``with`` block."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _running(models, memory_bytes, Path(folder), settings)
+
+
+def _running(
+    models: Sequence[HostedModel], memory_bytes: int, folder: Path, settings: dict[str, object]
+) -> Iterator[Live]:
     configured = ServerSettings(port=0, **settings)  # type: ignore[arg-type]
     services = Services(
         settings=configured,
         pool=ModelPool(models, configured, memory_bytes),
         metrics=Metrics(),
+        state=State(configured, folder / "state" / "puna.db"),
     )
     server = Server(services)
     listener = bind(configured)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def live(scripted_model: HostedModel) -> Iterator[Live]:
 
 def routes(live: Live) -> list[tuple[str, str]]:
     paths = live.http.get("/openapi.json", headers={"Authorization": f"Bearer {KEY}"}).json()["paths"]
-    found = [(method, path.replace("{name}", "x")) for path, methods in paths.items() for method in methods]
+    found = [(method, re.sub(r"{\w+}", "x", path)) for path, methods in paths.items() for method in methods]
     more = [("get", path) for path in ("/metrics", "/docs", "/openapi.json", "/", "/nothing")]
     return [*found, *more]
 

@@ -148,6 +148,11 @@ def test_the_server_tells_about_itself(live: Live) -> None:
     routes = {(r["method"], r["route"]) for r in live.http.get("/v1/inspect/routes").json()["data"]}
     assert routes == {
         ("POST", "/v1/chat/completions"),
+        ("GET", "/v1/chat/completions"),
+        ("GET", "/v1/chat/completions/{completion_id}"),
+        ("POST", "/v1/chat/completions/{completion_id}"),
+        ("DELETE", "/v1/chat/completions/{completion_id}"),
+        ("GET", "/v1/chat/completions/{completion_id}/messages"),
         ("POST", "/v1/completions"),
         ("POST", "/v1/embeddings"),
         ("GET", "/v1/models"),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import puna
-from puna.engine.request import Event, TokenLogprob, Usage
-from puna.prompt.call_events import ArgumentsDelta, CallStarted, TextDelta
-from puna.prompt.tool_schema import ToolSet
-from puna.server.answers.generation import Generation
+from puna.engine.request import Event, TokenLogprob
+from puna.prompt.call_events import CallStarted, TextDelta
+from puna.server.answers.choices import Choices
 from puna.server.answers.logprobs import chat_logprobs
-from puna.server.answers.parts import AnswerParts, Part
+from puna.server.answers.parts import Part, whole_calls
 from puna.server.ids import new_id
 from puna.server.schemas.chat import (
     AnswerMessage,
@@ -29,7 +28,6 @@ from puna.server.schemas.chat import (
 )
 from puna.server.schemas.usage import Usage as WireUsage
 from puna.server.schemas.usage import usage_of
-from puna.tokens import Tokenizer
 
 __all__ = ["FINGERPRINT", "ChatAnswer"]
 
@@ -43,48 +41,37 @@ class ChatAnswer:
         id: of the completion.
     """
 
-    def __init__(
-        self, generation: Generation, tokenizer: Tokenizer, tools: ToolSet | None, body: ChatBody
-    ) -> None:
+    def __init__(self, choices: Choices, body: ChatBody) -> None:
         """Prepare the answer to a request.
 
         Args:
-            generation: computes the choices.
-            tokenizer: the model's.
-            tools: those that may be called, None for plain text.
+            choices: the answers.
             body: the request.
         """
         self.id = new_id("chatcmpl-")
         self._created = int(time.time())
-        self._generation = generation
-        self._tokenizer = tokenizer
+        self._choices = choices
+        self._tokenizer = choices.tokenizer
         self._body = body
-        stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
-        self._parts = [
-            AnswerParts(
-                tokenizer,
-                tools,
-                stop_texts=stop,
-                allows_several_calls=body.parallel_tool_calls is not False,
-            )
-            for _ in range(body.n or 1)
-        ]
-        self._usages: dict[int, Usage] = {}
+        self._parts: list[list[Part]] = [[] for _ in range(len(choices))]
+        self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(len(choices))]
+        self._call_ids: dict[tuple[int, int], str] = {}  # by choice and number of the call
 
     async def whole(self) -> ChatCompletion:
         """Wait for all choices."""
-        parts: list[list[Part]] = [[] for _ in self._parts]
-        logprobs: list[list[TokenLogprob]] = [[] for _ in self._parts]
         async with aclosing(self._arriving()) as arriving:
-            async for index, new, event in arriving:
-                parts[index] += new
-                logprobs[index] += event.logprobs
+            async for _ in arriving:
+                pass
+        return self.completion()
+
+    def completion(self) -> ChatCompletion:
+        """All of it, once every choice is over."""
         return ChatCompletion(
             id=self.id,
             object="chat.completion",
             created=self._created,
             model=self._body.model,
-            choices=[self._choice(i, parts[i], logprobs[i]) for i in range(len(parts))],
+            choices=[self._choice(i) for i in range(len(self._choices))],
             usage=self._usage(),
             system_fingerprint=FINGERPRINT,
         )
@@ -106,21 +93,15 @@ class ChatAnswer:
             yield self._chunk(usage=True)
 
     async def _arriving(self) -> AsyncGenerator[tuple[int, list[Part], Event]]:
-        async with aclosing(self._generation.events()) as events:
-            async for index, event in events:
-                parts = self._parts[index]
-                was_over = parts.end is not None
-                new = parts.push(event)
-                if parts.end is not None and not event.is_last:
-                    self._generation.end(index)
-                if event.usage is not None:
-                    self._usages[index] = event.usage
-                if not was_over:
-                    yield index, new, event
+        async with aclosing(self._choices.arriving()) as arriving:
+            async for index, new, event in arriving:
+                self._parts[index] += new
+                self._logprobs[index] += event.logprobs
+                yield index, new, event
 
     def _more(self, index: int, new: list[Part], event: Event) -> list[ChatChunk]:
         """Chunks for an event: one for each part, log-probabilities with the first."""
-        deltas = [_delta(part) for part in new]
+        deltas = [self._delta(index, part) for part in new]
         if event.logprobs and self._body.logprobs and not deltas:
             deltas.append(Delta(content=""))
         chunks = []
@@ -129,25 +110,22 @@ class ChatAnswer:
             if self._body.logprobs and delta is deltas[0]:
                 choice.logprobs = chat_logprobs(self._tokenizer, event.logprobs)
             chunks.append(self._chunk(choice))
-        end = self._parts[index].end
+        end = self._choices.end(index)
         if end is not None:
             chunks.append(self._chunk(ChunkChoice(index=index, delta=Delta(), finish_reason=end)))
         return chunks
 
-    def _choice(self, index: int, parts: list[Part], logprobs: list[TokenLogprob]) -> ChatChoice:
+    def _choice(self, index: int) -> ChatChoice:
+        parts = self._parts[index]
         text = "".join(part.text for part in parts if isinstance(part, TextDelta))
-        calls = _calls(parts)
+        calls = self._calls(index)
         message = AnswerMessage(role="assistant", content=text if text or not calls else None, refusal=None)
         if calls:
             message.tool_calls = calls
-        end = self._parts[index].end
+        end = self._choices.end(index)
         assert end is not None, f"choice {index} is not over"
-        return ChatChoice(
-            index=index,
-            message=message,
-            logprobs=chat_logprobs(self._tokenizer, logprobs) if self._body.logprobs else None,
-            finish_reason=end,
-        )
+        logprobs = chat_logprobs(self._tokenizer, self._logprobs[index]) if self._body.logprobs else None
+        return ChatChoice(index=index, message=message, logprobs=logprobs, finish_reason=end)
 
     def _chunk(self, choice: ChunkChoice | None = None, *, usage: bool = False) -> ChatChunk:
         chunk = ChatChunk(
@@ -163,27 +141,29 @@ class ChatAnswer:
         return chunk
 
     def _usage(self) -> WireUsage:
-        return usage_of([self._usages[i] for i in sorted(self._usages)], n=len(self._parts))
+        usages = self._choices.usages
+        return usage_of([usages[i] for i in sorted(usages)], n=len(self._choices))
 
-
-def _delta(part: Part) -> Delta:
-    if isinstance(part, TextDelta):
-        return Delta(content=part.text)
-    if isinstance(part, CallStarted):
-        function = FunctionDelta(name=part.name, arguments="")
-        call = ToolCallDelta(index=part.index, id=new_id("call_"), type="function", function=function)
-    else:
-        call = ToolCallDelta(index=part.index, function=FunctionDelta(arguments=part.json))
-    return Delta(tool_calls=[call])
-
-
-def _calls(parts: Sequence[Part]) -> list[ToolCall]:
-    calls = []
-    for part in parts:
+    def _delta(self, index: int, part: Part) -> Delta:
+        if isinstance(part, TextDelta):
+            return Delta(content=part.text)
         if isinstance(part, CallStarted):
-            arguments = "".join(
-                p.json for p in parts if isinstance(p, ArgumentsDelta) and p.index == part.index
+            function = FunctionDelta(name=part.name, arguments="")
+            call_id = self._call_id(index, part.index)
+            call = ToolCallDelta(index=part.index, id=call_id, type="function", function=function)
+        else:
+            call = ToolCallDelta(index=part.index, function=FunctionDelta(arguments=part.json))
+        return Delta(tool_calls=[call])
+
+    def _calls(self, index: int) -> list[ToolCall]:
+        return [
+            ToolCall(
+                id=self._call_id(index, call.index),
+                type="function",
+                function=FunctionCall(name=call.name, arguments=call.arguments),
             )
-            function = FunctionCall(name=part.name, arguments=arguments)
-            calls.append(ToolCall(id=new_id("call_"), type="function", function=function))
-    return calls
+            for call in whole_calls(self._parts[index])
+        ]
+
+    def _call_id(self, index: int, call: int) -> str:
+        return self._call_ids.setdefault((index, call), new_id("call_"))

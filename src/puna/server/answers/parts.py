@@ -6,6 +6,7 @@ Whatever wire format an answer is sent in, it is told from these.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from puna.engine.request import Event, TokenLogprob
@@ -22,11 +23,39 @@ from puna.prompt.call_events import (
 from puna.prompt.tool_schema import ToolSet
 from puna.tokens import Tokenizer
 
-__all__ = ["AnswerParts", "EndReason", "Part"]
+__all__ = ["AnswerParts", "EndReason", "Part", "WholeCall", "whole_calls"]
 
 EndReason = Literal["stop", "length", "tool_calls"]
 Part = TextDelta | CallStarted | ArgumentsDelta
 """More text, the beginning of a call, or more of its arguments. Calls are numbered from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class WholeCall:
+    """A call that an answer made.
+
+    Attributes:
+        index: its number.
+        name: of the tool.
+        arguments: a JSON object.
+    """
+
+    index: int
+    name: str
+    arguments: str
+
+
+def whole_calls(parts: Sequence[Part]) -> list[WholeCall]:
+    """The calls that an answer's parts make up."""
+    arguments: dict[int, str] = {}
+    for part in parts:
+        if isinstance(part, ArgumentsDelta):
+            arguments[part.index] = arguments.get(part.index, "") + part.json
+    return [
+        WholeCall(part.index, part.name, arguments.get(part.index, ""))
+        for part in parts
+        if isinstance(part, CallStarted)
+    ]
 
 
 class AnswerParts:

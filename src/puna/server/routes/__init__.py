@@ -4,7 +4,7 @@ To add a group write its schemas, then a file with a ``router`` here, and name i
 rest of `puna.server`. Start at `chat.py`.
 """
 
-from puna.server.routes import admin, chat, completions, embeddings, models, system, tokens
+from puna.server.routes import admin, chat, completions, embeddings, models, stored_chat, system, tokens
 
-ROUTERS = tuple(m.router for m in (chat, completions, embeddings, models, tokens, system, admin))
+ROUTERS = tuple(m.router for m in (chat, stored_chat, completions, embeddings, models, tokens, system, admin))
 """What is served under ``/v1`` and under ``/v1/openai/v1``."""

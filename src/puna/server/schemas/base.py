@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
 
-__all__ = ["Body", "ErrorBody", "ErrorReply", "ModelName", "Reply"]
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+__all__ = ["Body", "Deleted", "ErrorBody", "ErrorReply", "Metadata", "MetadataBody", "ModelName", "Reply"]
 
 MAX_NAME = 512
 """Characters of a model's name."""
+
+
+_NO_NUL = r"^[^\x00]*$"  # PostgreSQL's texts have none
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL)],
+        Annotated[str, StringConstraints(max_length=512, pattern=_NO_NUL)],
+    ],
+    Field(max_length=16),
+]
+"""What a client notes about what is kept for it, and finds it by."""
 
 
 class Body(BaseModel):
@@ -30,6 +44,20 @@ class ModelName(Body):
     """The model that a request names."""
 
     model: str = Field(min_length=1, max_length=MAX_NAME, description="Any name of a model of `/v1/models`.")
+
+
+class MetadataBody(Body):
+    """New `metadata`, in place of all that was there."""
+
+    metadata: Metadata | None
+
+
+class Deleted(Reply):
+    """Something is not kept any more."""
+
+    id: str
+    object: str
+    deleted: bool
 
 
 class ErrorBody(Reply):

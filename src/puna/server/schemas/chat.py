@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from puna.server.schemas.base import Body, Reply
+from puna.server.schemas.base import Body, Metadata, Reply
 from puna.server.schemas.sampling import Sampling
 from puna.server.schemas.usage import Usage
 
@@ -160,8 +160,8 @@ class ChatBody(Sampling):
     parallel_tool_calls: bool | None = None
     response_format: TextFormat | None = None
     modalities: list[Literal["text"]] | None = None
-    metadata: dict[str, str] | None = Field(None, max_length=16, description="Taken and without effect.")
-    store: Literal[False] | None = None
+    metadata: Metadata | None = Field(None, description="Kept with a completion that is stored.")
+    store: bool | None = Field(None, description="Keep the completion, for `GET /chat/completions`.")
     service_tier: Literal["auto", "default"] | None = None
     safety_identifier: Id | None = Field(None, description="Taken and without effect.")
     prompt_cache_key: Id | None = Field(None, description="Taken and without effect.")

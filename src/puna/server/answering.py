@@ -1,0 +1,48 @@
+"""From the body of a chat request to running answers: what all routes share that answer a conversation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from puna.server.answers.choices import Choices
+from puna.server.answers.conversation import plan_chat
+from puna.server.answers.generation import Wanted
+from puna.server.schemas.chat import ChatBody
+from puna.server.services import Services
+
+__all__ = ["answering"]
+
+
+@asynccontextmanager
+async def answering(services: Services, body: ChatBody, client: str) -> AsyncIterator[Choices]:
+    """Have the model in memory during an ``async with`` block, and its answers prepared.
+
+    Args:
+        services: the server's.
+        body: the conversation and how to answer it.
+        client: who asks, for fair turns.
+
+    Raises:
+        ApiError: 404, there is no such model; 429, too many answers wait; 503, it cannot be loaded.
+        PromptFormatError: the messages or tools are not such as this model takes.
+    """
+    async with services.pool.use(body.model) as model:
+        n = body.n or 1
+        model.admission.check(n)
+        # In a thread, since a long conversation or a large tool takes a while.
+        plan = await asyncio.to_thread(plan_chat, model.llama, body)
+        logprobs = (body.top_logprobs or 0) if body.logprobs else None
+        max_tokens = body.max_completion_tokens or body.max_tokens
+        wanted = [
+            Wanted(plan.prompt, body.params(i, max_tokens=max_tokens, logprobs=logprobs)) for i in range(n)
+        ]
+        yield Choices(
+            services.generate(model, wanted, client),
+            model.llama.tokenizer,
+            plan.tools,
+            n=n,
+            stop_texts=[body.stop] if isinstance(body.stop, str) else body.stop or [],
+            allows_several_calls=body.parallel_tool_calls is not False,
+        )

@@ -1,0 +1,27 @@
+"""What the server keeps: stored chat completions, responses, conversations, prompts.
+
+A database behind SQLAlchemy Core: SQLite in the user's Puna folder, or PostgreSQL. Opened on first use.
+Imports `puna.models`, and `puna.server.errors`; knows nothing of routes and answers. Start at `store.py` (how
+routes read and write), then `tables.py`; one file a kind of object has its queries, which routes have from
+here::
+
+    await services.state.read(state.prompts.list_all, owner)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from puna.server.state import completions, conversations, prompts, responses
+
+__all__ = ["completions", "conversations", "prompts", "responses"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # On first use: SQLAlchemy would make up a tenth of the time in which a server starts.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{__name__}.{name}")

@@ -1,0 +1,40 @@
+"""Pages of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, Table, select
+
+from puna.server.state.pages import Page, PageOf, no_such_entry
+from puna.server.state.rows import is_id
+
+__all__ = ["fetch_page"]
+
+
+def fetch_page(
+    connection: Connection, table: Table, query: Select[Any], within: ColumnElement[bool], page: Page
+) -> PageOf[Any]:
+    """Rows of a page.
+
+    Args:
+        connection: reads.
+        table: has an `id` and a `number`.
+        query: what is wanted of them.
+        within: which of them may be seen.
+        page: the page.
+
+    Raises:
+        ApiError: 400, there is no such entry to begin behind.
+    """
+    query = query.where(within)
+    if page.after is not None:
+        entry = select(table.c.number).where(within, table.c.id == page.after)
+        number = connection.execute(entry).scalar_one_or_none() if is_id(page.after) else None
+        if number is None:
+            raise no_such_entry(page.after)
+        is_behind = table.c.number > number if page.order == "asc" else table.c.number < number
+        query = query.where(is_behind)
+    order = table.c.number.asc() if page.order == "asc" else table.c.number.desc()
+    rows = list(connection.execute(query.order_by(order).limit(page.limit + 1)))
+    return PageOf(rows[: page.limit], len(rows) > page.limit)

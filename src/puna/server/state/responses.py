@@ -1,0 +1,209 @@
+"""Responses: as they were sent, what they answer, and those that are still being computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, literal, select, update
+
+from puna.server.errors import ApiError
+from puna.server.state import conversations
+from puna.server.state.pages import Page, PageOf
+from puna.server.state.paging import fetch_page
+from puna.server.state.rows import insert_row, now, owned
+from puna.server.state.tables import responses
+
+__all__ = [
+    "StoredResponse",
+    "add",
+    "cancel",
+    "chain",
+    "find",
+    "finish",
+    "keep_alive",
+    "list_page",
+    "remove",
+    "said",
+]
+
+MAX_CHAIN = 1000
+"""Responses that one may go on from, one behind the other."""
+_OPEN = ("queued", "in_progress")
+_SILENT_S = 60  # a server that computes says so much more often
+_COLUMNS = (
+    responses.c.id, responses.c.status, responses.c.body, responses.c.input, responses.c.alive_at,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """A response as it was sent.
+
+    Attributes:
+        body: the response.
+        input: its own input items, without what it goes on from.
+    """
+
+    body: dict[str, Any]
+    input: list[dict[str, Any]]
+
+
+def add(connection: Connection, owner: str, response: StoredResponse) -> None:
+    """Keep a response; with one that is through, its conversation gets what was said.
+
+    Raises:
+        ApiError: 404, the conversation is gone; 400, it is full.
+    """
+    body = response.body
+    is_open = body["status"] in _OPEN
+    insert_row(
+        connection,
+        responses,
+        id=body["id"],
+        owner=owner,
+        created_at=body["created_at"],
+        status=body["status"],
+        previous=body["previous_response_id"],
+        body=body,
+        input=response.input,
+        alive_at=now() if is_open else None,
+    )
+    if not is_open:
+        _tell_conversation(connection, owner, response)
+
+
+def finish(connection: Connection, owner: str, response: StoredResponse) -> bool:
+    """Replace a response that was computed in the background by what came of it.
+
+    Returns:
+        False where it was cancelled or deleted meanwhile, and so is left as it is.
+    """
+    body = response.body
+    is_over = body["status"] not in _OPEN
+    changed = connection.execute(
+        update(responses)
+        .where(owned(responses, owner, body["id"]), responses.c.status.in_(_OPEN))
+        .values(status=body["status"], body=body, alive_at=None if is_over else now())
+    ).rowcount
+    if changed and body["status"] in ("completed", "incomplete"):
+        _tell_conversation(connection, owner, response)
+    return bool(changed)
+
+
+def keep_alive(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Say that responses are still being computed.
+
+    Returns:
+        Those of them that are still wanted.
+    """
+    wanted = responses.c.id.in_(ids) & responses.c.status.in_(_OPEN)
+    connection.execute(update(responses).where(wanted).values(alive_at=now()))
+    return set(connection.execute(select(responses.c.id).where(wanted)).scalars())
+
+
+def find(connection: Connection, owner: str, key: str) -> StoredResponse:
+    """The response of that id.
+
+    Raises:
+        ApiError: 404, the owner has none.
+    """
+    row = connection.execute(select(*_COLUMNS).where(owned(responses, owner, key))).one_or_none()
+    if row is None:
+        raise _not_found(key)
+    return _response(row)
+
+
+def list_page(connection: Connection, owner: str, page: Page, model: str | None) -> PageOf[StoredResponse]:
+    """A page of an owner's responses.
+
+    Args:
+        connection: reads.
+        owner: whose.
+        page: which part of the list.
+        model: only those of this model; looked for within the page.
+    """
+    found = fetch_page(connection, responses, select(*_COLUMNS), responses.c.owner == owner, page)
+    entries = [_response(row) for row in found.entries]
+    return PageOf([e for e in entries if model is None or e.body["model"] == model], found.has_more)
+
+
+def chain(connection: Connection, owner: str, key: str) -> list[StoredResponse]:
+    """A response and those that it goes on from, the oldest first.
+
+    Raises:
+        ApiError: 404, one of them is not there (any more); 400, they are too many.
+    """
+    named = (responses.c.id, responses.c.previous)
+    begin = select(*named, literal(0).label("depth")).where(owned(responses, owner, key))
+    links = begin.cte("links", recursive=True)
+    links = links.union_all(
+        select(*named, links.c.depth + 1).where(
+            responses.c.id == links.c.previous, responses.c.owner == owner, links.c.depth < MAX_CHAIN
+        )
+    )
+    query = select(*_COLUMNS, links.c.previous).join(links, responses.c.id == links.c.id)
+    rows = list(connection.execute(query.order_by(links.c.depth.desc())))
+    if not rows:
+        raise _not_found(key)
+    if len(rows) > MAX_CHAIN:
+        raise ApiError(400, f"more than {MAX_CHAIN} responses go on from one another; begin anew")
+    if rows[0].previous is not None:
+        raise _not_found(rows[0].previous)
+    return [_response(row) for row in rows]
+
+
+def said(found: Sequence[StoredResponse]) -> list[dict[str, Any]]:
+    """What was said in responses that go on from one another: inputs and outputs."""
+    return [item for each in found for item in (*each.input, *each.body["output"])]
+
+
+def cancel(connection: Connection, owner: str, key: str) -> StoredResponse:
+    """End a response that is computed in the background; whoever computes it finds out.
+
+    Raises:
+        ApiError: 404, there is none of that id; 400, it is not computed in the background, or is over.
+    """
+    found = find(connection, owner, key)
+    body = found.body
+    if body["status"] == "cancelled":
+        return found
+    if not body["background"] or body["status"] not in _OPEN:
+        state = "is not computed in the background" if not body["background"] else f"is {body['status']}"
+        raise ApiError(400, f"response '{key}' cannot be cancelled: it {state}", code="not_cancellable")
+    cancelled = StoredResponse({**body, "status": "cancelled"}, found.input)
+    finish(connection, owner, cancelled)
+    return cancelled
+
+
+def remove(connection: Connection, owner: str, key: str) -> None:
+    """Delete a response; what goes on from it cannot be gone on from any more.
+
+    Raises:
+        ApiError: 404, the owner has none of that id.
+    """
+    if not connection.execute(delete(responses).where(owned(responses, owner, key))).rowcount:
+        raise _not_found(key)
+
+
+def _response(row: Any) -> StoredResponse:
+    body = row.body
+    if row.status in _OPEN and row.alive_at < now() - _SILENT_S:
+        error = {"code": "server_error", "message": "the server that computed this response ended"}
+        body = {**body, "status": "failed", "error": error}
+    return StoredResponse(body, row.input)
+
+
+def _tell_conversation(connection: Connection, owner: str, response: StoredResponse) -> None:
+    about = response.body.get("conversation")
+    if about is not None:
+        new = [*response.input, *response.body["output"]]
+        conversations.add_items(connection, owner, about["id"], new)
+
+
+def _not_found(key: str) -> ApiError:
+    return ApiError(
+        404,
+        f"Response '{key:.200}' not found. Use 'client.responses.list()' to list available Responses.",
+    )

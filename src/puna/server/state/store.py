@@ -1,0 +1,135 @@
+"""The door to the database for routes: work is done in threads, each piece in a transaction of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+from puna.models.store import home
+from puna.server.settings import ServerSettings
+from puna.server.watch.log import log
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection, Engine
+
+__all__ = ["State"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SWEEP_S = 3600.0
+_THREADS = 4
+
+
+class State:
+    """What the server keeps. Nothing is opened before the first use, nor made before the first write.
+
+    A write that was waited for is on the disk: it outlives this process, however that ends. Several servers
+    may share the database.
+    """
+
+    def __init__(self, settings: ServerSettings, file: Path | None = None) -> None:
+        """Prepare to keep things.
+
+        Args:
+            settings: where, how much and for how long.
+            file: of SQLite, where no other database is set; default: in the Puna folder.
+
+        Raises:
+            ConfigError: the address of the database is none.
+        """
+        self._url: URL | None = None
+        if settings.database_url:
+            from puna.server.state.database import parse_url
+
+            self._url = parse_url(settings.database_url)
+        self._file = file or home() / "state" / "puna.db"
+        self._max_bytes = settings.max_state_bytes
+        self._keep_s = None if settings.keep_state_days is None else settings.keep_state_days * 86400
+        self._engine: Engine | None = None
+        self._opening = threading.Lock()
+        self._next_sweep_s = 0.0
+        # SQLite has one writer at a time; a queue here is fairer than a busy file.
+        self._writers = ThreadPoolExecutor(_THREADS if self._url else 1, "puna-state-write")
+        self._readers = ThreadPoolExecutor(_THREADS, "puna-state-read")
+
+    async def read(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Look something up.
+
+        Args:
+            work: is called with a connection, in a thread.
+            *args: go on to it.
+            **kwargs: go on to it.
+
+        Raises:
+            StateError: the database cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, lambda: self._run(False, work, *args, **kwargs))
+
+    async def write(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Change something; all of it, or nothing where `work` raises. Arguments as for `read`.
+
+        Raises:
+            StateError: the database cannot be used.
+            ApiError: 507, it is full.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writers, lambda: self._run(True, work, *args, **kwargs))
+
+    async def close(self) -> None:
+        """Let go of the database, after what is being written."""
+        for threads in (self._writers, self._readers):
+            await asyncio.to_thread(threads.shutdown)
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def _run(
+        self, writes: bool, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        with self._transaction(writes) as connection:
+            if writes and self._keep_s is not None and time.monotonic() >= self._next_sweep_s:
+                from puna.server.state.retention import sweep
+
+                self._next_sweep_s = time.monotonic() + _SWEEP_S
+                sweep(connection, int(time.time() - self._keep_s))
+            return work(connection, *args, **kwargs)
+
+    @contextmanager
+    def _transaction(self, writes: bool) -> Iterator[Connection]:
+        from puna.server.state.database import explained
+
+        with (
+            explained(self._where),
+            self._opened().execution_options(puna_writes=writes).begin() as connection,
+        ):
+            yield connection
+
+    @property
+    def _where(self) -> str:
+        return f"the database {self._url.database!r}" if self._url else str(self._file)
+
+    def _opened(self) -> Engine:
+        # Only now, since the libraries behind it take a while to be loaded.
+        from puna.server.state.database import open_database
+
+        with self._opening:
+            if self._engine is None:
+                started_s = time.monotonic()
+                self._engine = open_database(self._url, self._file, self._max_bytes)
+                log(
+                    "state_opened",
+                    kind=self._engine.dialect.name,
+                    ms=round(1000 * (time.monotonic() - started_s), 1),
+                )
+            return self._engine
