@@ -1,1 +1,4 @@
-"""The steps, a file each; they import SQLAlchemy and Alembic only. Start at `v0001_first.py`."""
+"""The steps, a file each, in the order of `REVISIONS`.
+
+They import SQLAlchemy and Alembic only. Start at `v0001_first.py`.
+"""
