@@ -7,6 +7,7 @@ the log, under the request's id.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +16,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import Scope
 
 from puna.errors import CapacityError, ConfigError, PromptFormatError, PunaError, StateError, TokenizerError
 from puna.server.watch.log import log, log_error
 
-__all__ = ["ApiError", "as_api_error", "error_response", "install_handlers"]
+__all__ = ["ApiError", "as_api_error", "error_body", "error_response", "install_handlers"]
 
 _TYPES = {
     400: "invalid_request_error",
@@ -32,6 +34,18 @@ _TYPES = {
     503: "service_unavailable_error",
     504: "timeout_error",
 }
+_ANTHROPIC = ("/v1/messages", "/v1/openai/v1/messages")
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+# How pydantic names the forms of a field: str, list[...], a class.
+_FORM = re.compile(r"str|int|float|bool|constrained-str|.*\[.*|function-.*|[A-Z]\w*", re.DOTALL)
 _CLIENT_IS_GONE = 499  # nginx's word for it
 # What the client's own request brought about; the messages speak of nothing else.
 _CLIENT_ERRORS = (CapacityError, ConfigError, PromptFormatError, TokenizerError)
@@ -94,10 +108,24 @@ def as_api_error(error: Exception) -> ApiError:
     return ApiError(500, "the server failed; its log has the reason under this request's id")
 
 
-def error_response(error: ApiError) -> Response:
-    """The error as a response."""
+def error_body(error: ApiError, scope: Scope) -> dict[str, Any]:
+    """The error as JSON values, in the shape of the API that a request speaks.
+
+    Args:
+        error: the error.
+        scope: of the request.
+    """
+    if not scope["path"].startswith(_ANTHROPIC):
+        return error.body()
+    kind = _ANTHROPIC_TYPES.get(error.status_code, "api_error")
+    kind = "invalid_request_error" if kind == "api_error" and error.status_code < 500 else kind
+    return {"type": "error", "error": {"type": kind, "message": error.message}}
+
+
+def error_response(error: ApiError, scope: Scope) -> Response:
+    """The error as a response to a request."""
     # Escaped, since what a client sent may stand in it, half a surrogate pair included.
-    body = json.dumps(error.body())
+    body = json.dumps(error_body(error, scope))
     return Response(body, error.status_code, dict(error.headers or {}), media_type="application/json")
 
 
@@ -109,28 +137,31 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
 
 
-async def _on_validation_error(_: Request, error: Exception) -> Response:
+async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = [str(step) for step in first["loc"] if step != "body"]
+    first, *others = error.errors()
+    # Where a field may have several forms each form has complaints; the one that got furthest was meant.
+    alike = [each for each in others if each["loc"][:2] == first["loc"][:2]]
+    first = max([first, *alike], key=lambda each: len(each["loc"]))
+    where = [str(step) for step in first["loc"] if step != "body" and not _FORM.fullmatch(str(step))]
     param = "".join(f"[{s}]" if s.isdigit() else f".{s}" for s in where).removeprefix(".")
     message = f"{param}: {first['msg']}" if param else str(first["msg"])
-    return error_response(ApiError(400, message[:1000], param=param[:200] or None))
+    return error_response(ApiError(400, message[:1000], param=param[:200] or None), request.scope)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error, ApiError):
-        return error_response(error)
+        return error_response(error, request.scope)
     message = str(error.detail)
     if error.status_code == 404:
         message = f"there is no route {request.method} {request.url.path[:200]}"
     headers = dict(error.headers or {})
-    return error_response(ApiError(error.status_code, message, headers=headers))
+    return error_response(ApiError(error.status_code, message, headers=headers), request.scope)
 
 
-async def _on_error(_: Request, error: Exception) -> Response:
-    return error_response(as_api_error(error))
+async def _on_error(request: Request, error: Exception) -> Response:
+    return error_response(as_api_error(error), request.scope)
 
 
 async def _on_disconnect(_: Request, __: Exception) -> Response:

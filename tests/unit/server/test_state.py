@@ -145,6 +145,16 @@ async def test_pages_hold_every_entry_once(kept: State, owner: str) -> None:
             await kept.read(state.completions.list_page, owner, Page(nothing), None, {})
 
 
+async def test_pages_of_a_model_s_responses_are_full(kept: State, owner: str) -> None:
+    keys = [new_id("resp_") for _ in range(6)]
+    for i, key in enumerate(keys):
+        await kept.write(state.responses.add, owner, response(key, model="ab"[i % 2]))
+    first = await kept.read(state.responses.list_page, owner, Page(None, 2, "asc"), "b")
+    assert ([each.body["id"] for each in first.entries], first.has_more) == ([keys[1], keys[3]], True)
+    rest = await kept.read(state.responses.list_page, owner, Page(keys[3], 2, "asc"), "b")
+    assert ([each.body["id"] for each in rest.entries], rest.has_more) == ([keys[5]], False)
+
+
 async def test_responses_go_on_from_one_another(kept: State, owner: str) -> None:
     keys = [new_id(f"r{i}-") for i in range(4)]
     for previous, key in zip([None, *keys], keys, strict=False):

@@ -35,6 +35,6 @@ def is_health(scope: Scope) -> bool:
 
 async def refuse(scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
     """Answer with an error; the body stays unread, so the connection ends."""
-    response = error_response(error)
+    response = error_response(error, scope)
     response.headers["Connection"] = "close"
     await response(scope, receive, send)

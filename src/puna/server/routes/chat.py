@@ -12,7 +12,7 @@ from puna.server.answering import answering
 from puna.server.answers.chat_answer import ChatAnswer
 from puna.server.schemas.chat import ChatBody, ChatChunk, ChatCompletion
 from puna.server.services import Client, Owner, Services, TheServices
-from puna.server.wire.reply import event_stream, json_reply, unless_gone
+from puna.server.wire.reply import STREAMED, event_stream, json_reply, unless_gone
 from puna.server.wire.strict import StrictRoute
 
 __all__ = ["create_chat_completion", "router"]
@@ -20,7 +20,7 @@ __all__ = ["create_chat_completion", "router"]
 router = APIRouter(tags=["chat"], route_class=StrictRoute)
 
 
-@router.post("/chat/completions", response_model=ChatCompletion)
+@router.post("/chat/completions", response_model=ChatCompletion, responses=STREAMED)
 async def create_chat_completion(
     request: Request, body: ChatBody, services: TheServices, client: Client, owner: Owner
 ) -> Response:

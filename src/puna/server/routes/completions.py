@@ -13,7 +13,7 @@ from puna.server.answers.completion_answer import CompletionAnswer
 from puna.server.answers.generation import Wanted
 from puna.server.schemas.completions import Completion, CompletionBody
 from puna.server.services import Client, Services, TheServices
-from puna.server.wire.reply import event_stream, json_reply, unless_gone
+from puna.server.wire.reply import STREAMED, event_stream, json_reply, unless_gone
 from puna.server.wire.strict import StrictRoute
 
 __all__ = ["create_completion", "router"]
@@ -23,7 +23,7 @@ _DEFAULT_TOKENS = 16  # OpenAI's
 router = APIRouter(tags=["completions"], route_class=StrictRoute)
 
 
-@router.post("/completions", response_model=Completion)
+@router.post("/completions", response_model=Completion, responses=STREAMED)
 async def create_completion(
     request: Request, body: CompletionBody, services: TheServices, client: Client
 ) -> Response:

@@ -39,4 +39,10 @@ def _describe(model: HostedModel) -> Model:
             provider_resource_id=model.id,
             context_length=model.context_tokens,
         ),
+        type="model",
+        identifier=model.id,
+        model_type="llm",
+        provider_id="puna",
+        provider_resource_id=model.id,
+        metadata={"context_length": model.context_tokens},
     )

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-__all__ = ["Body", "Deleted", "ErrorBody", "ErrorReply", "Metadata", "MetadataBody", "ModelName", "Reply"]
+__all__ = [
+    "AnthropicErrorBody",
+    "AnthropicErrorReply",
+    "Body",
+    "Deleted",
+    "ErrorBody",
+    "ErrorReply",
+    "Metadata",
+    "MetadataBody",
+    "ModelName",
+    "NamedEvent",
+    "Reply",
+]
 
 MAX_NAME = 512
 """Characters of a model's name."""
@@ -38,6 +50,12 @@ class Reply(BaseModel):
     def as_json(self) -> str:
         """The response as JSON."""
         return self.model_dump_json(exclude_unset=True)
+
+
+class NamedEvent(Reply):
+    """An event of a stream whose events have names."""
+
+    type: str
 
 
 class ModelName(Body):
@@ -73,3 +91,17 @@ class ErrorReply(Reply):
     """Every error."""
 
     error: ErrorBody
+
+
+class AnthropicErrorBody(Reply):
+    """What is wrong, as Anthropic's API says it."""
+
+    type: str
+    message: str
+
+
+class AnthropicErrorReply(Reply):
+    """Every error of Anthropic's routes."""
+
+    type: Literal["error"]
+    error: AnthropicErrorBody

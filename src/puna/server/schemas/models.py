@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from puna.server.schemas.base import Reply
 
@@ -19,13 +19,19 @@ class ModelMetadata(Reply):
 
 
 class Model(Reply):
-    """A model that requests may name."""
+    """A model that requests may name; Llama Stack's old clients read what is behind `custom_metadata`."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: Literal["puna"]
     custom_metadata: ModelMetadata
+    type: Literal["model"]
+    identifier: str
+    model_type: Literal["llm"]
+    provider_id: Literal["puna"]
+    provider_resource_id: str
+    metadata: dict[str, Any]
 
 
 class Models(Reply):

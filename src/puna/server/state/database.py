@@ -183,10 +183,16 @@ def _version(connection: Connection, where: str) -> str | None:
 
 
 def _migrate(connection: Connection) -> None:
-    # Brings templates and its own command line, so only where there is something to do.
-    from alembic import command
+    # Brings templates and much else, so only where there is something to do.
     from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
 
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    command.upgrade(config, "head")
+    scripts = ScriptDirectory(str(Path(__file__).parent / "migrations"))
+
+    def upgrade(revision: Any, _: Any) -> Any:
+        return scripts._upgrade_revs("head", revision)  # what Alembic's own manual calls here
+
+    with EnvironmentContext(Config(), scripts, fn=upgrade) as environment:
+        environment.configure(connection=connection, version_table=_VERSION_TABLE)
+        environment.run_migrations()

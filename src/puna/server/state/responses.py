@@ -64,6 +64,7 @@ def add(connection: Connection, owner: str, response: StoredResponse) -> None:
         id=body["id"],
         owner=owner,
         created_at=body["created_at"],
+        model=body["model"],
         status=body["status"],
         previous=body["previous_response_id"],
         body=body,
@@ -122,11 +123,13 @@ def list_page(connection: Connection, owner: str, page: Page, model: str | None)
         connection: reads.
         owner: whose.
         page: which part of the list.
-        model: only those of this model; looked for within the page.
+        model: only those of this model.
     """
-    found = fetch_page(connection, responses, select(*_COLUMNS), responses.c.owner == owner, page)
-    entries = [_response(row) for row in found.entries]
-    return PageOf([e for e in entries if model is None or e.body["model"] == model], found.has_more)
+    query = select(*_COLUMNS)
+    if model is not None:
+        query = query.where(responses.c.model == model)
+    found = fetch_page(connection, responses, query, responses.c.owner == owner, page)
+    return PageOf([_response(row) for row in found.entries], found.has_more)
 
 
 def chain(connection: Connection, owner: str, key: str) -> list[StoredResponse]:

@@ -108,6 +108,7 @@ completion_labels = Table(
 
 responses = _owned(
     "responses",
+    Column("model", String(512), nullable=False),
     Column("status", String(32), nullable=False),
     Column("previous", String(MAX_ID)),
     Column("body", Json, nullable=False),

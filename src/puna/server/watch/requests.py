@@ -51,7 +51,7 @@ class RequestLog:
             log_error(error)
             if not status:
                 failed = ApiError(500, "the server failed; its log has the reason under this request's id")
-                await error_response(failed)(scope, receive, marked)
+                await error_response(failed, scope)(scope, receive, marked)
         finally:
             # The pattern, not the path: a path may be of any length and hold anything.
             route = getattr(scope.get("route"), "path", _UNKNOWN)

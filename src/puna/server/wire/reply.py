@@ -11,12 +11,23 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from puna.server.errors import as_api_error
-from puna.server.schemas.base import Reply
+from puna.server.errors import as_api_error, error_body
+from puna.server.schemas.base import NamedEvent, Reply
 
-__all__ = ["event_stream", "json_reply", "unless_gone"]
+__all__ = ["STREAMED", "event_stream", "json_reply", "unless_gone"]
 
 T = TypeVar("T")
+
+_WITHOUT_DONE = "/v1/openai/"  # whose clients, Llama Stack's old ones, take every event for JSON
+
+_TEXT = {"type": "string"}
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"event": _TEXT, "data": _TEXT},
+    "required": ["data"],
+}
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": _EVENT}}}}
+"""For the document of a route that streams where it is asked to."""
 
 
 def json_reply(reply: Reply) -> Response:
@@ -24,14 +35,17 @@ def json_reply(reply: Reply) -> Response:
     return Response(reply.as_json(), media_type="application/json")
 
 
-async def event_stream(request: Request, replies: AsyncGenerator[Reply]) -> Response:
-    """Server-sent events with ``[DONE]`` at the end.
+async def event_stream(
+    request: Request, replies: AsyncGenerator[Reply], *, has_done: bool = True
+) -> Response:
+    """Server-sent events, those that have a name with it.
 
     What goes wrong before the first event is an error response; later it is an event.
 
     Args:
         request: the client's, its body read.
         replies: the events; closed where the client goes away.
+        has_done: whether ``[DONE]`` is sent behind the last one.
     """
     try:
         first = await unless_gone(request, anext(replies))
@@ -39,7 +53,9 @@ async def event_stream(request: Request, replies: AsyncGenerator[Reply]) -> Resp
         await replies.aclose()
         raise
     return StreamingResponse(
-        _lines(first, replies), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+        _lines(request, first, replies, has_done),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-cache"},
     )
 
 
@@ -71,16 +87,22 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _lines(first: Reply, replies: AsyncGenerator[Reply]) -> AsyncIterator[str]:
+async def _lines(
+    request: Request, first: Reply, replies: AsyncGenerator[Reply], has_done: bool
+) -> AsyncIterator[str]:
     async with aclosing(replies):
         try:
-            yield _line(first.as_json())
+            yield _line(first)
             async for reply in replies:
-                yield _line(reply.as_json())
+                yield _line(reply)
         except Exception as error:
-            yield _line(json.dumps(as_api_error(error).body()))
-    yield _line("[DONE]")
+            body = error_body(as_api_error(error), request.scope)
+            name = f"event: {body['type']}\n" if "type" in body else ""
+            yield f"{name}data: {json.dumps(body)}\n\n"
+    if has_done and not request.scope["path"].startswith(_WITHOUT_DONE):
+        yield "data: [DONE]\n\n"
 
 
-def _line(data: str) -> str:
-    return f"data: {data}\n\n"
+def _line(reply: Reply) -> str:
+    name = f"event: {reply.type}\n" if isinstance(reply, NamedEvent) else ""
+    return f"{name}data: {reply.as_json()}\n\n"

@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+__all__ = ["upgrade"]
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -32,6 +34,7 @@ def upgrade() -> None:
     )
     _owned(
         "responses",
+        sa.Column("model", sa.String(512), nullable=False),
         sa.Column("status", sa.String(32), nullable=False),
         sa.Column("previous", sa.String(128)),
         sa.Column("body", sa.Text, nullable=False),
