@@ -4,7 +4,22 @@ To add a group write its schemas, then a file with a ``router`` here, and name i
 rest of `puna.server`. Start at `chat.py`.
 """
 
-from puna.server.routes import admin, chat, completions, embeddings, models, stored_chat, system, tokens
+from puna.server.routes import (
+    admin,
+    chat,
+    completions,
+    embeddings,
+    models,
+    prompts,
+    stored_chat,
+    system,
+    tokens,
+)
 
-ROUTERS = tuple(m.router for m in (chat, stored_chat, completions, embeddings, models, tokens, system, admin))
+_GROUPS = (
+    chat, stored_chat, prompts, completions, embeddings,
+    models, tokens, system, admin,
+)  # fmt: skip
+
+ROUTERS = tuple(group.router for group in _GROUPS)
 """What is served under ``/v1`` and under ``/v1/openai/v1``."""
