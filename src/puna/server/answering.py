@@ -9,20 +9,24 @@ from contextlib import asynccontextmanager
 from puna.server.answers.choices import Choices
 from puna.server.answers.conversation import plan_chat
 from puna.server.answers.generation import Wanted
+from puna.server.answers.truncation import plan_truncated
 from puna.server.schemas.chat import ChatBody
 from puna.server.services import Services
 
-__all__ = ["answering"]
+__all__ = ["answering", "count_tokens"]
 
 
 @asynccontextmanager
-async def answering(services: Services, body: ChatBody, client: str) -> AsyncIterator[Choices]:
+async def answering(
+    services: Services, body: ChatBody, client: str, *, truncates: bool = False
+) -> AsyncIterator[Choices]:
     """Have the model in memory during an ``async with`` block, and its answers prepared.
 
     Args:
         services: the server's.
         body: the conversation and how to answer it.
         client: who asks, for fair turns.
+        truncates: leave out the oldest messages where not all fit.
 
     Raises:
         ApiError: 404, there is no such model; 429, too many answers wait; 503, it cannot be loaded.
@@ -32,7 +36,7 @@ async def answering(services: Services, body: ChatBody, client: str) -> AsyncIte
         n = body.n or 1
         model.admission.check(n)
         # In a thread, since a long conversation or a large tool takes a while.
-        plan = await asyncio.to_thread(plan_chat, model.llama, body)
+        plan = await asyncio.to_thread(plan_truncated if truncates else plan_chat, model.llama, body)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         max_tokens = body.max_completion_tokens or body.max_tokens
         wanted = [
@@ -43,6 +47,13 @@ async def answering(services: Services, body: ChatBody, client: str) -> AsyncIte
             model.llama.tokenizer,
             plan.tools,
             n=n,
+            n_prompt_tokens=len(plan.prompt),
             stop_texts=[body.stop] if isinstance(body.stop, str) else body.stop or [],
             allows_several_calls=body.parallel_tool_calls is not False,
         )
+
+
+async def count_tokens(services: Services, body: ChatBody) -> int:
+    """How many tokens a conversation's prompt has; raises as `answering` does."""
+    async with services.pool.use(body.model) as model:
+        return len((await asyncio.to_thread(plan_chat, model.llama, body)).prompt)

@@ -32,6 +32,7 @@ def create_app(services: Services) -> FastAPI:
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await services.background.close()
         await services.pool.close()
         await services.state.close()
 

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from puna.errors import ConfigError
 from puna.models.local import LocalModel
 from puna.server.app import create_app
+from puna.server.background import Background
 from puna.server.errors import ApiError
 from puna.server.hosting.hosted import HostedModel, host_local
 from puna.server.hosting.pool import ModelPool
@@ -205,7 +206,13 @@ async def _serve(
                 pass
         except ApiError as error:
             raise error.__cause__ or ConfigError(error.message) from error
-    services = Services(settings=settings, pool=pool, metrics=Metrics(), state=state)
+    services = Services(
+        settings=settings,
+        pool=pool,
+        metrics=Metrics(),
+        state=state,
+        background=Background(state, settings.max_waiting),
+    )
     server = Server(services)
     listener.listen(socket.SOMAXCONN)  # clients may connect from here on; they are answered in a moment
     on_ready(listener.getsockname()[1], services.instance)

@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from puna.server.answers.generation import Generation, Wanted
+from puna.server.background import Background
 from puna.server.hosting.hosted import Loaded
 from puna.server.hosting.pool import ModelPool
 from puna.server.ids import new_id
@@ -30,6 +31,7 @@ class Services:
         pool: the models.
         metrics: what is counted.
         state: what is kept.
+        background: what is computed while no client waits.
         instance: an id of this run.
         started_s: when it began, by the monotonic clock.
     """
@@ -38,6 +40,7 @@ class Services:
     pool: ModelPool
     metrics: Metrics
     state: State
+    background: Background
     instance: str = field(default_factory=partial(new_id, "srv_"))
     started_s: float = field(default_factory=time.monotonic)
 

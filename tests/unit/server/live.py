@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx2
 
+from puna.server.background import Background
 from puna.server.hosting.hosted import HostedModel
 from puna.server.hosting.pool import ModelPool
 from puna.server.run import Server, bind
@@ -55,11 +56,13 @@ def _running(
     models: Sequence[HostedModel], memory_bytes: int, folder: Path, settings: dict[str, object]
 ) -> Iterator[Live]:
     configured = ServerSettings(port=0, **settings)  # type: ignore[arg-type]
+    state = State(configured, folder / "state" / "puna.db")
     services = Services(
         settings=configured,
         pool=ModelPool(models, configured, memory_bytes),
         metrics=Metrics(),
-        state=State(configured, folder / "state" / "puna.db"),
+        state=state,
+        background=Background(state, configured.max_waiting),
     )
     server = Server(services)
     listener = bind(configured)

@@ -22,6 +22,7 @@ class Choices:
 
     Attributes:
         tokenizer: the model's.
+        n_prompt_tokens: length of the prompt.
         usages: what each choice cost, by its index, once it is over.
     """
 
@@ -32,6 +33,7 @@ class Choices:
         tools: ToolSet | None,
         *,
         n: int,
+        n_prompt_tokens: int,
         stop_texts: Sequence[str],
         allows_several_calls: bool,
     ) -> None:
@@ -42,10 +44,12 @@ class Choices:
             tokenizer: the model's.
             tools: those that may be called, None for plain text.
             n: how many they are.
+            n_prompt_tokens: length of the prompt.
             stop_texts: texts that end an answer.
             allows_several_calls: whether an answer goes on behind its first call.
         """
         self.tokenizer = tokenizer
+        self.n_prompt_tokens = n_prompt_tokens
         self.usages: dict[int, Usage] = {}
         self._generation = generation
         self._parts = [

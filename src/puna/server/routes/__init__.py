@@ -8,16 +8,19 @@ from puna.server.routes import (
     admin,
     chat,
     completions,
+    conversations,
     embeddings,
     models,
     prompts,
+    responses,
     stored_chat,
+    stored_responses,
     system,
     tokens,
 )
 
 _GROUPS = (
-    chat, stored_chat, prompts, completions, embeddings,
+    chat, stored_chat, responses, stored_responses, conversations, prompts, completions, embeddings,
     models, tokens, system, admin,
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from puna.engine.request import SamplingParams
 from puna.errors import ConfigError
 from puna.server.schemas.base import Body, ModelName
 
-__all__ = ["MAX_CHOICES", "Sampling", "StreamOptions"]
+__all__ = ["MAX_CHOICES", "Drawing", "Sampling", "StreamOptions"]
 
 MAX_CHOICES = 16
 """Answers to one prompt."""
@@ -29,8 +29,8 @@ class StreamOptions(Body):
     include_obfuscation: bool = Field(False, description="Taken and without effect.")
 
 
-class Sampling(ModelName):
-    """Sampling, as OpenAI's API and Puna's own have it."""
+class Drawing(ModelName):
+    """How tokens are drawn, as OpenAI's API and Puna's own have it."""
 
     temperature: float | None = Field(
         None, ge=0, le=2, description="Default 0.6; 0 takes the likeliest token."
@@ -41,10 +41,15 @@ class Sampling(ModelName):
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
+    seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
+
+
+class Sampling(Drawing):
+    """Sampling in full, for chat and plain completion."""
+
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         None, max_length=_MAX_BIASES
     )
-    seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     stop: StopText | list[StopText] | None = Field(None, description="At most 16 texts.")
     stream: bool | None = None

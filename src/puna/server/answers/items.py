@@ -1,0 +1,153 @@
+"""Items of responses and conversations: from what clients send to what is kept, and to messages of a chat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from puna.server.ids import new_id
+from puna.server.schemas.chat import (
+    AssistantMessage,
+    CalledFunction,
+    EarlierCall,
+    SystemMessage,
+    ToolMessage,
+    UserMessage,
+)
+from puna.server.schemas.chat import Message as ChatMessage
+from puna.server.schemas.items import (
+    ContentPart,
+    FunctionCall,
+    FunctionCallItem,
+    FunctionOutput,
+    FunctionOutputItem,
+    InputItem,
+    InputPart,
+    InputText,
+    Item,
+    Message,
+    MessageItem,
+    OutputText,
+    Reasoning,
+    Refusal,
+    SentOutput,
+    SentRefusal,
+)
+
+__all__ = ["as_chat", "as_items", "keep", "stored"]
+
+_ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
+
+
+def keep(given: str | Sequence[InputItem]) -> list[Item]:
+    """What a client sent, as it is kept: with ids, and texts in parts.
+
+    Args:
+        given: a text of the user, or items.
+    """
+    if isinstance(given, str):
+        return [_user(given)]
+    return [_kept(item) for item in given]
+
+
+def stored(items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Items as JSON values."""
+    return [item.model_dump(exclude_unset=True) for item in items]
+
+
+def as_items(values: Sequence[dict[str, Any]]) -> list[Item]:
+    """Items out of the JSON values that `stored` made."""
+    return _ITEMS.validate_python(list(values))
+
+
+def as_chat(items: Sequence[Item]) -> list[ChatMessage]:
+    """The messages of a chat that items are. Calls belong to what the model said before them."""
+    messages: list[ChatMessage] = []
+    for item in items:
+        if isinstance(item, Message):
+            messages.append(_message(item))
+        elif isinstance(item, FunctionCall):
+            last = messages[-1] if messages else None
+            if not isinstance(last, AssistantMessage):
+                last = AssistantMessage(role="assistant")
+                messages.append(last)
+            function = CalledFunction(name=item.name, arguments=item.arguments)
+            last.tool_calls = [*(last.tool_calls or []), EarlierCall(id=item.call_id, function=function)]
+        elif isinstance(item, FunctionOutput):
+            output = (
+                item.output if isinstance(item.output, str) else "".join(part.text for part in item.output)
+            )
+            messages.append(ToolMessage(role="tool", content=output, tool_call_id=item.call_id))
+    return messages
+
+
+def _user(text: str) -> Message:
+    return Message(
+        type="message",
+        id=new_id("msg_"),
+        status="completed",
+        role="user",
+        content=[InputText(type="input_text", text=text)],
+    )
+
+
+def _kept(item: InputItem) -> Item:
+    if isinstance(item, MessageItem):
+        parts = _text_parts(item) if isinstance(item.content, str) else [_part(p) for p in item.content]
+        return Message(
+            type="message", id=item.id or new_id("msg_"), status="completed", role=item.role, content=parts
+        )
+    if isinstance(item, FunctionCallItem):
+        return FunctionCall(
+            type="function_call",
+            id=item.id or new_id("fc_"),
+            status="completed",
+            call_id=item.call_id,
+            name=item.name,
+            arguments=item.arguments,
+        )
+    if isinstance(item, FunctionOutputItem):
+        output = item.output
+        return FunctionOutput(
+            type="function_call_output",
+            id=item.id or new_id("fco_"),
+            status="completed",
+            call_id=item.call_id,
+            output=output
+            if isinstance(output, str)
+            else [InputText(type="input_text", text=part.text) for part in output],
+        )
+    return Reasoning(
+        type="reasoning",
+        id=item.id or new_id("rs_"),
+        status="completed",
+        summary=item.summary,
+        content=item.content,
+        encrypted_content=item.encrypted_content,
+    )
+
+
+def _text_parts(item: MessageItem) -> list[ContentPart]:
+    text = str(item.content)
+    if item.role == "assistant":
+        return [OutputText(type="output_text", text=text, annotations=[], logprobs=[])]
+    return [InputText(type="input_text", text=text)]
+
+
+def _part(part: InputPart) -> ContentPart:
+    if isinstance(part, SentOutput):
+        return OutputText(type="output_text", text=part.text, annotations=[], logprobs=[])
+    if isinstance(part, SentRefusal):
+        return Refusal(type="refusal", refusal=part.refusal)
+    return InputText(type="input_text", text=part.text)
+
+
+def _message(item: Message) -> ChatMessage:
+    text = "".join(part.refusal if isinstance(part, Refusal) else part.text for part in item.content)
+    if item.role == "user":
+        return UserMessage(role="user", content=text)
+    if item.role == "assistant":
+        return AssistantMessage(role="assistant", content=text)
+    return SystemMessage(role=item.role, content=text)

@@ -1,0 +1,89 @@
+"""Responses that are computed while no client waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+from puna.errors import StateError
+from puna.server import state
+from puna.server.errors import ApiError
+from puna.server.state.store import State
+from puna.server.watch.log import log, log_error
+
+__all__ = ["Background"]
+
+_PULSE_S = 10.0
+
+
+class Background:
+    """Runs them, and says in the database that it still does, for servers that share it."""
+
+    def __init__(self, store: State, max_tasks: int) -> None:
+        """Prepare to run things.
+
+        Args:
+            store: where their results go.
+            max_tasks: so many at once, waiting ones included.
+        """
+        self._store = store
+        self._max_tasks = max_tasks
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._pulse: asyncio.Task[None] | None = None
+
+    def check(self) -> None:
+        """Make sure that there is room for one more.
+
+        Raises:
+            ApiError: 429, there is none.
+        """
+        if len(self._tasks) >= self._max_tasks:
+            raise ApiError(
+                429,
+                f"{len(self._tasks)} responses are computed in the background already",
+                code="rate_limit_exceeded",
+                headers={"Retry-After": "5"},
+            )
+
+    def run(self, key: str, work: Awaitable[None]) -> None:
+        """Begin to compute a response.
+
+        Args:
+            key: its id.
+            work: writes what becomes of it; is cancelled where the response is not wanted any more.
+        """
+        task = asyncio.ensure_future(work)
+        self._tasks[key] = task
+        task.add_done_callback(lambda done: self._forget(key, done))
+        if self._pulse is None or self._pulse.done():
+            self._pulse = asyncio.create_task(self._keep_alive())
+
+    def cancel(self, key: str) -> None:
+        """Stop computing a response, if it is this server that does."""
+        if key in self._tasks:
+            self._tasks[key].cancel()
+
+    async def close(self) -> None:
+        """Wait until all are through; those that run for too long are cut when the models go."""
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if self._pulse is not None:
+            self._pulse.cancel()
+            await asyncio.gather(self._pulse, return_exceptions=True)
+
+    def _forget(self, key: str, task: asyncio.Task[None]) -> None:
+        del self._tasks[key]
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log_error(error)
+
+    async def _keep_alive(self) -> None:
+        while self._tasks:
+            await asyncio.sleep(_PULSE_S)
+            running = list(self._tasks)
+            try:
+                wanted = await self._store.write(state.responses.keep_alive, running)
+            except (ApiError, StateError) as error:
+                log("state_failed", error=str(error))
+                continue
+            for key in set(running) - wanted:
+                self.cancel(key)  # through another server, or deleted

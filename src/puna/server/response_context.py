@@ -1,0 +1,97 @@
+"""What a response goes on from: earlier responses or a conversation, a stored prompt, and its own input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from puna.server import state
+from puna.server.answers.items import as_items, keep
+from puna.server.answers.response_request import chat_of
+from puna.server.errors import ApiError
+from puna.server.schemas.chat import ChatBody
+from puna.server.schemas.items import Item
+from puna.server.schemas.prompts import PLACE
+from puna.server.schemas.responses import InputTokensBody, PromptRef
+from puna.server.state.store import State
+
+__all__ = ["ResponseContext", "fill_in", "gather_context"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseContext:
+    """What a response goes on from.
+
+    Attributes:
+        chat: all of it, as a chat request.
+        new: the response's own input.
+        prompt: the stored prompt that it uses, as the response tells it.
+    """
+
+    chat: ChatBody
+    new: Sequence[Item]
+    prompt: dict[str, Any] | None
+
+
+async def gather_context(store: State, body: InputTokensBody, owner: str) -> ResponseContext:
+    """Find everything that a response goes on from.
+
+    Args:
+        store: what the server keeps.
+        body: the request.
+        owner: whose things may be used.
+
+    Raises:
+        ApiError: 400, it cannot go on from that; 404, something is not there.
+        PromptFormatError: see `chat_of`.
+    """
+    if body.previous_response_id is not None and body.conversation_id is not None:
+        raise ApiError(
+            400,
+            "a response goes on from `previous_response_id` or is part of a `conversation`; give one of them",
+            param="conversation",
+        )
+    earlier: list[dict[str, Any]] = []
+    if body.previous_response_id is not None:
+        chain = await store.read(state.responses.chain, owner, body.previous_response_id)
+        status = chain[-1].body["status"]
+        if status in ("queued", "in_progress"):
+            raise ApiError(
+                400, f"the previous response is {status}; wait until it is over", param="previous_response_id"
+            )
+        earlier = state.responses.said(chain)
+    elif body.conversation_id is not None:
+        earlier = await store.read(state.conversations.said, owner, body.conversation_id)
+    prompt, standing = None, [body.instructions or ""]
+    if body.prompt is not None:
+        version = int(body.prompt.version) if body.prompt.version else None
+        found = await store.read(state.prompts.find, owner, body.prompt.id, version)
+        standing.insert(0, fill_in(found.text or "", body.prompt))
+        prompt = {**body.prompt.model_dump(), "version": str(found.version)}
+    new = keep(body.input)
+    return ResponseContext(chat_of(body, [*as_items(earlier), *new], standing), new, prompt)
+
+
+def fill_in(text: str, prompt: PromptRef) -> str:
+    """A stored prompt with its variables in their places.
+
+    Args:
+        text: the prompt's.
+        prompt: has the variables.
+
+    Raises:
+        ApiError: 400, one is missing.
+    """
+    values = {
+        name: value if isinstance(value, str) else value.text
+        for name, value in (prompt.variables or {}).items()
+    }
+
+    def value(place: re.Match[str]) -> str:
+        if place[1] not in values:
+            raise ApiError(400, f"the prompt needs the variable {place[1]!r}", param="prompt.variables")
+        return values[place[1]]
+
+    return PLACE.sub(value, text)

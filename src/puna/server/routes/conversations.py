@@ -1,0 +1,120 @@
+"""``/conversations`` and their items."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Response
+
+from puna.server import state
+from puna.server.answers.items import as_items, keep, stored
+from puna.server.schemas.base import Deleted, MetadataBody
+from puna.server.schemas.conversations import Conversation, ConversationBody, ItemsBody
+from puna.server.schemas.items import Item
+from puna.server.schemas.lists import After, Limit, OrderOf, ends
+from puna.server.schemas.responses import ItemPage
+from puna.server.services import Owner, TheServices
+from puna.server.state.pages import Page
+from puna.server.wire.reply import json_reply
+from puna.server.wire.strict import StrictRoute
+
+if TYPE_CHECKING:
+    from puna.server.state.conversations import Conversation as StoredConversation
+
+__all__ = [
+    "create_conversation",
+    "create_items",
+    "delete_conversation",
+    "delete_item",
+    "get_conversation",
+    "get_item",
+    "list_items",
+    "router",
+    "update_conversation",
+]
+
+router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=StrictRoute)
+
+
+@router.post("", response_model=Conversation)
+async def create_conversation(body: ConversationBody, services: TheServices, owner: Owner) -> Response:
+    """Begin a conversation."""
+    first = stored(keep(body.items or []))
+    made = await services.state.write(state.conversations.add, owner, body.metadata or {}, first)
+    return json_reply(_conversation(made))
+
+
+@router.get("/{conversation_id}", response_model=Conversation)
+async def get_conversation(conversation_id: str, services: TheServices, owner: Owner) -> Response:
+    """One conversation."""
+    return json_reply(
+        _conversation(await services.state.read(state.conversations.find, owner, conversation_id))
+    )
+
+
+@router.post("/{conversation_id}", response_model=Conversation)
+async def update_conversation(
+    conversation_id: str, body: MetadataBody, services: TheServices, owner: Owner
+) -> Response:
+    """Replace a conversation's `metadata`."""
+    labels = body.metadata or {}
+    changed = await services.state.write(state.conversations.label, owner, conversation_id, labels)
+    return json_reply(_conversation(changed))
+
+
+@router.delete("/{conversation_id}", response_model=Deleted)
+async def delete_conversation(conversation_id: str, services: TheServices, owner: Owner) -> Response:
+    """Keep a conversation and its items no longer."""
+    await services.state.write(state.conversations.remove, owner, conversation_id)
+    return json_reply(Deleted(id=conversation_id, object="conversation.deleted", deleted=True))
+
+
+@router.get("/{conversation_id}/items", response_model=ItemPage)
+async def list_items(
+    conversation_id: str,
+    services: TheServices,
+    owner: Owner,
+    after: After = None,
+    limit: Limit = 20,
+    order: OrderOf = "desc",
+) -> Response:
+    """What was said in a conversation."""
+    page = await services.state.read(
+        state.conversations.item_page, owner, conversation_id, Page(after, limit, order)
+    )
+    return json_reply(_page(page.entries, page.has_more))
+
+
+@router.post("/{conversation_id}/items", response_model=ItemPage)
+async def create_items(
+    conversation_id: str, body: ItemsBody, services: TheServices, owner: Owner
+) -> Response:
+    """Add to the end of a conversation."""
+    new = stored(keep(body.items))
+    added = await services.state.write(state.conversations.add_items, owner, conversation_id, new)
+    return json_reply(_page(added, False))
+
+
+@router.get("/{conversation_id}/items/{item_id}", response_model=Item)
+async def get_item(conversation_id: str, item_id: str, services: TheServices, owner: Owner) -> Response:
+    """One item."""
+    found = await services.state.read(state.conversations.find_item, owner, conversation_id, item_id)
+    return json_reply(as_items([found])[0])
+
+
+@router.delete("/{conversation_id}/items/{item_id}", response_model=Conversation)
+async def delete_item(conversation_id: str, item_id: str, services: TheServices, owner: Owner) -> Response:
+    """Take an item out of a conversation."""
+    rest = await services.state.write(state.conversations.remove_item, owner, conversation_id, item_id)
+    return json_reply(_conversation(rest))
+
+
+def _conversation(found: StoredConversation) -> Conversation:
+    return Conversation(
+        id=found.id, object="conversation", created_at=found.created_at, metadata=found.labels
+    )
+
+
+def _page(entries: list[dict[str, Any]], has_more: bool) -> ItemPage:
+    ids = [item["id"] for item in entries]
+    return ItemPage(object="list", data=as_items(entries), has_more=has_more, **ends(ids))

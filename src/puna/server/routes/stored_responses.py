@@ -1,0 +1,104 @@
+"""``/responses``: those that were stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Query
+from fastapi import Response as HttpResponse
+
+from puna.server import state
+from puna.server.answers.items import as_items
+from puna.server.errors import ApiError
+from puna.server.schemas.base import Deleted
+from puna.server.schemas.lists import After, Limit, ModelFilter, OrderOf, ends
+from puna.server.schemas.responses import ItemPage, ListedResponse, Response, ResponsePage
+from puna.server.services import Owner, TheServices
+from puna.server.state.pages import Page, paged
+from puna.server.wire.reply import json_reply
+from puna.server.wire.strict import StrictRoute
+
+if TYPE_CHECKING:
+    from puna.server.state.responses import StoredResponse
+
+__all__ = [
+    "cancel_response",
+    "delete_response",
+    "get_response",
+    "list_input_items",
+    "list_responses",
+    "router",
+]
+
+router = APIRouter(prefix="/responses", tags=["stored responses"], route_class=StrictRoute)
+
+
+@router.get("", response_model=ResponsePage)
+async def list_responses(
+    services: TheServices,
+    owner: Owner,
+    model: ModelFilter = None,
+    after: After = None,
+    limit: Limit = 50,
+    order: OrderOf = "desc",
+) -> HttpResponse:
+    """List responses, each with its own input."""
+    page = await services.state.read(state.responses.list_page, owner, Page(after, limit, order), model)
+    data = [_listed(each) for each in page.entries]
+    ids = [each.id for each in data]
+    return json_reply(ResponsePage(object="list", data=data, has_more=page.has_more, **ends(ids)))
+
+
+@router.get("/{response_id}", response_model=Response)
+async def get_response(
+    response_id: str,
+    services: TheServices,
+    owner: Owner,
+    stream: Annotated[bool, Query(description="Not supported.")] = False,
+) -> HttpResponse:
+    """One response."""
+    if stream:
+        raise ApiError(400, "a response that is kept cannot be streamed; leave `stream` out", param="stream")
+    return json_reply(_response(await services.state.read(state.responses.find, owner, response_id)))
+
+
+@router.delete("/{response_id}", response_model=Deleted)
+async def delete_response(response_id: str, services: TheServices, owner: Owner) -> HttpResponse:
+    """Keep a response no longer; what is being computed of it stops."""
+    await services.state.write(state.responses.remove, owner, response_id)
+    services.background.cancel(response_id)
+    return json_reply(Deleted(id=response_id, object="response", deleted=True))
+
+
+@router.post("/{response_id}/cancel", response_model=Response)
+async def cancel_response(response_id: str, services: TheServices, owner: Owner) -> HttpResponse:
+    """Stop computing a response in the background."""
+    found = await services.state.write(state.responses.cancel, owner, response_id)
+    services.background.cancel(response_id)
+    return json_reply(_response(found))
+
+
+@router.get("/{response_id}/input_items", response_model=ItemPage)
+async def list_input_items(
+    response_id: str,
+    services: TheServices,
+    owner: Owner,
+    after: After = None,
+    limit: Limit = 20,
+    order: OrderOf = "desc",
+) -> HttpResponse:
+    """What a response answers: its own input, behind what was said in the responses that it goes on from."""
+    chain = await services.state.read(state.responses.chain, owner, response_id)
+    said = [*state.responses.said(chain[:-1]), *chain[-1].input]
+    page = paged(said, Page(after, limit, order))
+    ids = [item["id"] for item in page.entries]
+    data = as_items(page.entries)
+    return json_reply(ItemPage(object="list", data=data, has_more=page.has_more, **ends(ids)))
+
+
+def _response(found: StoredResponse) -> Response:
+    return Response.model_validate(found.body)
+
+
+def _listed(found: StoredResponse) -> ListedResponse:
+    return ListedResponse.model_validate({**found.body, "input": found.input})

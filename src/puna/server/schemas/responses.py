@@ -1,0 +1,286 @@
+"""Responses, as OpenAI's API has them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, field_validator
+
+from puna.server.schemas.base import Body, Metadata, Reply
+from puna.server.schemas.chat import MAX_TOOLS, TextFormat
+from puna.server.schemas.items import InputItem, Item, ItemId, SentText
+from puna.server.schemas.lists import ListReply
+from puna.server.schemas.sampling import Drawing
+
+__all__ = [
+    "AllowedTools",
+    "ConversationLink",
+    "ConversationRef",
+    "FunctionChoice",
+    "FunctionTool",
+    "IncompleteDetails",
+    "InputDetails",
+    "InputTokens",
+    "InputTokensBody",
+    "ItemPage",
+    "ListedResponse",
+    "OutputDetails",
+    "PromptRef",
+    "ReasoningConfig",
+    "Response",
+    "ResponseBody",
+    "ResponseError",
+    "ResponsePage",
+    "ResponseStatus",
+    "ResponseStreamOptions",
+    "ResponseUsage",
+    "TextConfig",
+]
+
+MAX_ITEMS = 4096
+ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+Note = Annotated[str, StringConstraints(max_length=256)]
+ToolName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+_HERE_LATER = "runs on the server, which does not run tools yet; only tools of type 'function' are supported"
+
+
+class FunctionTool(Body):
+    """A function that the client runs."""
+
+    type: Literal["function"]
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = Field(None, description="Calls always suit the schema; what does not is text.")
+
+
+class FunctionChoice(Body):
+    """The tool that must be called."""
+
+    type: Literal["function"]
+    name: ToolName
+
+
+class AllowedTools(Body):
+    """The tools that the model is told of, and whether it must call one."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: list[FunctionChoice] = Field(min_length=1, max_length=MAX_TOOLS)
+
+
+class TextConfig(Body):
+    """The form of a text."""
+
+    format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = Field(None, description="Taken and without effect.")
+
+
+class ReasoningConfig(Body):
+    """Taken and without effect: Llama models do not reason apart from their answer."""
+
+    effort: Note | None = None
+    summary: Note | None = None
+    generate_summary: Note | None = None
+
+
+class ConversationRef(Body):
+    """A conversation by its id."""
+
+    id: ItemId
+
+
+class PromptRef(Body):
+    """A prompt that is kept, and what goes into it."""
+
+    id: ItemId
+    version: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")] | None = None
+    variables: dict[Note, str | SentText] | None = Field(None, max_length=64)
+
+
+class ResponseStreamOptions(Body):
+    """How events are sent."""
+
+    include_obfuscation: bool | None = Field(None, description="Taken and without effect.")
+
+
+Include = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
+
+
+class InputTokensBody(Drawing):
+    """What a response would answer."""
+
+    input: str | Annotated[list[InputItem], Field(max_length=MAX_ITEMS)] = Field(
+        default_factory=list, description="A text of the user, or items."
+    )
+    instructions: str | None = Field(None, description="A system message in front of everything.")
+    previous_response_id: ItemId | None = Field(None, description="The response that this one goes on from.")
+    conversation: ItemId | ConversationRef | None = Field(
+        None, description="The conversation that this response goes on, and becomes part of."
+    )
+    prompt: PromptRef | None = None
+    tools: list[FunctionTool] | None = Field(None, max_length=MAX_TOOLS)
+    tool_choice: Literal["auto", "none", "required"] | FunctionChoice | AllowedTools | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextConfig | None = None
+    reasoning: ReasoningConfig | None = None
+    truncation: Literal["auto", "disabled"] | None = Field(
+        None,
+        description="`auto` leaves out the oldest messages where not all fit; default: that is an error.",
+    )
+
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _only_functions(cls, given: Any) -> Any:
+        for tool in given if isinstance(given, list) else ():
+            kind = tool.get("type") if isinstance(tool, dict) else None
+            if isinstance(kind, str) and kind != "function":
+                raise ValueError(f"a tool of type {kind!r:.60} {_HERE_LATER}")
+        return given
+
+    @property
+    def conversation_id(self) -> str | None:
+        """The conversation's id, however it was given."""
+        given = self.conversation
+        return given.id if isinstance(given, ConversationRef) else given
+
+
+class ResponseBody(InputTokensBody):
+    """Something to respond to."""
+
+    background: bool | None = Field(None, description="Answer at once; the response is fetched later.")
+    store: bool | None = Field(None, description="Keep the response; default true.")
+    stream: bool | None = None
+    stream_options: ResponseStreamOptions | None = None
+    include: list[Include] | None = Field(None, max_length=16)
+    max_output_tokens: int | None = Field(None, ge=16, le=2**31 - 1)
+    max_tool_calls: int | None = Field(
+        None, ge=1, le=2**31 - 1, description="Of tools that the server runs; it runs none yet."
+    )
+    max_infer_iters: int | None = Field(
+        None, ge=1, le=2**31 - 1, description="The same, as Llama Stack has it."
+    )
+    metadata: Metadata | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    service_tier: Literal["auto", "default"] | None = None
+    safety_identifier: Note | None = Field(None, description="Taken and without effect.")
+    prompt_cache_key: Note | None = Field(None, description="Taken and without effect.")
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = Field(
+        None, description="Taken and without effect."
+    )
+    user: str | None = Field(None, max_length=512, description="Taken and without effect.")
+
+
+class IncompleteDetails(Reply):
+    """Why a response is not whole."""
+
+    reason: Literal["max_output_tokens", "content_filter"]
+
+
+class ResponseError(Reply):
+    """Why a response failed."""
+
+    code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+    message: str
+
+
+class InputDetails(Reply):
+    """Parts of the prompt."""
+
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class OutputDetails(Reply):
+    """Parts of the answer."""
+
+    reasoning_tokens: int
+
+
+class ResponseUsage(Reply):
+    """Tokens of a response."""
+
+    input_tokens: int
+    input_tokens_details: InputDetails
+    output_tokens: int
+    output_tokens_details: OutputDetails
+    total_tokens: int
+
+
+class ConversationLink(Reply):
+    """The conversation that a response belongs to."""
+
+    id: str
+
+
+class Response(Reply):
+    """A response. Every field is there, null where nothing was given."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    completed_at: int | None
+    status: ResponseStatus
+    background: bool
+    error: ResponseError | None
+    incomplete_details: IncompleteDetails | None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    model: str
+    output: list[Item]
+    parallel_tool_calls: bool
+    previous_response_id: str | None
+    conversation: ConversationLink | None
+    prompt: dict[str, Any] | None
+    prompt_cache_key: str | None
+    reasoning: dict[str, Any] | None
+    safety_identifier: str | None
+    service_tier: str | None
+    store: bool
+    temperature: float
+    text: dict[str, Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    top_logprobs: int
+    top_p: float
+    frequency_penalty: float
+    presence_penalty: float
+    truncation: str
+    usage: ResponseUsage | None
+    user: str | None
+    metadata: dict[str, str]
+
+
+class ListedResponse(Response):
+    """A response of a list, with what it answers."""
+
+    input: list[Item]
+
+
+class ResponsePage(ListReply):
+    """A page of responses."""
+
+    data: list[ListedResponse]
+
+
+class ItemPage(ListReply):
+    """A page of items."""
+
+    data: list[Item]
+
+
+class InputTokens(Reply):
+    """How long a prompt is."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int

@@ -1,0 +1,397 @@
+"""Responses: what they answer, what they are made of, and the events of their streams."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+from tests.unit.server.live import Live
+from tests.unit.server.scripted import ScriptedEngine
+from tests.unit.server.test_life import wait_for
+
+from puna import Llama
+
+WEATHER: Any = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "strict": False,
+}
+EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+REQUIRED = (
+    "id", "object", "created_at", "completed_at", "status", "incomplete_details", "model",
+    "previous_response_id", "instructions", "output", "error", "tools", "tool_choice", "truncation",
+    "parallel_tool_calls", "text", "top_p", "presence_penalty", "frequency_penalty", "top_logprobs",
+    "temperature", "reasoning", "usage", "max_output_tokens", "max_tool_calls", "store", "background",
+    "service_tier", "metadata", "safety_identifier", "prompt_cache_key",
+)  # fmt: skip
+"""Fields that OpenResponses demands."""
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+def ask(client: openai.OpenAI, given: Any, **more: Any) -> Response:
+    response = client.responses.create(model="scripted", input=given, **more)
+    assert isinstance(response, Response)
+    return response
+
+
+def prompt_of(scripted: Llama) -> str:
+    engine = scripted.engine
+    assert isinstance(engine, ScriptedEngine)
+    return scripted.tokenizer.decode(engine.prompts[-1], show_special=True)
+
+
+def streamed(live: Live, given: Any, **more: Any) -> list[dict[str, Any]]:
+    """Events of a stream, checked for their form."""
+    body = {"model": "scripted", "input": given, "stream": True, **more}
+    text = live.http.post("/v1/responses", json=body).text
+    *blocks, done = [block for block in text.split("\n\n") if block]
+    assert done == "data: [DONE]"
+    events = []
+    for block in blocks:
+        name, data = block.split("\n")
+        event = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {event['type']}"
+        EVENTS.validate_python(event)
+        events.append(event)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    return events
+
+
+def test_every_field_is_there(live: Live) -> None:
+    body = live.http.post("/v1/responses", json={"model": "scripted", "input": "x"}).json()
+    assert set(REQUIRED) <= set(body)
+    Response.model_validate(body)
+    assert body["id"].startswith("resp_")
+    assert body["completed_at"] >= body["created_at"]
+    (message,) = body["output"]
+    assert message["id"].startswith("msg_")
+    assert (message["role"], message["status"]) == ("assistant", "completed")
+    assert message["content"] == [{"type": "output_text", "text": "hum", "annotations": [], "logprobs": []}]
+    usage = body["usage"]
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+
+
+def test_what_is_asked_for_is_told_back(client: openai.OpenAI) -> None:
+    more: Any = {
+        "instructions": "Be brief.",
+        "temperature": 0.5,
+        "top_p": 0.7,
+        "max_output_tokens": 20,
+        "max_tool_calls": 3,
+        "metadata": {"a": "b"},
+        "parallel_tool_calls": False,
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "tools": [WEATHER],
+        "tool_choice": "none",
+        "top_logprobs": 2,
+        "truncation": "auto",
+        "safety_identifier": "s",
+        "prompt_cache_key": "k",
+        "user": "u",
+        "include": ["reasoning.encrypted_content"],
+    }
+    told = ask(client, "x", **more).to_dict()
+    for name in set(more) - {"include", "tools"}:
+        assert told[name] == more[name]
+    assert told["tools"] == [{**WEATHER, "description": None}]
+
+
+def test_items_become_the_model_s_messages(client: openai.OpenAI, scripted: Llama) -> None:
+    items: Any = [
+        {"role": "developer", "content": "Two."},
+        {
+            "role": "user",
+            "content": [{"type": "input_text", "text": "Three"}, {"type": "input_text", "text": "."}],
+        },
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Four."}]},
+        {"type": "function_call", "call_id": "c", "name": "weather", "arguments": '{"city": "Cusco"}'},
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "warm"}]},
+    ]
+    ask(client, items, instructions="One.", tools=[WEATHER])
+    prompt = prompt_of(scripted)
+    places = [prompt.index(word) for word in ("One.", "Two.", "Three.", "Four.", '"Cusco"', "warm")]
+    assert places == sorted(places)
+    assert "ipython<|end_header_id|>\n\nwarm" in prompt
+
+
+def test_a_call_is_an_item(client: openai.OpenAI) -> None:
+    response = ask(client, "two calls", tools=[WEATHER])
+    assert [item.type for item in response.output] == ["function_call"] * 2
+    calls: Any = response.output
+    assert [json.loads(call.arguments)["city"] for call in calls] == ["Cusco", "Puno"]
+    assert len({call.call_id for call in calls} | {call.id for call in calls}) == 4
+    assert {call.status for call in calls} == {"completed"}
+    (only,) = ask(client, "two calls", tools=[WEATHER], parallel_tool_calls=False).output
+    assert only.type == "function_call"
+
+
+def test_an_undeclared_call_is_text(client: openai.OpenAI, scripted: Llama) -> None:
+    said = scripted.engine._script["undeclared"]  # type: ignore[attr-defined]
+    assert ask(client, "undeclared", tools=[WEATHER]).output_text == said
+
+
+def test_only_allowed_tools_are_offered(client: openai.OpenAI, scripted: Llama) -> None:
+    other = {**WEATHER, "name": "launch"}
+    allowed: Any = {
+        "type": "allowed_tools",
+        "mode": "auto",
+        "tools": [{"type": "function", "name": "launch"}],
+    }
+    response = ask(client, "one call", tools=[WEATHER, other], tool_choice=allowed)
+    assert response.output[0].type == "message"
+    assert '"name": "weather"' not in prompt_of(scripted).split("one call")[0]
+    named: Any = {"type": "function", "name": "weather"}
+    assert (
+        ask(client, "one call", tools=[WEATHER, other], tool_choice=named).output[0].type == "function_call"
+    )
+
+
+def test_events_of_a_text_come_in_order(live: Live) -> None:
+    events = streamed(live, "x")
+    kinds = [event["type"].removeprefix("response.") for event in events]
+    assert kinds[:4] == ["created", "in_progress", "output_item.added", "content_part.added"]
+    assert set(kinds[4:-4]) == {"output_text.delta"}
+    assert kinds[-4:] == ["output_text.done", "content_part.done", "output_item.done", "completed"]
+    text = "".join(event["delta"] for event in events[4:-4])
+    last = events[-1]["response"]
+    assert text == events[-4]["text"] == last["output"][0]["content"][0]["text"] == "hum"
+    assert events[0]["response"]["output"] == []
+    assert (events[0]["response"]["status"], last["status"]) == ("in_progress", "completed")
+    assert last["usage"]["output_tokens"] > 0
+    assert live.http.get(f"/v1/responses/{last['id']}").json() == last  # it is kept before it is told
+
+
+def test_events_of_calls_come_in_order(live: Live) -> None:
+    events = streamed(live, "talk and call", tools=[WEATHER])
+    added = [event for event in events if event["type"] == "response.output_item.added"]
+    assert [event["item"]["type"] for event in added] == ["message", "function_call"]
+    assert [event["output_index"] for event in added] == [0, 1]
+    deltas = [event for event in events if event["type"] == "response.function_call_arguments.delta"]
+    (done,) = [event for event in events if event["type"] == "response.function_call_arguments.done"]
+    assert "".join(event["delta"] for event in deltas) == done["arguments"]
+    assert added[1]["item"]["arguments"] == ""
+    assert events[-1]["response"]["output"][1]["arguments"] == done["arguments"] == '{"city": "Cusco"}'
+    closed = [event["item"]["id"] for event in events if event["type"] == "response.output_item.done"]
+    assert closed == [item["id"] for item in events[-1]["response"]["output"]]
+
+
+def test_log_probabilities_come_with_the_text(live: Live, client: openai.OpenAI) -> None:
+    include: Any = ["message.output_text.logprobs"]
+    content: Any = ask(client, "x", include=include).output[0]
+    assert "".join(entry.token for entry in content.content[0].logprobs) == "hum"
+    events = streamed(live, "x", include=include)
+    told = [entry for event in events if event["type"].endswith("text.delta") for entry in event["logprobs"]]
+    assert told == events[-1]["response"]["output"][0]["content"][0]["logprobs"]
+
+
+def test_an_answer_that_is_cut_is_incomplete(live: Live) -> None:
+    body = {"model": "tiny", "input": "hum", "max_output_tokens": 16, "seed": 1}
+    response = live.http.post("/v1/responses", json=body).json()
+    assert (response["status"], response["completed_at"]) == ("incomplete", None)
+    assert response["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert response["output"][0]["status"] == "incomplete"
+    assert streamed(live, **{**body, "given": body.pop("input")})[-1]["type"] == "response.incomplete"
+
+
+def test_a_response_goes_on_from_another(client: openai.OpenAI, scripted: Llama) -> None:
+    first = ask(client, "My name is Ada.", instructions="Be brief.")
+    second = ask(client, "And Bob.", previous_response_id=first.id)
+    assert second.previous_response_id == first.id
+    prompt = prompt_of(scripted)
+    assert prompt.index("My name is Ada.") < prompt.index("hum") < prompt.index("And Bob.")
+    assert "Be brief." not in prompt  # instructions are not carried over
+    items = client.responses.input_items.list(second.id, order="asc", limit=1)
+    texts = [item.content[0].text for item in items]  # type: ignore[union-attr]
+    assert texts == ["My name is Ada.", "hum", "And Bob."]
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError, match=f"Response '{first.id}' not found"):
+        ask(client, "x", previous_response_id=second.id)
+
+
+def test_a_response_is_part_of_a_conversation(client: openai.OpenAI, scripted: Llama) -> None:
+    conversation = client.conversations.create(items=[{"role": "user", "content": "My name is Ada."}])
+    response = ask(client, "one call", conversation=conversation.id, tools=[WEATHER])
+    assert response.conversation is not None
+    assert response.conversation.id == conversation.id
+    (call,) = response.output
+    assert call.type == "function_call"
+    result: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "warm"}]
+    ask(client, result, conversation={"id": conversation.id}, tools=[WEATHER], store=False)
+    items = client.conversations.items.list(conversation.id, order="asc")
+    assert [item.type for item in items] == [
+        "message", "message", "function_call", "function_call_output", "function_call",
+    ]  # fmt: skip
+    prompt = prompt_of(scripted)
+    assert prompt.index("My name is Ada.") < prompt.index("one call") < prompt.index("warm")
+
+
+def test_a_response_uses_a_stored_prompt(client: openai.OpenAI, live: Live, scripted: Llama) -> None:
+    body = {"prompt": "Speak like {{ who }}.", "variables": ["who"]}
+    made = live.http.post("/v1/prompts", json=body).json()
+    prompt: Any = {"id": made["prompt_id"], "variables": {"who": "a llama {{ who }}"}}
+    response = ask(client, "x", prompt=prompt)
+    assert "Speak like a llama {{ who }}." in prompt_of(scripted)
+    assert response.prompt is not None
+    assert response.prompt.version == "1"
+    for wrong, error in (({**prompt, "variables": {}}, 400), ({**prompt, "version": "2"}, 404)):
+        answer = live.http.post("/v1/responses", json={"model": "scripted", "input": "x", "prompt": wrong})
+        assert answer.status_code == error
+
+
+def test_what_is_not_to_be_kept_is_not(client: openai.OpenAI) -> None:
+    response = ask(client, "x", store=False)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(response.id)
+
+
+def test_responses_are_listed(live: Live, client: openai.OpenAI) -> None:
+    made = [ask(client, f"list {i}").id for i in range(3)]
+    page = live.http.get("/v1/responses?limit=2").json()
+    assert [each["id"] for each in page["data"]] == made[:0:-1]
+    assert (page["has_more"], page["last_id"]) == (True, made[1])
+    assert page["data"][0]["input"][0]["content"][0]["text"] == "list 2"
+    rest = live.http.get(f"/v1/responses?after={made[1]}&limit=1&model=scripted").json()
+    assert [each["id"] for each in rest["data"]] == [made[0]]
+
+
+def test_a_response_in_the_background_is_fetched_later(client: openai.OpenAI) -> None:
+    begun = ask(client, "one call", background=True, tools=[WEATHER])
+    assert (begun.status, begun.output) == ("queued", [])
+    wait_for(lambda: client.responses.retrieve(begun.id).status == "completed")
+    found = client.responses.retrieve(begun.id)
+    assert found.output[0].type == "function_call"
+    assert (found.background, found.created_at) == (True, begun.created_at)
+    with pytest.raises(openai.BadRequestError, match="is completed"):
+        client.responses.cancel(begun.id)
+
+
+def test_a_response_in_the_background_is_cancelled(client: openai.OpenAI, live: Live) -> None:
+    begun = ask(client, "fall silent", background=True)
+    wait_for(lambda: client.responses.retrieve(begun.id).status == "in_progress")
+    with pytest.raises(openai.BadRequestError, match="wait until it is over"):
+        ask(client, "x", previous_response_id=begun.id)
+    assert client.responses.cancel(begun.id).status == "cancelled"
+    wait_for(lambda: not live.services.background._tasks)
+    assert client.responses.retrieve(begun.id).status == "cancelled"
+    assert client.responses.cancel(begun.id).status == "cancelled"
+    with pytest.raises(openai.BadRequestError, match="not computed in the background"):
+        client.responses.cancel(ask(client, "x").id)
+
+
+def test_a_response_in_the_background_that_is_deleted_stops(client: openai.OpenAI, live: Live) -> None:
+    begun = ask(client, "fall silent", background=True)
+    client.responses.delete(begun.id)
+    wait_for(lambda: not live.services.background._tasks)
+
+
+def test_what_fails_in_the_background_says_so(client: openai.OpenAI) -> None:
+    begun = ask(client, "x " * 5000, background=True)
+    wait_for(lambda: client.responses.retrieve(begun.id).status == "failed")
+    error = client.responses.retrieve(begun.id).error
+    assert error is not None
+    assert error.code == "invalid_prompt"
+
+
+def test_old_messages_are_left_out_on_request(live: Live) -> None:
+    items: Any = [{"role": "developer", "content": "Stay."}]
+    for i in range(40):
+        items.append({"role": "user", "content": f"number {i} and some more words"})
+        items.append({"role": "assistant", "content": "yes"})
+    items.append({"role": "user", "content": "the last"})
+    body = {"model": "tiny", "input": items, "max_output_tokens": 16}
+    answer = live.http.post("/v1/responses", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+    counted = []
+    for kept in (items, items[-5:]):
+        answer = live.http.post("/v1/responses", json={**body, "input": kept, "truncation": "auto"})
+        assert answer.status_code == 200
+        counted.append(answer.json()["usage"]["input_tokens"])
+    assert counted[1] < counted[0] <= 512 - 16
+    long = {**body, "input": "x" * 600, "truncation": "auto"}
+    assert live.http.post("/v1/responses", json=long).status_code == 400
+
+
+def test_a_prompt_s_length_is_counted(client: openai.OpenAI) -> None:
+    given: Any = {"model": "scripted", "input": "x", "tools": [WEATHER], "instructions": "Be brief."}
+    counted = client.responses.input_tokens.count(**given).input_tokens
+    usage = client.responses.create(**given).usage
+    assert usage is not None
+    assert usage.input_tokens == counted
+
+
+NOTHING = {"type": "function", "name": "x"}
+WRONG: dict[str, Any] = {
+    "no input": {},
+    "empty input": {"input": []},
+    "no model": {"model": None, "input": "x"},
+    "both contexts": {"input": "x", "previous_response_id": "resp_x", "conversation": "conv_x"},
+    "too few tokens": {"input": "x", "max_output_tokens": 15},
+    "no tool calls": {"input": "x", "max_tool_calls": 0},
+    "a tool of the server": {"input": "x", "tools": [{"type": "web_search"}]},
+    "a remote tool": {"input": "x", "tools": [{"type": "mcp", "server_label": "a", "server_url": "http://a"}]},
+    "a picture": {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://a/b"}]}]},
+    "a file": {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
+    "an unknown item": {"input": [{"type": "web_search_call", "id": "x"}]},
+    "an item of no kind": {"input": [{"content": "x"}]},
+    "an unknown role": {"input": [{"role": "wizard", "content": "x"}]},
+    "an unknown field": {"input": "x", "colour": "red"},
+    "a tool that is none": {"input": "x", "tool_choice": NOTHING, "tools": [WEATHER]},
+    "an allowed tool that is none": {
+        "input": "x",
+        "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [NOTHING]},
+        "tools": [WEATHER],
+    },
+    "background and stream": {"input": "x", "background": True, "stream": True},
+    "background without store": {"input": "x", "background": True, "store": False},
+    "an id that is none": {"input": "x", "previous_response_id": "a b"},
+    "NUL in an id": {"input": "x", "conversation": "\0"},
+    "an unknown include": {"input": "x", "include": ["everything"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_wrong_request_is_400(live: Live, name: str, stream: bool) -> None:
+    body = {"model": "scripted", **({"stream": True} if stream else {}), **WRONG[name]}
+    answer = live.http.post("/v1/responses", json=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_refusals_say_why(live: Live) -> None:
+    texts = {
+        "no tool calls": "Input should be greater than or equal to 1",
+        "a tool of the server": "'web_search' runs on the server",
+        "a picture": "'input_image'",
+        "an unknown item": "'web_search_call'",
+    }
+    for name, text in texts.items():
+        answer = live.http.post("/v1/responses", json={"model": "scripted", **WRONG[name]})
+        assert text in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["", "/input_items"])
+def test_what_is_not_there_is_404(live: Live, path: str) -> None:
+    answer = live.http.get(f"/v1/responses/resp_x{path}")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (
+        404,
+        "Response 'resp_x' not found. Use 'client.responses.list()' to list available Responses.",
+    )
+    for method, rest in (("DELETE", ""), ("POST", "/cancel")):
+        assert live.http.request(method, f"/v1/responses/resp_x{rest}").status_code == 404
+    for more in ({"previous_response_id": "resp_x"}, {"conversation": "conv_x"}, {"model": "x"}):
+        body = {"model": "scripted", "input": "x", **more}
+        assert live.http.post("/v1/responses", json=body).status_code == 404
+    assert live.http.get("/v1/responses/resp_x?stream=true").status_code == 400
