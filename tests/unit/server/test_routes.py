@@ -175,6 +175,8 @@ def test_the_server_tells_about_itself(live: Live) -> None:
         ("DELETE", "/v1/prompts/{prompt_id}"),
         ("PUT", "/v1/prompts/{prompt_id}/set-default-version"),
         ("GET", "/v1/prompts/{prompt_id}/versions"),
+        ("POST", "/v1/messages"),
+        ("POST", "/v1/messages/count_tokens"),
         ("POST", "/v1/completions"),
         ("POST", "/v1/embeddings"),
         ("GET", "/v1/models"),

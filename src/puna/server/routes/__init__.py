@@ -10,6 +10,7 @@ from puna.server.routes import (
     completions,
     conversations,
     embeddings,
+    messages,
     models,
     prompts,
     responses,
@@ -20,7 +21,7 @@ from puna.server.routes import (
 )
 
 _GROUPS = (
-    chat, stored_chat, responses, stored_responses, conversations, prompts, completions, embeddings,
+    chat, stored_chat, responses, stored_responses, conversations, prompts, messages, completions, embeddings,
     models, tokens, system, admin,
 )  # fmt: skip
 

@@ -1,0 +1,321 @@
+"""Messages, as Anthropic's API has them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, field_validator
+
+from puna.server.schemas.base import Body, ModelName, NamedEvent, Reply
+from puna.server.schemas.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS
+from puna.server.schemas.sampling import StopText
+
+__all__ = [
+    "AnyChoice",
+    "BlockDelta",
+    "BlockStart",
+    "BlockStop",
+    "CacheControl",
+    "CountBody",
+    "DeltaUsage",
+    "InputDelta",
+    "MessageDelta",
+    "MessageEnd",
+    "MessageReply",
+    "MessageStart",
+    "MessageStop",
+    "MessagesBody",
+    "MessagesMetadata",
+    "MessagesUsage",
+    "NamedChoice",
+    "NoChoice",
+    "Ping",
+    "RedactedThinkingParam",
+    "SentMessage",
+    "StopReason",
+    "TextBlock",
+    "TextDelta",
+    "TextParam",
+    "Thinking",
+    "ThinkingParam",
+    "TokenCount",
+    "ToolParam",
+    "ToolResultParam",
+    "ToolUseBlock",
+    "ToolUseParam",
+]
+
+MAX_STOP = 16
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+Note = Annotated[str, StringConstraints(max_length=256)]
+ToolName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+class CacheControl(Body):
+    """Taken and without effect: the beginning of every prompt is cached."""
+
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] | None = None
+
+
+class _Block(Body):
+    cache_control: CacheControl | None = None
+
+
+class TextParam(_Block):
+    """A text."""
+
+    type: Literal["text"]
+    text: str
+    citations: list[Any] | None = Field(None, max_length=0)
+
+
+class ToolUseParam(_Block):
+    """A call that the model made earlier."""
+
+    type: Literal["tool_use"]
+    id: Note
+    name: ToolName
+    input: dict[str, Any]
+    caller: dict[str, Any] | None = Field(None, description="Taken and without effect.")
+
+
+class ToolResultParam(_Block):
+    """The result of a call."""
+
+    type: Literal["tool_result"]
+    tool_use_id: Note
+    content: str | Annotated[list[TextParam], Field(max_length=MAX_PARTS)] | None = None
+    is_error: bool | None = None
+
+
+class ThinkingParam(Body):
+    """What another model thought; not shown to this one."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: str | None = None
+
+
+class RedactedThinkingParam(Body):
+    """The same, unreadable."""
+
+    type: Literal["redacted_thinking"]
+    data: str
+
+
+BlockParam = Annotated[
+    TextParam | ToolUseParam | ToolResultParam | ThinkingParam | RedactedThinkingParam,
+    Field(discriminator="type"),
+]
+
+
+class SentMessage(Body):
+    """What somebody said."""
+
+    role: Literal["user", "assistant"]
+    content: str | Annotated[list[BlockParam], Field(max_length=MAX_PARTS)]
+
+
+class ToolParam(_Block):
+    """A tool that the client runs."""
+
+    type: Literal["custom"] | None = None
+    name: ToolName
+    description: str | None = None
+    input_schema: dict[str, Any]
+    strict: bool | None = Field(None, description="Calls always suit the schema; what does not is text.")
+
+
+class AnyChoice(Body):
+    """Whether tools are called."""
+
+    type: Literal["auto", "any"]
+    disable_parallel_tool_use: bool | None = None
+
+
+class NoChoice(Body):
+    """No tool is called."""
+
+    type: Literal["none"]
+
+
+class NamedChoice(Body):
+    """The tool that must be called."""
+
+    type: Literal["tool"]
+    name: ToolName
+    disable_parallel_tool_use: bool | None = None
+
+
+class Thinking(Body):
+    """Taken and without effect: Llama models do not think apart from their answer."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: int | None = Field(None, ge=0)
+    display: Note | None = None
+
+
+class MessagesMetadata(Body):
+    """Taken and without effect."""
+
+    user_id: str | None = Field(None, max_length=512)
+
+
+class CountBody(ModelName):
+    """A conversation whose tokens are counted."""
+
+    messages: list[SentMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    system: str | Annotated[list[TextParam], Field(max_length=MAX_PARTS)] | None = None
+    tools: list[ToolParam] | None = Field(None, max_length=MAX_TOOLS)
+    tool_choice: Annotated[AnyChoice | NoChoice | NamedChoice, Field(discriminator="type")] | None = None
+    thinking: Thinking | None = None
+
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _only_own_tools(cls, given: Any) -> Any:
+        for tool in given if isinstance(given, list) else ():
+            kind = tool.get("type") if isinstance(tool, dict) else None
+            if isinstance(kind, str) and kind != "custom":
+                raise ValueError(
+                    f"a tool of type {kind!r:.60} runs on the server, which does not run tools yet; only "
+                    "tools with an `input_schema` are supported"
+                )
+        return given
+
+
+class MessagesBody(CountBody):
+    """A conversation to be answered."""
+
+    max_tokens: int = Field(ge=1, le=2**31 - 1)
+    stop_sequences: list[StopText] | None = Field(None, max_length=MAX_STOP)
+    stream: bool | None = None
+    temperature: float | None = Field(None, ge=0, le=1, description="Default 0.6, as Meta ships Llama 3.")
+    top_p: float | None = Field(None, ge=0, le=1, description="Default 0.9.")
+    top_k: int | None = Field(None, ge=0, le=2**31 - 1)
+    metadata: MessagesMetadata | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
+
+
+class TextBlock(Reply):
+    """A text of the model."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ToolUseBlock(Reply):
+    """A call that the client is to run."""
+
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+Block = Annotated[TextBlock | ToolUseBlock, Field(discriminator="type")]
+
+
+class DeltaUsage(Reply):
+    """Tokens of an answer; those of the prompt that were cached count apart."""
+
+    input_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+
+
+class MessagesUsage(DeltaUsage):
+    """The same, and how it was served."""
+
+    service_tier: Literal["standard"]
+
+
+class MessageReply(Reply):
+    """The answer."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[Block]
+    stop_reason: StopReason | None
+    stop_sequence: str | None
+    usage: MessagesUsage
+
+
+class TokenCount(Reply):
+    """How long a prompt is."""
+
+    input_tokens: int
+
+
+class MessageStart(NamedEvent):
+    """The answer begins."""
+
+    type: Literal["message_start"]
+    message: MessageReply
+
+
+class Ping(NamedEvent):
+    """A sign of life."""
+
+    type: Literal["ping"]
+
+
+class BlockStart(NamedEvent):
+    """A block begins."""
+
+    type: Literal["content_block_start"]
+    index: int
+    content_block: Block
+
+
+class TextDelta(Reply):
+    """More of a text."""
+
+    type: Literal["text_delta"]
+    text: str
+
+
+class InputDelta(Reply):
+    """More of a call's input."""
+
+    type: Literal["input_json_delta"]
+    partial_json: str
+
+
+class BlockDelta(NamedEvent):
+    """More of a block."""
+
+    type: Literal["content_block_delta"]
+    index: int
+    delta: TextDelta | InputDelta
+
+
+class BlockStop(NamedEvent):
+    """A block is whole."""
+
+    type: Literal["content_block_stop"]
+    index: int
+
+
+class MessageEnd(Reply):
+    """Why the answer ended."""
+
+    stop_reason: StopReason
+    stop_sequence: str | None
+
+
+class MessageDelta(NamedEvent):
+    """The answer ends."""
+
+    type: Literal["message_delta"]
+    delta: MessageEnd
+    usage: DeltaUsage
+
+
+class MessageStop(NamedEvent):
+    """Nothing follows."""
+
+    type: Literal["message_stop"]
