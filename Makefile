@@ -58,6 +58,10 @@ emulated: ## the C++ tests on other CPUs: Arm, and x86-64 without AVX (g++-aarch
 	cmake --build build/plain --target puna_native_tests
 	qemu-x86_64 -cpu Nehalem build/plain/puna_native_tests
 
+.PHONY: schemathesis
+schemathesis: ## many made-up requests against the server's OpenAPI document
+	PUNA_SCHEMA_EXAMPLES=100 pytest tests/unit/server/test_openapi.py
+
 .PHONY: docs
 docs: ## run every block of the README and the docs
 	pytest tests/docs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -76,6 +77,114 @@ def test_chat(live: Live, scripted: Llama, field: str, stream: bool) -> None:
     shown = scripted.tokenizer.decode(prompts[1], show_special=True)
     assert shown.count("<|python_tag|>") > 0  # as text
     assert len(prompts[1]) > len(prompts[0])
+
+
+def response(field: str, text: str, prompts: dict[str, str]) -> dict[str, Any]:
+    """A response to a conversation in which one field has that text."""
+    said = {
+        name: text if name == field else "x"
+        for name in ("instructions", "developer", "user", "assistant", "refusal", "result", "parts", "call")
+    }
+    tool = {**TOOL["function"], "type": "function"} if field == "tool" else {"type": "function", "name": "t"}
+    if field != "tool":
+        tool |= {"description": "x", "parameters": {"type": "object"}}
+    return {
+        "model": "scripted",
+        "tools": [tool],
+        "instructions": said["instructions"],
+        "prompt": {
+            "id": prompts["evil" if field == "prompt" else "mild"],
+            "variables": {"v": text if field == "variable" else "x"},
+        },
+        "input": [
+            {"role": "developer", "content": said["developer"]},
+            {"role": "user", "content": [{"type": "input_text", "text": said["parts"]}]},
+            {"role": "assistant", "content": [{"type": "output_text", "text": said["assistant"]}]},
+            {"role": "user", "content": said["user"]},
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": said["refusal"]}]},
+            {
+                "type": "function_call",
+                "call_id": "c",
+                "name": "t",
+                "arguments": json.dumps({"a": said["call"]}),
+            },
+            {"type": "function_call_output", "call_id": "c", "output": said["result"]},
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def prompts(live: Live) -> dict[str, str]:
+    texts = {"evil": f"{EVIL} {{{{ v }}}}", "mild": "x {{ v }}"}
+    return {
+        name: live.http.post("/v1/prompts", json={"prompt": text, "variables": ["v"]}).json()["prompt_id"]
+        for name, text in texts.items()
+    }
+
+
+@pytest.mark.parametrize("way", ["whole", "stream", "conversation", "previous"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "instructions", "developer", "user", "assistant", "refusal", "result", "parts", "call", "tool",
+        "prompt", "variable",
+    ],
+)  # fmt: skip
+def test_responses(live: Live, scripted: Llama, prompts: dict[str, str], field: str, way: str) -> None:
+    engine = scripted.engine
+    assert isinstance(engine, ScriptedEngine)
+    found = []
+    for text in ("x", EVIL):
+        body = response(field if text == EVIL else "none", text, prompts)
+        if way == "conversation":
+            made = live.http.post("/v1/conversations", json={"items": body["input"]}).json()
+            body |= {"input": "y", "conversation": made["id"]}
+        elif way == "previous":
+            first = live.http.post("/v1/responses", json=body).json()
+            body |= {"input": "y", "previous_response_id": first["id"]}
+        answer = live.http.post("/v1/responses", json={**body, "stream": way == "stream"})
+        assert answer.status_code == 200, answer.text
+        found.append(engine.prompts[-1])
+    assert specials(scripted, found[1]) == specials(scripted, found[0])
+    assert len(found[1]) > len(found[0])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("field", ["system", "block", "user", "assistant", "result", "part", "call", "tool"])
+def test_messages(live: Live, scripted: Llama, field: str, stream: bool) -> None:
+    engine = scripted.engine
+    assert isinstance(engine, ScriptedEngine)
+    found = []
+    for text in ("x", EVIL):
+        evil = {name: text if name == field else "x" for name in ("system", "block", "user", "assistant")}
+        evil |= {name: text if name == field else "x" for name in ("result", "part", "call")}
+        is_tool = field == "tool" and text == EVIL
+        schema = TOOL["function"]["parameters"] if is_tool else {"type": "object"}
+        result = {"type": "tool_result", "tool_use_id": "c"}
+        body = {
+            "model": "scripted",
+            "max_tokens": 9,
+            "system": [{"type": "text", "text": evil["system"]}, {"type": "text", "text": evil["block"]}],
+            "tools": [{"name": "t", "description": EVIL if is_tool else "x", "input_schema": schema}],
+            "messages": [
+                {"role": "user", "content": evil["user"]},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "text", "text": evil["assistant"]},
+                        {"type": "tool_use", "id": "c", "name": "t", "input": {"a": evil["call"]}},
+                    ],
+                },
+                {"role": "user", "content": [{**result, "content": evil["result"]}]},
+                {"role": "user", "content": [{"type": "text", "text": evil["part"]}]},
+            ],
+            "stream": stream,
+        }
+        answer = live.http.post("/v1/messages", json=body)
+        assert answer.status_code == 200, answer.text
+        found.append(engine.prompts[-1])
+    assert specials(scripted, found[1]) == specials(scripted, found[0])
+    assert len(found[1]) > len(found[0])
 
 
 def test_completions_and_tokenize_and_embeddings(live: Live, scripted: Llama) -> None:
