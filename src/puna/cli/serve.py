@@ -96,6 +96,14 @@ def serve(
     max_state: Annotated[
         float, typer.Option("--max-state", metavar="GB", help="How large the SQLite database may become.")
     ] = 4,
+    traces: Annotated[
+        str | None,
+        typer.Option(
+            "--traces",
+            metavar="URL",
+            help="Send OpenTelemetry traces to this collector: http://localhost:4318",
+        ),
+    ] = None,
     format: options.Format = "auto",
     threads: options.Threads = None,
     context: options.Context = None,
@@ -135,6 +143,7 @@ def serve(
         database_url=os.environ.pop("DATABASE_URL", None) or None,
         keep_state_days=keep_state_days or None,
         max_state_bytes=int(max_state * 1e9),
+        traces_url=traces,
     )
     machine_bytes = this_machine().memory_bytes
     budget = int(memory * 1e9) if memory else int(0.9 * machine_bytes) if machine_bytes else _UNLIMITED

@@ -63,7 +63,7 @@ def create_app(services: Services) -> FastAPI:
             expose_headers=["x-request-id", "retry-after"],
         )
     app.add_middleware(HostCheck, settings=services.settings)
-    app.add_middleware(RequestLog, metrics=services.metrics)
+    app.add_middleware(RequestLog, metrics=services.metrics, tracer=services.tracer)
     return app
 
 

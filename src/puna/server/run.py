@@ -21,11 +21,13 @@ from puna.server.background import Background
 from puna.server.errors import ApiError
 from puna.server.hosting.hosted import HostedModel, host_local
 from puna.server.hosting.pool import ModelPool
+from puna.server.ids import new_id
 from puna.server.services import Services
 from puna.server.settings import ServerSettings
 from puna.server.state.store import State
 from puna.server.watch.log import log
 from puna.server.watch.metrics import Metrics
+from puna.server.watch.traces import tracing
 
 __all__ = ["Server", "bind", "host_all", "serve"]
 
@@ -206,14 +208,18 @@ async def _serve(
                 pass
         except ApiError as error:
             raise error.__cause__ or ConfigError(error.message) from error
-    services = Services(
-        settings=settings,
-        pool=pool,
-        metrics=Metrics(),
-        state=state,
-        background=Background(state, settings.max_waiting),
-    )
-    server = Server(services)
-    listener.listen(socket.SOMAXCONN)  # clients may connect from here on; they are answered in a moment
-    on_ready(listener.getsockname()[1], services.instance)
-    await server.serve([listener])
+    instance = new_id("srv_")
+    with tracing(settings.traces_url, instance) as tracer:
+        services = Services(
+            settings=settings,
+            pool=pool,
+            metrics=Metrics(),
+            tracer=tracer,
+            state=state,
+            background=Background(state, settings.max_waiting),
+            instance=instance,
+        )
+        server = Server(services)
+        listener.listen(socket.SOMAXCONN)  # clients may connect from here on; they are answered in a moment
+        on_ready(listener.getsockname()[1], instance)
+        await server.serve([listener])

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
+from opentelemetry.trace import NoOpTracer, Tracer
 
 from puna.server.answers.generation import Generation, Wanted
 from puna.server.background import Background
@@ -32,6 +33,7 @@ class Services:
         metrics: what is counted.
         state: what is kept.
         background: what is computed while no client waits.
+        tracer: records traces.
         instance: an id of this run.
         started_s: when it began, by the monotonic clock.
     """
@@ -41,6 +43,7 @@ class Services:
     metrics: Metrics
     state: State
     background: Background
+    tracer: Tracer = field(default_factory=NoOpTracer)
     instance: str = field(default_factory=partial(new_id, "srv_"))
     started_s: float = field(default_factory=time.monotonic)
 
@@ -56,7 +59,14 @@ class Services:
             ApiError: 429, too many answers wait already.
         """
         meter = self.metrics.meter(model.llama.info.name)
-        return Generation(model, wanted, client=client, timeout_s=self.settings.timeout_s, meter=meter)
+        return Generation(
+            model,
+            wanted,
+            client=client,
+            timeout_s=self.settings.timeout_s,
+            meter=meter,
+            tracer=self.tracer,
+        )
 
 
 def _services(request: Request) -> Services:

@@ -51,6 +51,7 @@ class ServerSettings:
         database_url: PostgreSQL database that keeps the state; None: SQLite, in the Puna folder.
         keep_state_days: how long stored completions and responses are kept; None: until they are deleted.
         max_state_bytes: how large the SQLite database may become.
+        traces_url: collector of OpenTelemetry traces, OTLP over HTTP; None: there are none.
     """
 
     host: str = "127.0.0.1"
@@ -76,6 +77,7 @@ class ServerSettings:
     database_url: str | None = field(default=None, repr=False)  # it may hold a password
     keep_state_days: float | None = 30
     max_state_bytes: int = 4 * 1024**3
+    traces_url: str | None = None
 
     def __post_init__(self) -> None:
         """Validate; ConfigError names what is out of range or not safe."""
@@ -102,6 +104,8 @@ class ServerSettings:
                 f"listening on {self.host} lets others on the network use this machine; make a key with "
                 "`puna key NAME --file keys.txt` and give --keys keys.txt, or say --insecure"
             )
+        if self.traces_url is not None and not self.traces_url.startswith(("http://", "https://")):
+            raise ConfigError(f"traces go to http://HOST:PORT or https://HOST:PORT, got {self.traces_url!r}")
         for origin in self.allowed_origins:
             if "://" not in origin or origin.count("/") != 2:
                 raise ConfigError(f"an origin is SCHEME://HOST[:PORT] and nothing behind it, got {origin!r}")

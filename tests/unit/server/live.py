@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+from opentelemetry.trace import Tracer
 
 from puna.server.background import Background
 from puna.server.hosting.hosted import HostedModel
@@ -20,6 +21,7 @@ from puna.server.services import Services
 from puna.server.settings import ServerSettings
 from puna.server.state.store import State
 from puna.server.watch.metrics import Metrics
+from puna.server.watch.traces import tracing
 
 MEMORY_BYTES = 10**9
 
@@ -48,19 +50,20 @@ def running(
     models: Sequence[HostedModel], memory_bytes: int = MEMORY_BYTES, **settings: object
 ) -> Iterator[Live]:
     """Run a server for the length of a ``with`` block."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield from _running(models, memory_bytes, Path(folder), settings)
+    configured = ServerSettings(port=0, **settings)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder, tracing(configured.traces_url, "srv_test") as tracer:
+        yield from _running(models, memory_bytes, Path(folder), configured, tracer)
 
 
 def _running(
-    models: Sequence[HostedModel], memory_bytes: int, folder: Path, settings: dict[str, object]
+    models: Sequence[HostedModel], memory_bytes: int, folder: Path, configured: ServerSettings, tracer: Tracer
 ) -> Iterator[Live]:
-    configured = ServerSettings(port=0, **settings)  # type: ignore[arg-type]
     state = State(configured, folder / "state" / "puna.db")
     services = Services(
         settings=configured,
         pool=ModelPool(models, configured, memory_bytes),
         metrics=Metrics(),
+        tracer=tracer,
         state=state,
         background=Background(state, configured.max_waiting),
     )

@@ -7,10 +7,13 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from opentelemetry.trace import Tracer
+
 from puna.engine.request import Completion, Event, Request, SamplingParams
 from puna.server.errors import ApiError
 from puna.server.hosting.hosted import Loaded
 from puna.server.watch.metrics import AnswerMeter
+from puna.server.watch.traces import AnswerSpan
 
 __all__ = ["Generation", "Wanted"]
 
@@ -43,6 +46,7 @@ class Generation:
         client: str,
         timeout_s: float,
         meter: AnswerMeter,
+        tracer: Tracer,
     ) -> None:
         """Prepare answers; nothing runs before the loop begins.
 
@@ -52,6 +56,7 @@ class Generation:
             client: who asks, for fair turns.
             timeout_s: time for all of them, waiting included.
             meter: is told what happens.
+            tracer: records it.
 
         Raises:
             ApiError: 429, too many answers wait already.
@@ -62,6 +67,7 @@ class Generation:
         self._client = client
         self._timeout_s = timeout_s
         self._meter = meter
+        self._tracer = tracer
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self.requests: dict[int, Request] = {}
 
@@ -113,26 +119,36 @@ class Generation:
         )
 
     async def _run(self, index: int) -> None:
+        wanted = self._wanted[index]
+        span = AnswerSpan(self._tracer, self._model.llama.info.name, len(wanted.prompt), wanted.params)
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._compute(index)
-        except TimeoutError:
+                await self._compute(index, span)
+        except TimeoutError as timeout:
+            span.failed(timeout)
             error = ApiError(504, f"the answer took longer than {self._timeout_s:g} s", code="timeout")
             self._queue.put_nowait((index, Event(error=error)))
         except Exception as error:
+            span.failed(error)
             self._queue.put_nowait((index, Event(error=error)))
+        except asyncio.CancelledError as gone:
+            span.failed(gone)
+            raise
+        finally:
+            span.end()
 
-    async def _compute(self, index: int) -> None:
+    async def _compute(self, index: int, span: AnswerSpan) -> None:
         wanted, engine = self._wanted[index], self._model.llama.engine
         limit = engine.context_tokens - len(wanted.prompt)
         n_new = limit if wanted.params.max_tokens is None else min(limit, wanted.params.max_tokens)
         async with self._model.admission.reserve(self._client, len(wanted.prompt) + max(n_new, 0)):
+            span.admitted()
             is_over = asyncio.Event()
             request = Request(
                 prompt=wanted.prompt,
                 params=wanted.params,
                 stop_ids=self._model.llama.chat_format.stop_ids,
-                sink=self._sink(index, is_over),
+                sink=self._sink(index, is_over, span),
             )
             engine.submit(request)
             self.requests[index] = request
@@ -142,12 +158,13 @@ class Generation:
                 if not is_over.is_set():
                     engine.cancel(request)
 
-    def _sink(self, index: int, is_over: asyncio.Event) -> Callable[[Event], None]:
+    def _sink(self, index: int, is_over: asyncio.Event, span: AnswerSpan) -> Callable[[Event], None]:
         loop = asyncio.get_running_loop()
 
         def take(event: Event) -> None:
             self._queue.put_nowait((index, event))
             self._meter.on_event(index, event)
+            span.on_event(event)
             if event.is_last:
                 is_over.set()
 

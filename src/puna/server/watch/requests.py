@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 
+from opentelemetry.trace import Span, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from puna.server.errors import ApiError, error_response
 from puna.server.watch.log import log, log_error, request_id
 from puna.server.watch.metrics import Metrics
+from puna.server.watch.traces import describe, request_span
 
 __all__ = ["RequestLog"]
 
@@ -19,21 +21,27 @@ _UNKNOWN = "(none)"
 class RequestLog:
     """Stands outermost: whatever fails behind it ends here."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer) -> None:
         """Stand in front of an app.
 
         Args:
             app: what is behind.
             metrics: counts requests.
+            tracer: records them.
         """
         self._app = app
         self._metrics = metrics
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with request_span(self._tracer, scope) as span:
+            await self._serve(scope, receive, send, span)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         name = "req_" + secrets.token_hex(8)
         request_id.set(name)
         started_s, status = time.perf_counter(), 0
@@ -56,6 +64,7 @@ class RequestLog:
             # The pattern, not the path: a path may be of any length and hold anything.
             route = getattr(scope.get("route"), "path", _UNKNOWN)
             self._metrics.on_request(route, status)
+            describe(span, scope["method"], route, status, name)
             log(
                 "request",
                 method=scope["method"],
