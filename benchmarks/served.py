@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import httpx2
 
-__all__ = ["Answer", "Served", "ask", "serving"]
+__all__ = ["Answer", "Served", "ask", "free_port", "serving"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,13 @@ class Answer:
     first_s: float | None = None
     whole_s: float = 0.0
     is_ended: bool = False
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @contextmanager

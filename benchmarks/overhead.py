@@ -1,0 +1,145 @@
+"""What the server adds to the engine: the same request through HTTP and without it, in turn.
+
+    python -m benchmarks.overhead smollm2-135m-instruct
+
+One request at a time, decoded greedily and streamed. The client is the standard library's, since its own time
+counts as the server's here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import queue
+import random
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from benchmarks.machine import describe
+from benchmarks.options import positive
+from benchmarks.served import Served, serving
+from puna.engine.request import Event, Request, SamplingParams
+from puna.llama import Llama, load
+
+__all__ = ["main"]
+
+_FIRST_TOKEN_ID = 8  # below lie special tokens of some vocabularies
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Of one answer.
+
+    Attributes:
+        first_ms: from the request to the first token.
+        token_ms: from one token to the next, the mean over the answer.
+    """
+
+    first_ms: float
+    token_ms: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    choose = random.Random(given.seed)
+    engine, server = [], []
+    with ExitStack() as stack:
+        served, llama = stack.enter_context(serving(given.model)), stack.enter_context(load(given.model))
+        connection = stack.enter_context(closing(http.client.HTTPConnection(urlsplit(served.url).netloc)))
+        for _ in range(given.rounds + 1):
+            # Not the same prompt twice, whose cache would be found.
+            prompts = [_prompt(choose, given) for _ in range(2)]
+            engine.append(_without_http(llama, prompts[0], given.new_tokens))
+            server.append(_through_http(connection, served, prompts[1], given.new_tokens))
+    rounds = list(zip(engine[1:], server[1:], strict=True))  # the first one warms
+    for name, unit in (("first_ms", "to the first token"), ("token_ms", "a token")):
+        alone = statistics.median(getattr(e, name) for e, _ in rounds)
+        added = statistics.median(getattr(s, name) - getattr(e, name) for e, s in rounds)
+        print(f"{unit}: engine {alone:.2f} ms, the server adds {added:.2f} ms ({added / alone:.1%})")
+    if given.json is not None:
+        pairs = [{"engine": asdict(e), "server": asdict(s)} for e, s in rounds]
+        given.json.write_text(json.dumps({"machine": describe(), "rounds": pairs}, indent=1))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.overhead",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="as `puna serve` takes it")
+    parser.add_argument("--prompt-tokens", type=positive, default=8)
+    parser.add_argument("--new-tokens", type=positive, default=32)
+    parser.add_argument("--rounds", type=positive, default=31, help="(default: %(default)s)")
+    parser.add_argument("--vocabulary", type=positive, default=40_000, help="prompts have token ids below it")
+    parser.add_argument("--seed", type=int, default=0, help="of the prompts")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    return parser
+
+
+def _prompt(choose: random.Random, given: argparse.Namespace) -> list[int]:
+    return [choose.randrange(_FIRST_TOKEN_ID, given.vocabulary) for _ in range(given.prompt_tokens)]
+
+
+def _without_http(llama: Llama, prompt: list[int], new_tokens: int) -> Times:
+    events: queue.SimpleQueue[tuple[float, Event]] = queue.SimpleQueue()
+    request = Request(
+        prompt=prompt,
+        params=SamplingParams(temperature=0, max_tokens=new_tokens),
+        stop_ids=llama.chat_format.stop_ids,
+        sink=lambda event: events.put((time.perf_counter(), event)),
+    )
+    began = time.perf_counter()
+    llama.engine.submit(request)
+    times: list[float] = []
+    tokens = 0
+    while True:
+        now, event = events.get()
+        if event.error is not None:
+            raise event.error
+        if event.tokens:
+            times.append(now)
+            tokens += len(event.tokens)
+        if event.is_last:
+            return _times(began, times, tokens)
+
+
+def _through_http(
+    connection: http.client.HTTPConnection, server: Served, prompt: list[int], new_tokens: int
+) -> Times:
+    body = {
+        "model": server.model, "prompt": prompt, "max_tokens": new_tokens, "temperature": 0,
+        "stream": True, "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    text = json.dumps(body)
+    began = time.perf_counter()
+    connection.request("POST", "/v1/completions", text, {"content-type": "application/json"})
+    response = connection.getresponse()
+    times: list[float] = []
+    tokens = 0
+    for line in response:
+        if line.startswith(b"data: {"):
+            now = time.perf_counter()
+            chunk = json.loads(line.removeprefix(b"data: "))
+            if chunk["choices"]:
+                times.append(now)
+            tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+    if response.status != 200:
+        raise RuntimeError(f"the server answered {response.status}")
+    return _times(began, times, tokens)
+
+
+def _times(began: float, times: Sequence[float], tokens: int) -> Times:
+    return Times(1000 * (times[0] - began), 1000 * (times[-1] - times[0]) / max(1, tokens - 1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
