@@ -69,18 +69,18 @@ class Services:
         )
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _client(request: Request) -> str:
+async def _client(request: Request) -> str:
     """Who asks: the name of the key, or the address where no key is needed."""
     name: str | None = request.scope.get("puna.client")
     return name or (request.client.host if request.client else "local")
 
 
-def _owner(request: Request) -> str:
+async def _owner(request: Request) -> str:
     """Whose things are meant: the name of the key; where no key is needed, everything is everybody's."""
     return request.scope.get("puna.client") or ""
 
