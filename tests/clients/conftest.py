@@ -1,11 +1,15 @@
-"""One server with the default model, for calls through the clients that people use."""
+"""One server with the default model, for calls through the clients that people use, which are counted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import anthropic
+import llama_stack_client
+import ogx_client
 import openai
 import pytest
 from llama_stack_client import LlamaStackClient
@@ -17,6 +21,19 @@ from puna.server.hosting.hosted import host_local
 from puna.server.settings import ServerSettings
 
 MODEL = "llama"
+CALLS: Counter[str] = Counter()
+
+
+def counting(module: Any) -> Any:
+    """An HTTP client for a module's client, that counts what it sends."""
+    count: Callable[[Any], None] = lambda _: CALLS.update([module.__name__])  # noqa: E731
+    return module.DefaultHttpxClient(event_hooks={"request": [count]})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if CALLS:
+        told = ", ".join(f"{name} {n}" for name, n in sorted(CALLS.items()))
+        terminalreporter.write_line(f"calls through other people's clients: {CALLS.total()} ({told})")
 
 
 @pytest.fixture(scope="session")
@@ -30,24 +47,32 @@ def served(default_gguf: Path) -> Iterator[Live]:
 
 @pytest.fixture(scope="session")
 def gpt(served: Live) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
+    with openai.OpenAI(
+        base_url=served.url, api_key="none", max_retries=0, http_client=counting(openai)
+    ) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def claude(served: Live) -> Iterator[anthropic.Anthropic]:
     base = served.url.removesuffix("/v1")
-    with anthropic.Anthropic(base_url=base, api_key="none", max_retries=0) as client:
+    with anthropic.Anthropic(
+        base_url=base, api_key="none", max_retries=0, http_client=counting(anthropic)
+    ) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def stack(served: Live) -> Iterator[LlamaStackClient]:
-    with LlamaStackClient(base_url=served.url.removesuffix("/v1"), max_retries=0) as client:
+    with LlamaStackClient(
+        base_url=served.url.removesuffix("/v1"), max_retries=0, http_client=counting(llama_stack_client)
+    ) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def ogx(served: Live) -> Iterator[OgxClient]:
-    with OgxClient(base_url=served.url.removesuffix("/v1"), max_retries=0) as client:
+    with OgxClient(
+        base_url=served.url.removesuffix("/v1"), max_retries=0, http_client=counting(ogx_client)
+    ) as client:
         yield client

@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from puna.errors import CapacityError, ConfigError, PromptFormatError, PunaError, StateError, TokenizerError
@@ -157,7 +158,19 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         message = f"there is no route {request.method} {request.url.path[:200]}"
     headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
     return error_response(ApiError(error.status_code, message, headers=headers), request.scope)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of a path. A route has one of them, and the framework tells of the first route only."""
+    routes: list[BaseRoute] = request.app.routes
+    return [
+        method
+        for method in ("DELETE", "GET", "POST", "PUT")
+        if any(each.matches({**request.scope, "method": method})[0] is Match.FULL for each in routes)
+    ]
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

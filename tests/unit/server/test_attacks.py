@@ -310,6 +310,16 @@ def test_unknown_routes_are_told_in_the_same_shape(live: Live) -> None:
     assert live.http.delete("/v1/health").status_code == 405
 
 
+def test_a_wrong_method_is_told_all_that_its_path_has(live: Live) -> None:
+    for path, methods in (
+        ("responses/x", "DELETE, GET"),
+        ("prompts/x", "DELETE, GET, PUT"),
+        ("health", "GET"),
+    ):
+        answer = live.http.patch(f"/v1/{path}")
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
 def test_odd_texts_are_taken(live: Live) -> None:
     for text in ("\0", "\ufffe", "\u202e", "a" * 300, "\U0001f999"):
         answer = live.http.post(CHAT, json=chat(messages=[{"role": "user", "content": text}]))
