@@ -15,10 +15,20 @@ from torch.nn.functional import pad
 
 from puna.errors import ConfigError, nearest
 
-__all__ = ["DEFAULT_RULE", "GROUP", "RULES", "group_scales", "round_groups", "round_rows", "scale_of_groups"]
+__all__ = [
+    "DEFAULT_RULE",
+    "GROUP",
+    "HIGH",
+    "LOW",
+    "RULES",
+    "group_scales",
+    "round_groups",
+    "round_rows",
+    "scale_of_groups",
+]
 
 GROUP = 32
-_LOW, _HIGH = -8.0, 7.0
+LOW, HIGH = -8.0, 7.0
 _CHUNK = 1 << 20  # elements that a rule sees at a time, so that it works within the processor's cache
 
 Rule = Callable[[Tensor, Tensor | None], Tensor]
@@ -35,7 +45,7 @@ def _half(scale: Tensor) -> Tensor:
 
 def _nearest(groups: Tensor, scale: Tensor) -> Tensor:
     inverse = torch.where(scale != 0, 1 / scale, 0)
-    return (groups * inverse).round_().clamp_(_LOW, _HIGH)
+    return (groups * inverse).round_().clamp_(LOW, HIGH)
 
 
 def _error(groups: Tensor, scale: Tensor, importance: Tensor | None, power: float) -> Tensor:
@@ -62,11 +72,11 @@ def _range(groups: Tensor, importance: Tensor | None) -> Tensor:
 
 
 def _no_clipping(groups: Tensor, importance: Tensor | None) -> Tensor:
-    return torch.maximum(groups.amin(-1, keepdim=True) / _LOW, groups.amax(-1, keepdim=True) / _HIGH)
+    return torch.maximum(groups.amin(-1, keepdim=True) / LOW, groups.amax(-1, keepdim=True) / HIGH)
 
 
 def _signed(groups: Tensor, importance: Tensor | None) -> Tensor:
-    return groups.gather(-1, groups.abs().argmax(-1, keepdim=True)) / _LOW
+    return groups.gather(-1, groups.abs().argmax(-1, keepdim=True)) / LOW
 
 
 def _refine(groups: Tensor, scale: Tensor, importance: Tensor | None) -> Tensor:

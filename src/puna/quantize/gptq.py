@@ -1,20 +1,35 @@
 """GPTQ: rounding a matrix column by column, each error made up for by the columns that follow.
 
 Source: Frantar et al. 2022, https://arxiv.org/abs/2210.17323, algorithm 1.
+
+==  =======================  ==  =======================
+N   columns of the matrix    B   columns of a block
+O   rows of the matrix
+==  =======================  ==  =======================
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from puna.nn.rounding import GROUP, group_scales, round_groups, scale_of_groups
+from puna.nn.rounding import GROUP, HIGH, LOW, group_scales, scale_of_groups
 
 __all__ = ["gptq"]
 
+_BLOCK = 4 * GROUP
+
 
 def gptq(
-    weight: Tensor, hessian: Tensor, *, rule: str, damping: float = 0.01, act_order: bool = False
+    weight: Tensor,
+    hessian: Tensor,
+    *,
+    rule: str,
+    damping: float = 0.01,
+    act_order: bool = False,
+    drift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Round a matrix to 4 bits so that its outputs change little on the calibration inputs.
 
@@ -29,40 +44,69 @@ def gptq(
             counts as much as it costs after the columns that follow have made up for it.
         damping: added to the diagonal, as a share of its mean.
         act_order: go through the columns from the largest input to the smallest; scales are chosen before.
+        drift: sum of ``(y - x)^T x``, ``[in, in]``, where the original model feeds y and not x. The matrix is
+            then rounded so that its outputs on x are near those of `weight` on y, which makes up for what the
+            matrices before it have changed: the objective of GPTAQ (https://arxiv.org/abs/2504.02692) and
+            Qronos (https://arxiv.org/abs/2505.11695). Were nothing rounded, the best matrix would be
+            ``weight (1 + drift hessian^-1)``; that one is what is rounded.
 
     Returns:
         Whole numbers -8 to 7 in float32 ``[out, in]``, and scales ``[out, ceil(in / 32)]``.
     """
-    w, n = weight.to(hessian.dtype, copy=True), weight.shape[1]
+    n = weight.shape[1]
     diagonal = hessian.diagonal()
     order = torch.argsort(diagonal, descending=True) if act_order else torch.arange(n)
-    upper = _factor(hessian[order][:, order], damping)
-    costs = upper.diagonal().square().reciprocal()
-    q = torch.empty_like(w, dtype=torch.float32)
+    upper = _factor(hessian[order][:, order] if act_order else hessian, damping)
+    # Columns of the matrix are rows here: each is worked on alone, and lies in one piece then.
+    columns_NO = weight.to(hessian.dtype).T[order].contiguous()
+    if drift is not None:
+        columns_NO += upper.T @ (upper @ (drift[:, order].T @ weight.T.to(drift.dtype)))
     if act_order:
-        scales = group_scales(w, rule, diagonal.float())
-        columns = scales.repeat_interleave(GROUP, 1)[:, :n][:, order]
-        w = w[:, order]
+        scales = group_scales(columns_NO[torch.argsort(order)].T, rule, diagonal.float())
+        scales_NO = scales.repeat_interleave(GROUP, 1)[:, :n].T[order]
+        q_NO = _solve(columns_NO, upper, lambda start, _: scales_NO[start : start + GROUP])
     else:
-        scales = torch.empty(len(w), -(-n // GROUP))
-    for start in range(0, n, GROUP):
-        end = min(start + GROUP, n)
-        block = w[:, start:end]
-        if not act_order:
-            filled, weights = _filled(block), _filled(costs[None, start:end])
-            scales[:, start // GROUP, None] = scale_of_groups(filled, rule, weights.float())
-            columns_here = scales[:, start // GROUP, None].expand(-1, end - start)
-        else:
-            columns_here = columns[:, start:end]
-        errors = torch.empty_like(block)
-        for i in range(end - start):
-            column = block[:, i]
-            q[:, start + i] = round_groups(column[:, None], columns_here[:, i, None])[:, 0]
-            rounded = q[:, start + i] * columns_here[:, i]
-            errors[:, i] = (column - rounded) / upper[start + i, start + i]
-            block[:, i:] -= errors[:, i, None] * upper[start + i, start + i : end]
-        w[:, end:] -= errors @ upper[start:end, end:]
-    return q[:, torch.argsort(order)], scales
+        costs, parts = upper.diagonal().square().reciprocal().float(), []
+
+        def choose(start: int, block: Tensor) -> Tensor:
+            parts.append(scale_of_groups(_filled(block.T), rule, _filled(costs[None, start : start + GROUP])))
+            return parts[-1].T.expand(len(block), -1)
+
+        q_NO = _solve(columns_NO, upper, choose)
+        scales = torch.cat(parts, 1)
+    return q_NO[torch.argsort(order)].T.contiguous(), scales
+
+
+def _solve(columns_NO: Tensor, upper: Tensor, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """Round columns one after the other.
+
+    Args:
+        columns_NO: the matrix, transposed; overwritten.
+        upper: see `_factor`, ``[in, in]``.
+        choose: from the first column of a block of up to 32 and what the block has become, the scales of all
+            its weights.
+
+    Returns:
+        Whole numbers, float32, transposed.
+    """
+    n, q_NO = len(columns_NO), torch.empty(columns_NO.shape)
+    for outer in range(0, n, _BLOCK):
+        # Errors reach the columns of this block at once and those behind it together, in one large product.
+        last = min(outer + _BLOCK, n)
+        errors_BO = torch.empty_like(columns_NO[outer:last])
+        for start in range(outer, last, GROUP):
+            end = min(start + GROUP, last)
+            block, errors = columns_NO[start:end], errors_BO[start - outer : end - outer]
+            scales = choose(start, block)
+            inverses = torch.where(scales != 0, 1 / scales, 0).to(block.dtype)
+            for i, factors in enumerate(upper[start:end, start:end]):
+                q = torch.mul(block[i], inverses[i]).round_().clamp_(LOW, HIGH)
+                q_NO[start + i] = q
+                torch.sub(block[i], q.mul_(scales[i]), out=errors[i]).div_(factors[i])
+                block[i + 1 :].addr_(factors[i + 1 :], errors[i], alpha=-1)
+            columns_NO[end:last].addmm_(upper[start:end, end:last].T, errors, alpha=-1)
+        columns_NO[last:].addmm_(upper[outer:last, last:].T, errors_BO, alpha=-1)
+    return q_NO
 
 
 def _factor(hessian: Tensor, damping: float) -> Tensor:
@@ -71,15 +115,15 @@ def _factor(hessian: Tensor, damping: float) -> Tensor:
     diagonal = hessian.diagonal()
     # An input that is always 0 says nothing of its column, which is rounded to nearest.
     diagonal[diagonal == 0] = diagonal.mean().clamp(min=torch.finfo(hessian.dtype).tiny)
-    step = damping * diagonal.mean()
+    step, one = damping * diagonal.mean(), torch.eye(len(hessian), dtype=hessian.dtype)
     while True:
         diagonal += step
-        lower, failed = torch.linalg.cholesky_ex(hessian)
+        # In reverse order, the inverse of the lower factor is the upper factor of the inverse.
+        lower, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
         if not failed:
-            inverse = torch.cholesky_inverse(lower)
-            upper: Tensor = torch.linalg.cholesky_ex(inverse, upper=True).L
+            upper: Tensor = torch.linalg.solve_triangular(lower, one, upper=False).flip(0, 1)
             if upper.isfinite().all() and (upper.diagonal() > 0).all():
-                return upper
+                return upper.contiguous()
         step = 10 * step
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from puna.nn.fake_quantized import fake_tokens
 from puna.nn.model import Layer, rotary_tables
 from puna.nn.rounding import GROUP
 
-__all__ = ["MATRICES", "LayerRun", "Solution", "Solve", "dequantized"]
+__all__ = ["MATRICES", "Inputs", "LayerRun", "Solution", "Solve", "dequantized"]
 
 _BATCH_TOKENS = 4096
 MATRICES = (
@@ -23,8 +24,24 @@ MATRICES = (
 
 Solution = tuple[Tensor, Tensor]
 """Integers ``[out, in]`` and scales ``[out, ceil(in / 32)]`` of a matrix."""
-Solve = Callable[[str, Tensor, Tensor], Solution]
-"""Name of a matrix within its layer, its weight and the Hessian of its inputs, to its rounded form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a matrix reads, summed over all calibration text; x of the quantized model, y of the original.
+
+    Attributes:
+        hessian: sum of ``x^T x``, ``[in, in]``.
+        drift: sum of ``(y - x)^T x``, ``[in, in]``; None where the original is not run beside.
+    """
+
+    hessian: Tensor
+    drift: Tensor | None = None
+
+
+Solve = Callable[[str, Tensor, Inputs], Solution]
+"""Name of a matrix within its layer, its weight above those that read the same, and what they read."""
+_Read = Callable[["LayerRun", Tensor], Tensor]
 
 
 def dequantized(solution: Solution) -> Tensor:
@@ -51,45 +68,41 @@ class LayerRun:
         self._batches = torch.split(stream, max(1, _BATCH_TOKENS // stream.shape[1]))
 
     @torch.no_grad()
-    def quantize(self, solve: Solve) -> Iterator[tuple[str, Solution]]:
+    def quantize(self, solve: Solve, original: LayerRun | None = None) -> Iterator[tuple[str, Solution]]:
         """Quantize the layer's matrices in the order in which they are used, each on what it will read.
 
         Args:
-            solve: rounds a matrix.
+            solve: rounds matrices that read the same, one below the other.
+            original: the same layer with the stream of the original model, which is moved on too.
 
         Yields:
             Name within the layer and rounded form of each matrix. After the last the stream is that after
             the layer.
         """
-        attention, mlp = self._layer.self_attn, self._layer.mlp
-        for names, read in (
-            (MATRICES[:3], self._attention_input),
-            (MATRICES[3:4], self._mixed),
-            (MATRICES[4:6], self._feed_forward_input),
-            (MATRICES[6:], self._activated),
-        ):
-            hessian = self._hessian(read)
-            for name in names:
-                matrix = self._matrix(name)
-                solution = solve(name, matrix.weight, hessian)
-                matrix.weight.copy_(dequantized(solution))
+        for names, read in _STAGES:
+            weights = [self._matrix(name).weight for name in names]
+            rows = [len(weight) for weight in weights]
+            q, scales = solve(names[0], torch.cat(weights), self._inputs(read, original))
+            solutions = zip(q.split(rows), scales.split(rows), strict=True)
+            for name, weight, solution in zip(names, weights, solutions, strict=True):
+                weight.copy_(dequantized(solution))
                 yield name, solution
-            if "self_attn.o_proj" in names:
-                self._add(attention.o_proj, self._mixed)
-            elif "mlp.down_proj" in names:
-                self._add(mlp.down_proj, self._activated)
+            if names[0] in _WRITERS:
+                for run in (self,) if original is None else (self, original):
+                    run._add(names[0], read)
 
     @torch.no_grad()
     def advance(self, solutions: Mapping[str, Solution]) -> None:
-        """Move the stream on with matrices that were rounded before."""
+        """Move the stream on with matrices that were rounded before; with none, as the original does."""
         for name, solution in solutions.items():
             self._matrix(name).weight.copy_(dequantized(solution))
-        self._add(self._layer.self_attn.o_proj, self._mixed)
-        self._add(self._layer.mlp.down_proj, self._activated)
+        for names, read in _STAGES:
+            if names[0] in _WRITERS:
+                self._add(names[0], read)
 
     def _matrix(self, name: str) -> nn.Linear:
         matrix = self._layer.get_submodule(name)
-        assert isinstance(matrix, nn.Linear)
+        assert isinstance(matrix, nn.Linear), name
         return matrix
 
     def _round(self, x: Tensor) -> Tensor:
@@ -108,15 +121,39 @@ class LayerRun:
     def _activated(self, batch: Tensor) -> Tensor:
         return self._round(self._layer.mlp.activate(self._feed_forward_input(batch)))
 
-    def _hessian(self, read: Callable[[Tensor], Tensor]) -> Tensor:
-        total: Tensor | None = None
-        for batch in self._batches:
-            x = read(batch).flatten(0, 1)
-            part = x.T @ x
-            total = part if total is None else total.add_(part)
-        assert total is not None
-        return total
+    def _inputs(self, read: _Read, original: LayerRun | None) -> Inputs:
+        hessian, drift = _Sum(), _Sum()
+        for i, batch in enumerate(self._batches):
+            x = read(self, batch).flatten(0, 1)
+            hessian.add(x.T @ x)
+            if original is not None:
+                y = read(original, original._batches[i]).flatten(0, 1)
+                drift.add((y - x).T @ x)
+        return Inputs(hessian.total(), None if original is None else drift.total())
 
-    def _add(self, matrix: nn.Module, read: Callable[[Tensor], Tensor]) -> None:
+    def _add(self, name: str, read: _Read) -> None:
+        matrix = self._matrix(name)
         for batch in self._batches:
-            batch += matrix(read(batch))
+            batch += matrix(read(self, batch))
+
+
+class _Sum:
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+
+    def add(self, part: Tensor) -> None:
+        self._total = part if self._total is None else self._total.add_(part)
+
+    def total(self) -> Tensor:
+        assert self._total is not None, "there are no batches"
+        return self._total
+
+
+_WRITERS = ("self_attn.o_proj", "mlp.down_proj")
+_STAGES: tuple[tuple[tuple[str, ...], _Read], ...] = (
+    (MATRICES[:3], LayerRun._attention_input),
+    (MATRICES[3:4], LayerRun._mixed),
+    (MATRICES[4:6], LayerRun._feed_forward_input),
+    (MATRICES[6:], LayerRun._activated),
+)
+"""Matrices that read the same, and what they read, in the order of the forward pass."""

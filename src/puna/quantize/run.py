@@ -26,7 +26,7 @@ from puna.nn.rounding import group_scales, round_groups, round_rows
 from puna.quantize.calibration import calibration_tokens
 from puna.quantize.finished_layers import FinishedLayers
 from puna.quantize.gptq import gptq
-from puna.quantize.layers import MATRICES, LayerRun, Solution
+from puna.quantize.layers import MATRICES, Inputs, LayerRun, Solution
 from puna.quantize.recipe import Recipe
 from puna.tokens import Tokenizer
 
@@ -157,10 +157,12 @@ def _solve_layers(
     stream = q[tokens] * scales[tokens]
     done = 0
 
-    def solve(name: str, weight: Tensor, hessian: Tensor) -> Solution:
-        if not hessian.isfinite().all():
+    def solve(name: str, weight: Tensor, inputs: Inputs) -> Solution:
+        if not inputs.hessian.isfinite().all():
             raise CheckpointError(f"{checkpoint.path}: what {name} reads is not finite; are the weights?")
-        return gptq(weight, hessian, rule=recipe.rule, damping=recipe.damping, act_order=recipe.act_order)
+        return gptq(
+            weight, inputs.hessian, rule=recipe.rule, damping=recipe.damping, act_order=recipe.act_order
+        )
 
     for index in range(config.n_layers):
         layer = _layer(checkpoint, index)

@@ -67,6 +67,26 @@ def test_act_order_is_the_textbook_in_that_order() -> None:
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("act_order", [False, True])
+def test_drift_moves_the_matrix_to_the_least_squares_solution(act_order: bool) -> None:
+    """Rounded is the matrix that has the original's outputs on the inputs that the quantized model has."""
+    generator = torch.Generator().manual_seed(0)
+    original = torch.randn(400, 96, generator=generator, dtype=torch.float64)
+    inputs = original + 0.3 * torch.randn(400, 96, generator=generator, dtype=torch.float64)
+    inputs[:, 5] = 0.5 * inputs[:, 4]
+    weight, hessian = torch.randn(24, 96, generator=generator, dtype=torch.float64), inputs.T @ inputs
+    damping = 0.01 * hessian.diagonal().mean()
+    # As rows below the inputs, the damping keeps the matrix where it is.
+    rows = torch.cat([inputs, damping.sqrt() * torch.eye(96, dtype=torch.float64)])
+    wanted = torch.cat([original @ weight.T, damping.sqrt() * weight.T])
+    best = torch.linalg.lstsq(rows, wanted).solution.T
+    drift = (original - inputs).T @ inputs
+    ours = gptq(weight, hessian, rule="range", drift=drift, act_order=act_order)
+    order = hessian.diagonal().argsort(descending=True).tolist() if act_order else list(range(96))
+    expected = textbook(best, hessian, "range", 0.01, order)
+    torch.testing.assert_close(dequantized(*ours), expected, rtol=1e-6, atol=1e-9)
+
+
 def loss(weight: Tensor, rounded: Tensor, hessian: Tensor) -> float:
     off = rounded.double() - weight
     return float((off @ hessian * off).sum())
