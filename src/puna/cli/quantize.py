@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,9 @@ def quantize(
     method: Annotated[
         str,
         typer.Option(
-            "--method", metavar="NAME", help="ptq rounds to nearest, gptq makes up for errors, qat trains."
+            "--method",
+            metavar="NAME",
+            help="ptq rounds to nearest, gptq makes up for errors, spinquant rotates, distill and qat learn.",
         ),
     ] = "gptq",
     calibration: Annotated[
@@ -30,7 +33,7 @@ def quantize(
         typer.Option(
             "--calibration",
             metavar="TEXT",
-            help="For gptq: a text file, a .jsonl file or a folder of them.",
+            help="For all but ptq: a text file, a .jsonl file or a folder of them.",
             show_default=False,
         ),
     ] = None,
@@ -39,30 +42,48 @@ def quantize(
         typer.Option(
             "--rule",
             metavar="NAME",
-            help="How scales are chosen; default: search for gptq, else signed.",
+            help="How scales are chosen; default: signed for ptq and qat, search for the others.",
         ),
     ] = None,
     sequences: Annotated[
-        int, typer.Option("--sequences", metavar="N", help="For gptq: pieces of calibration text.")
+        int, typer.Option("--sequences", metavar="N", help="Pieces of calibration text.")
     ] = 128,
     length: Annotated[
         int | None,
         typer.Option(
             "--length",
             metavar="N",
-            help="Tokens of each; default: 2048 for gptq, 512 for qat.",
+            help="Tokens of each; default: 2048, for qat 512.",
             show_default=False,
         ),
     ] = None,
     damping: Annotated[
-        float, typer.Option("--damping", metavar="X", help="For gptq: added to the Hessian's diagonal.")
+        float,
+        typer.Option("--damping", metavar="X", help="Added to the Hessian's diagonal, a share of its mean."),
     ] = 0.01,
     act_order: Annotated[
-        bool, typer.Option("--act-order", help="For gptq: columns with the largest inputs first.")
+        bool, typer.Option("--act-order", help="Round columns with the largest inputs first.")
     ] = False,
     float_tokens: Annotated[
-        bool, typer.Option("--float-tokens", help="For gptq: calibrate without 8-bit activations.")
+        bool, typer.Option("--float-tokens", help="Calibrate without 8-bit activations.")
     ] = False,
+    follow_original: Annotated[
+        bool, typer.Option("--follow-original", help="Make up for what earlier matrices have changed, too.")
+    ] = False,
+    rotation_steps: Annotated[
+        int,
+        typer.Option(
+            "--rotation-steps",
+            metavar="N",
+            help="For spinquant and distill: steps of learning rotations; 0: random ones, layer by layer.",
+        ),
+    ] = 100,
+    distill_steps: Annotated[
+        int, typer.Option("--distill-steps", metavar="N", help="For distill: steps of learning scales.")
+    ] = 200,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Of the random rotations, and the order of the text.")
+    ] = 0,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -103,8 +124,8 @@ def quantize(
     from puna.models.store import path_of
 
     try:
+        from puna.quantize.memory import memory_estimate
         from puna.quantize.recipe import METHODS, Recipe, default_rule
-        from puna.quantize.run import memory_estimate
         from puna.quantize.run import quantize as run
         from puna.train.qat_recipe import METHODS as TRAINED
     except ModuleNotFoundError as error:
@@ -121,6 +142,10 @@ def quantize(
         damping=damping,
         act_order=act_order,
         rounds_tokens=not float_tokens,
+        follows_original=follow_original,
+        rotation_steps=rotation_steps,
+        distill_steps=distill_steps,
+        seed=seed,
     )
     row = None if os.path.exists(os.path.expanduser(source)) else known_row(source)
     if row is not None:
@@ -144,8 +169,15 @@ def quantize(
         run_training(checkpoint, out, trained)
     else:
         say(f"needs about {size_text(memory_estimate(checkpoint.config, recipe))} of memory")
-        with PackProgress("quantizing") as packing:
-            run(checkpoint, out, recipe, calibration=calibration, progress=packing)
+        with ExitStack() as stack:
+            bars: dict[str, PackProgress] = {}
+
+            def progress(stage: str, done: int, total: int) -> None:
+                if stage not in bars:
+                    bars[stage] = stack.enter_context(PackProgress(stage))
+                bars[stage](done, total)
+
+            run(checkpoint, out, recipe, calibration=calibration, progress=progress)
     say(f"{path}: {size_text(checkpoint_bytes(path))}")
     say(f"{out}: {size_text(checkpoint_bytes(out))} by {method}")
     if row is not None:

@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from puna.errors import CheckpointError, StoreError
 from puna.models.packed import write_json
+from puna.models.room import require_room
 from puna.models.safetensors import NewTensor, SafetensorsFile, write_safetensors
 from puna.quantize.layers import Solution
 
 __all__ = ["FinishedLayers"]
+
+_DTYPES = {torch.float32: "F32", torch.float64: "F64"}
 
 
 class FinishedLayers:
@@ -26,23 +30,32 @@ class FinishedLayers:
         """Name the folder; see `begin`."""
         self._folder = folder
 
-    def begin(self, asked: Mapping[str, Any]) -> None:
+    def begin(self, asked: Mapping[str, Any], n_bytes: int) -> None:
         """Keep what the folder has where it was made for the same, else begin anew.
 
         Args:
             asked: everything that the layers depend on, of JSON's types.
+            n_bytes: what will be written in all; where work begins anew the disk must have as much.
 
         Raises:
-            StoreError: the folder cannot be written.
+            StoreError: the folder cannot be written, or the disk is too full.
         """
         record = self._folder / "asked.json"
         try:
             if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != asked:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 self._folder.mkdir(parents=True)
+                self._require_room(n_bytes)
                 write_json(record, dict(asked))
         except (OSError, ValueError) as error:
             raise StoreError(f"{self._folder}, for unfinished work, cannot be used: {error}") from error
+
+    def _require_room(self, n_bytes: int) -> None:
+        try:
+            require_room(self._folder, n_bytes)
+        except StoreError:
+            self._folder.rmdir()
+            raise
 
     def has(self, index: int) -> bool:
         """Whether the layer is done; a file is there when it is whole."""
@@ -78,9 +91,48 @@ class FinishedLayers:
             arrays.append(torch.from_numpy(values.astype(np.float32)))
         return arrays[0], arrays[1]
 
+    def write_state(self, stage: str, steps: int, state: Mapping[str, Tensor]) -> None:
+        """Keep what a stage has learned after so many steps, in place of what it had before.
+
+        Raises:
+            StoreError: the disk is full.
+        """
+        tensors = [
+            NewTensor(
+                name,
+                _DTYPES[values.dtype],
+                tuple(values.shape),
+                lambda values=values: values.contiguous().numpy(),  # type: ignore[misc]
+            )
+            for name, values in state.items()
+        ]
+        write_safetensors(self._state(stage), tensors, {"steps": str(steps)})
+
+    def read_state(self, stage: str) -> tuple[int, dict[str, Tensor]] | None:
+        """Steps and what they led to; None where nothing was kept.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        if not self._state(stage).exists():
+            return None
+        file = SafetensorsFile(self._state(stage))
+        types = {"F32": np.float32, "F64": np.float64}
+        try:
+            state = {
+                name: torch.from_numpy(file.data(name).view(types[entry.dtype]).reshape(entry.shape).copy())
+                for name, entry in file.entries.items()
+            }
+            return int(file.metadata["steps"]), state
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{file.path} is damaged; remove {self._folder} and begin again") from error
+
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _state(self, stage: str) -> Path:
+        return self._folder / f"{stage}.safetensors"
 
     def _file(self, index: int) -> Path:
         return self._folder / f"layer-{index:04d}.safetensors"

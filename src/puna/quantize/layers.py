@@ -83,7 +83,7 @@ class LayerRun:
             weights = [self._matrix(name).weight for name in names]
             rows = [len(weight) for weight in weights]
             q, scales = solve(names[0], torch.cat(weights), self._inputs(read, original))
-            solutions = zip(q.split(rows), scales.split(rows), strict=True)
+            solutions = zip(torch.split(q, rows), torch.split(scales, rows), strict=True)
             for name, weight, solution in zip(names, weights, solutions, strict=True):
                 weight.copy_(dequantized(solution))
                 yield name, solution

@@ -9,13 +9,21 @@ from puna.nn.rounding import DEFAULT_RULE, RULES
 
 __all__ = ["METHODS", "Recipe", "default_rule"]
 
-METHODS = ("ptq", "gptq")
-"""Rounding to nearest, and rounding that makes up for its errors on calibration text."""
+METHODS = ("ptq", "gptq", "spinquant", "distill")
+"""What each adds to the one before it.
+
+=========  ==========================================================================
+ptq        rounding to nearest
+gptq       makes up for errors, as far as the inputs from calibration text allow
+spinquant  the model is rotated first
+distill    scales and norms learn to predict as the original does
+=========  ==========================================================================
+"""
 
 
 def default_rule(method: str) -> str:
     """The rule for scales: the best measured for ptq, the one tried for gptq; see docs/quantization.md."""
-    return "search" if method == "gptq" else DEFAULT_RULE
+    return DEFAULT_RULE if method == "ptq" else "search"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,11 +33,16 @@ class Recipe:
     Attributes:
         method: one of `METHODS`.
         rule: how a group's scale is chosen, see `puna.nn.rounding.RULES`.
-        sequences: pieces of calibration text; from here on for ``gptq`` only.
+        sequences: pieces of calibration text; from here on for all methods but ``ptq``.
         length: tokens of each.
         damping: added to the diagonal of the Hessian, as a share of its mean; over 0.
         act_order: go through the columns by the size of their inputs; scales are then chosen before.
         rounds_tokens: calibrate with activations rounded to 8 bits, as the engine rounds them.
+        follows_original: round so that outputs are near the original model's, and not near what the same
+            matrices would give before they are rounded.
+        rotation_steps: of learning rotations; 0 leaves them random, and needs no more memory than ``gptq``.
+        distill_steps: for ``distill``, of learning scales and norms.
+        seed: of the random rotations, and of the order in which steps of learning take the text.
     """
 
     method: str = "ptq"
@@ -39,6 +52,20 @@ class Recipe:
     damping: float = 0.01
     act_order: bool = False
     rounds_tokens: bool = True
+    follows_original: bool = False
+    rotation_steps: int = 100
+    distill_steps: int = 200
+    seed: int = 0
+
+    @property
+    def rotates(self) -> bool:
+        """Whether the model is rotated first."""
+        return self.method in ("spinquant", "distill")
+
+    @property
+    def distills(self) -> bool:
+        """Whether scales and norms are learned in the end."""
+        return self.method == "distill" and self.distill_steps > 0
 
     def __post_init__(self) -> None:
         """Validate every field; ConfigError names the first that is wrong."""
@@ -46,7 +73,13 @@ class Recipe:
             raise ConfigError(f"method {self.method!r} is unknown; {nearest(self.method, METHODS)}")
         if self.rule not in RULES:
             raise ConfigError(f"scale rule {self.rule!r} is unknown; {nearest(self.rule, RULES)}")
-        for name, low in (("sequences", 1), ("length", 2)):
+        for name, low in (
+            ("sequences", 1),
+            ("length", 2),
+            ("rotation_steps", 0),
+            ("distill_steps", 0),
+            ("seed", 0),
+        ):
             if getattr(self, name) < low:
                 raise ConfigError(f"`{name}` must be at least {low}, got {getattr(self, name)}")
         if not 0 < self.damping <= 1:

@@ -1,8 +1,9 @@
 """Quantizing a checkpoint into a Puna checkpoint: `quantize`.
 
 Embedding and head become 8-bit rows, every matrix of the blocks 4-bit groups of 32. Rounding to nearest
-has one matrix in memory at a time. GPTQ has one layer, and the residual stream of the calibration text;
-each layer is kept beside the new folder when it is done, so that an interrupted run goes on from there.
+has one matrix in memory at a time. GPTQ has one layer, and the residual stream of the calibration text. What
+learns, rotations before it and scales behind it, has the whole model. Rotations, each layer and scales are
+kept beside the new folder when they are done, so that an interrupted run goes on from there.
 """
 
 from __future__ import annotations
@@ -10,47 +11,34 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from puna.errors import CheckpointError, ConfigError, StoreError
-from puna.models.checkpoint import Checkpoint, Vocabulary
-from puna.models.checkpoint import Tensor as StoredTensor
-from puna.models.config import ModelConfig
-from puna.models.packed import PackedMatrix, is_float, write_checkpoint
+from puna.models.checkpoint import Checkpoint
+from puna.models.packed import write_checkpoint
 from puna.nn.model import Layer
-from puna.nn.packed import pack_groups, pack_rows
-from puna.nn.rounding import group_scales, round_groups, round_rows
 from puna.quantize.calibration import calibration_tokens
+from puna.quantize.distill import State, distill
 from puna.quantize.finished_layers import FinishedLayers
 from puna.quantize.gptq import gptq
 from puna.quantize.layers import MATRICES, Inputs, LayerRun, Solution
+from puna.quantize.learn_rotations import learn_rotations
 from puna.quantize.recipe import Recipe
+from puna.quantize.rotations import RotatedCheckpoint, Rotations, random_rotations
+from puna.quantize.rounded import EMBEDDING, RoundedCheckpoint, SolvedCheckpoint, rounded_table
 from puna.tokens import Tokenizer
 
-__all__ = ["memory_estimate", "quantize"]
+__all__ = ["quantize"]
 
-_TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+_KEPT_STEPS = 10  # after so many, what was learned is kept
+_BYTES_A_WEIGHT = 2  # on disk: integers of 8 bits and scales until all is done, and the new model
 
-Progress = Callable[[int, int], None]
-"""Called with the number of matrices done and in all."""
-
-
-def memory_estimate(config: ModelConfig, recipe: Recipe) -> int:
-    """About how many bytes `quantize` needs at its peak, beside Python and torch."""
-    widest = max(config.ffn_dim, config.dim)
-    if recipe.method == "ptq":
-        return 4 * 4 * max(config.vocab_size, config.ffn_dim) * config.dim
-    layer = sum(
-        rows * columns
-        for rows, columns in (
-            s for n, s in config.tensor_shapes().items() if ".layers.0." in n and len(s) == 2
-        )
-    )
-    stream = recipe.sequences * recipe.length * config.dim
-    return 4 * (stream + 2 * layer + 4 * widest * widest + 2 * config.vocab_size * config.dim)
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a stage and how many of its matrices or steps are done and there in all."""
 
 
 def quantize(
@@ -67,8 +55,8 @@ def quantize(
         checkpoint: any that Puna reads, with a vocabulary.
         out: the folder to make; it must not exist yet.
         recipe: how.
-        calibration: text for GPTQ, see `puna.quantize.calibration.read_texts`.
-        progress: told of every matrix.
+        calibration: text for all methods but ptq, see `puna.quantize.calibration.read_texts`.
+        progress: told of every matrix, and every step of learning.
 
     Raises:
         ConfigError: there is no calibration text, or too little.
@@ -78,106 +66,137 @@ def quantize(
     if out.exists():
         raise StoreError(f"{out} exists already; remove it first or choose another name")
     if recipe.method == "ptq":
-        write_checkpoint(_Rounded(checkpoint, recipe.rule), out, "auto", progress)
+        told = None if progress is None else partial(progress, "rounding")
+        write_checkpoint(RoundedCheckpoint(checkpoint, recipe.rule), out, "auto", told)
         return
+    if recipe.rotates and checkpoint.config.additions:
+        raise ConfigError(
+            f"{checkpoint.path} has {' and '.join(checkpoint.config.additions)}; method {recipe.method!r} "
+            "needs the plain model that it was made from"
+        )
     if calibration is None:
         raise ConfigError(f"method {recipe.method!r} needs calibration text; give a file, folder or .jsonl")
     tokenizer = Tokenizer(checkpoint.vocabulary())
     tokens = calibration_tokens(calibration, tokenizer, sequences=recipe.sequences, length=recipe.length)
     work = FinishedLayers(out.with_name(f".{out.name}.quantizing"))
-    _solve_layers(checkpoint, tokens, recipe, work, progress)
-    write_checkpoint(_Solved(checkpoint, work), out, "auto")
-    work.remove()
-
-
-class _Rounded:
-    """A checkpoint whose matrices are rounded to nearest when they are asked for; a `PackedSource`."""
-
-    def __init__(self, source: Checkpoint, rule: str = "") -> None:
-        self._source, self._rule = source, rule
-        self.path, self.kind, self.config = source.path, source.kind, source.config
-        self.dtypes = {
-            name: "F32" if len(shape) == 1 else _target(name)
-            for name, shape in source.config.tensor_shapes().items()
-        }
-
-    def tensor(self, name: str) -> StoredTensor:
-        return self._source.tensor(name)
-
-    def vocabulary(self) -> Vocabulary:
-        return self._source.vocabulary()
-
-    def packed(self, name: str) -> PackedMatrix:
-        try:
-            return (
-                pack_rows(*_table(self._source, name)) if name in _TABLES else pack_groups(*self.groups(name))
-            )
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.path}: {name}: {error}") from error
-
-    def groups(self, name: str) -> Solution:
-        weight = torch.from_numpy(self._source.tensor(name).to_float32())
-        scales = group_scales(weight, self._rule)
-        return round_groups(weight, scales), scales
-
-
-class _Solved(_Rounded):
-    """The same with the matrices of the blocks from the files of finished layers."""
-
-    def __init__(self, source: Checkpoint, work: FinishedLayers) -> None:
-        super().__init__(source)
-        self._work = work
-
-    def groups(self, name: str) -> Solution:
-        _, _, index, part = name.removesuffix(".weight").split(".", 3)
-        return self._work.read(int(index), part)
-
-
-def _target(name: str) -> str:
-    # What is not the name of a packed format is packed from its floats.
-    return "BF16" if is_float(name) else "int8_channel" if name in _TABLES else "int4_group32"
-
-
-def _table(source: Checkpoint, name: str) -> tuple[Tensor, Tensor]:
-    return round_rows(torch.from_numpy(source.tensor(name).to_float32()))
-
-
-def _solve_layers(
-    checkpoint: Checkpoint, tokens: Tensor, recipe: Recipe, work: FinishedLayers, progress: Progress | None
-) -> None:
-    config = checkpoint.config
     work.begin(
         {
             "model": str(checkpoint.path.absolute()),
             "recipe": asdict(recipe),
             "tokens": hashlib.sha256(tokens.numpy().tobytes()).hexdigest(),
-        }
+        },
+        _BYTES_A_WEIGHT * checkpoint.config.n_parameters,
     )
-    q, scales = _table(checkpoint, _TABLES[0])
-    stream = q[tokens] * scales[tokens]
-    done = 0
+    rotated, shuffled = checkpoint, _shuffled(tokens, recipe.seed)
+    if recipe.rotates:
+        rotations = _rotations(checkpoint, shuffled, recipe, work, progress)
+        rotated = RotatedCheckpoint(checkpoint, rotations)
+    _solve_layers(rotated, tokens, recipe, work, progress)
+    growths: State = {}
+    if recipe.distills:
+        growths = _distilled(checkpoint, rotated, shuffled, recipe, work, progress)
+    write_checkpoint(SolvedCheckpoint(rotated, work, growths), out, "auto")
+    work.remove()
+
+
+def _shuffled(tokens: Tensor, seed: int) -> Tensor:
+    """The sequences in another order: few steps of learning then see all parts of the text."""
+    return tokens[torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))]
+
+
+def _rotations(
+    checkpoint: Checkpoint, tokens: Tensor, recipe: Recipe, work: FinishedLayers, progress: Progress | None
+) -> Rotations:
+    """Those that were kept, learned to the end where they are not yet."""
+    rotations, done, steps = random_rotations(checkpoint.config, recipe.seed), 0, recipe.rotation_steps
+    kept = work.read_state("rotations")
+    if kept is not None:
+        done, rotations = kept[0], Rotations(kept[1]["stream"], kept[1]["values"])
+    if done == steps:
+        return rotations
+
+    def after_step(done: int, rotations: Rotations) -> None:
+        if progress is not None:
+            progress("learning rotations", done, steps)
+        if done % _KEPT_STEPS == 0 and done < steps:
+            work.write_state("rotations", done, asdict(rotations))
+
+    rotations = learn_rotations(checkpoint, tokens, rotations, steps=steps, done=done, after_step=after_step)
+    work.write_state("rotations", steps, asdict(rotations))
+    return rotations
+
+
+def _distilled(
+    original: Checkpoint,
+    rounded: Checkpoint,
+    tokens: Tensor,
+    recipe: Recipe,
+    work: FinishedLayers,
+    progress: Progress | None,
+) -> State:
+    """How much scales and norms grow, kept or learned."""
+    steps, kept = recipe.distill_steps, work.read_state("distilled")
+    done, state = (0, None) if kept is None else kept
+    if state is not None and done == steps:
+        return state
+
+    def after_step(done: int, state: State) -> None:
+        if progress is not None:
+            progress("distilling", done, steps)
+        if done % _KEPT_STEPS == 0 and done < steps:
+            work.write_state("distilled", done, state)
+
+    state = distill(
+        original, rounded, work.read, tokens, steps=steps, done=done, state=state, after_step=after_step
+    )
+    work.write_state("distilled", steps, state)
+    return state
+
+
+def _solve_layers(
+    checkpoint: Checkpoint, tokens: Tensor, recipe: Recipe, work: FinishedLayers, progress: Progress | None
+) -> None:
+    config, done = checkpoint.config, 0
 
     def solve(name: str, weight: Tensor, inputs: Inputs) -> Solution:
-        if not inputs.hessian.isfinite().all():
+        if not all(
+            moment.isfinite().all() for moment in (inputs.hessian, inputs.drift) if moment is not None
+        ):
             raise CheckpointError(f"{checkpoint.path}: what {name} reads is not finite; are the weights?")
         return gptq(
-            weight, inputs.hessian, rule=recipe.rule, damping=recipe.damping, act_order=recipe.act_order
+            weight,
+            inputs.hessian,
+            rule=recipe.rule,
+            damping=recipe.damping,
+            act_order=recipe.act_order,
+            drift=inputs.drift,
         )
 
+    q, scales = rounded_table(checkpoint, EMBEDDING)
+    stream = q[tokens] * scales[tokens]
+    plain = _embedded(checkpoint, tokens) if recipe.follows_original else None
     for index in range(config.n_layers):
-        layer = _layer(checkpoint, index)
-        run = LayerRun(config, layer, stream, rounds_tokens=recipe.rounds_tokens)
+        run = LayerRun(config, _layer(checkpoint, index), stream, rounds_tokens=recipe.rounds_tokens)
+        original = None
+        if plain is not None:
+            original = LayerRun(config, _layer(checkpoint, index), plain, rounds_tokens=False)
         if work.has(index):
             run.advance({part: work.read(index, part) for part in MATRICES})
+            if original is not None:
+                original.advance({})
             done += len(MATRICES)
             continue
         solutions = {}
-        for part, solution in run.quantize(solve):
+        for part, solution in run.quantize(solve, original):
             solutions[part] = solution
             done += 1
             if progress is not None:
-                progress(done, len(MATRICES) * config.n_layers)
+                progress("rounding", done, len(MATRICES) * config.n_layers)
         work.write(index, solutions)
+
+
+def _embedded(checkpoint: Checkpoint, tokens: Tensor) -> Tensor:
+    return torch.from_numpy(checkpoint.tensor(EMBEDDING).to_float32())[tokens]
 
 
 def _layer(checkpoint: Checkpoint, index: int) -> Layer:

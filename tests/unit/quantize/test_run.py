@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.tiny import add_parts, save_tiny
 
+from puna.engine.native import NativeEngine
 from puna.errors import CheckpointError, ConfigError, StoreError
 from puna.models.open import open_checkpoint
 from puna.models.packed import pack_checkpoint
+from puna.models.safetensors import write_safetensors
 from puna.nn.checkpoint import from_checkpoint
 from puna.nn.fake_quantized import fake_quantize, fake_tokens
+from puna.nn.model import Linear
 from puna.nn.packed import ModelCheckpoint
 from puna.quantize.calibration import calibration_tokens, read_texts
+from puna.quantize.finished_layers import FinishedLayers
 from puna.quantize.gptq import gptq
 from puna.quantize.layers import dequantized
+from puna.quantize.memory import memory_estimate
 from puna.quantize.recipe import Recipe
-from puna.quantize.run import memory_estimate, quantize
+from puna.quantize.run import quantize
 from puna.tokens import Tokenizer
 
 TEXT = " ".join(f"Llama number {n} hums at {n * n % 97} hertz." for n in range(400))
@@ -101,7 +107,7 @@ def test_a_broken_off_run_goes_on_and_ends_the_same(model: Path, tmp_path: Path)
     whole = matrices(quantized(model, tmp_path / "whole", method="gptq", **SMALL))
     seen: list[int] = []
 
-    def stop(done: int, total: int) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
         seen.append(done)
         if done == 10:
             raise KeyboardInterrupt
@@ -116,7 +122,7 @@ def test_a_broken_off_run_goes_on_and_ends_the_same(model: Path, tmp_path: Path)
         out,
         recipe,
         calibration=model / "text.txt",
-        progress=lambda done, total: seen.append(done),
+        progress=lambda stage, done, total: seen.append(done),
     )
     assert seen == list(range(8, 15))  # the first layer was done
     for name, values in matrices(out).items():
@@ -124,8 +130,110 @@ def test_a_broken_off_run_goes_on_and_ends_the_same(model: Path, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
+LEARNED = {"rotation_steps": 12, "distill_steps": 12, **SMALL}
+
+
+class Broken(Exception):
+    """Stands for a process that is killed."""
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_learns_goes_on_after_any_break_and_ends_the_same(tied: bool, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "in", tie_word_embeddings=tied)
+    (tmp_path / "in" / "text.txt").write_text(TEXT)
+    recipe = {"method": "distill", "follows_original": True, **LEARNED}
+    whole = matrices(quantized(tmp_path / "in", tmp_path / "whole", **recipe))
+    breaks = [("learning rotations", 11), ("rounding", 3), ("rounding", 8), ("distilling", 11)]
+    seen: list[tuple[str, int]] = []
+    for until in [*breaks, None]:
+
+        def stop(stage: str, done: int, total: int, until: tuple[str, int] | None = until) -> None:
+            seen.append((stage, done))
+            if (stage, done) == until:
+                raise Broken
+
+        source, out = open_checkpoint(tmp_path / "in"), tmp_path / "out"
+        try:
+            quantize(source, out, Recipe(**recipe), calibration=tmp_path / "in" / "text.txt", progress=stop)
+        except Broken:
+            assert not out.exists()
+    # Ten steps are kept, and layers that are whole.
+    again = [("learning rotations", 11), *(("rounding", n) for n in (1, 2, 3, 8)), ("distilling", 11)]
+    assert sorted(set(seen)) == sorted(
+        {*(("learning rotations", n + 1) for n in range(12)), *(("distilling", n + 1) for n in range(12))}
+        | {("rounding", n + 1) for n in range(14)}
+    )
+    assert sorted(pair for pair in set(seen) if seen.count(pair) > 1) == sorted(again)
+    for name, values in matrices(tmp_path / "out").items():
+        assert np.array_equal(values, whole[name]), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "whole"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("method", ["spinquant", "distill"])
+def test_the_engine_runs_what_was_rotated(method: str, tied: bool, tmp_path: Path) -> None:
+    """It is nearer to the original than rounding to nearest is, and the engine computes what torch does."""
+    save_tiny(tmp_path / "in", tie_word_embeddings=tied)
+    (tmp_path / "in" / "text.txt").write_text(TEXT)
+    recipe = {"rotation_steps": 4, "distill_steps": 30, "sequences": 32, "length": 128}
+    source = open_checkpoint(tmp_path / "in")
+    tokens = torch.tensor(Tokenizer(source.vocabulary()).encode(TEXT[3000:3200]))
+    with torch.no_grad():
+        original = from_checkpoint(source)(tokens[None])[0].numpy()
+    errors = []
+    for name in ("ptq", method):
+        written = open_checkpoint(quantized(tmp_path / "in", tmp_path / name, method=name, **recipe))
+        assert written.config.has_down_rotation == (name != "ptq")
+        assert written.config.has_output_rotation == (name != "ptq" and tied)
+        engine = NativeEngine(pack_checkpoint(written), Tokenizer(written.vocabulary()), cache="f32")
+        native = engine.logits(tokens.tolist())
+        engine.close()
+        errors.append(float(np.square(native - original).mean()))
+        model = from_checkpoint(written)
+        for module in model.modules():
+            if isinstance(module, Linear) or module is model.lm_head:
+                module.register_forward_pre_hook(lambda _, args: (fake_tokens(args[0]),))
+        with torch.no_grad():
+            ours = model(tokens[None])[0].numpy()
+        assert np.median(np.abs(native - ours)) < 0.01
+    assert errors[1] < 0.8 * errors[0], errors
+
+
+def test_what_is_rotated_already_is_refused(model: Path, tmp_path: Path) -> None:
+    quantized(model, tmp_path / "once", method="spinquant", **(LEARNED | {"rotation_steps": 0}))
+    for method in ("spinquant", "distill"):
+        with pytest.raises(ConfigError, match=r"has a rotation before .*needs the plain model"):
+            quantize(
+                open_checkpoint(tmp_path / "once"),
+                tmp_path / "twice",
+                Recipe(method=method, **SMALL),
+                calibration=model / "text.txt",
+            )
+
+
+def test_a_full_disk_is_found_out_before_the_work(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: used._replace(free=1000))
+    for method in ("ptq", "gptq"):
+        with pytest.raises(StoreError, match=r"needs \d+ bytes more, the disk has 1000 free"):
+            quantized(model, tmp_path / "out", method=method, **SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", ["rotations", "distilled"])
+def test_damaged_unfinished_work_is_an_error(stage: str, tmp_path: Path) -> None:
+    work = FinishedLayers(tmp_path / "work")
+    work.begin({}, 0)
+    assert work.read_state(stage) is None
+    write_safetensors(tmp_path / "work" / f"{stage}.safetensors", [], {"steps": "many"})
+    with pytest.raises(CheckpointError, match=r"is damaged; remove .* and begin again"):
+        work.read_state(stage)
+
+
 def test_another_recipe_begins_anew(model: Path, tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
         if done == 10:
             raise KeyboardInterrupt
 
@@ -143,7 +251,7 @@ def test_another_recipe_begins_anew(model: Path, tmp_path: Path) -> None:
         out,
         Recipe(method="gptq", act_order=True, rounds_tokens=False, **SMALL),
         calibration=model / "text.txt",
-        progress=lambda done, total: seen.append(done),
+        progress=lambda stage, done, total: seen.append(done),
     )
     assert seen == list(range(1, 15))
 
@@ -154,12 +262,12 @@ def test_weights_that_are_no_numbers_are_refused(model: Path, tmp_path: Path) ->
     weights = load_file(model / "model.safetensors")
     weights["model.layers.1.mlp.up_proj.weight"][3, 5] = float("nan")
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    for method in ("ptq", "gptq"):
+    for method in ("ptq", "gptq", "spinquant", "distill"):
         with pytest.raises(CheckpointError, match="not finite"):
             quantize(
                 open_checkpoint(tmp_path),
                 tmp_path / "out",
-                Recipe(method=method, **SMALL),
+                Recipe(method=method, **LEARNED),
                 calibration=model / "text.txt",
             )
         assert not (tmp_path / "out").exists()
@@ -193,7 +301,9 @@ def test_what_cannot_be_is_refused_at_once(model: Path, tmp_path: Path) -> None:
         quantize(source, out, Recipe(method="gptq"), calibration=tmp_path / "none.txt")
     with pytest.raises(StoreError, match="exists already"):
         quantize(source, tmp_path, Recipe())
-    for wrong in ({"method": "gtpq"}, {"rule": "seek"}, {"damping": 0.0}, {"sequences": 0}, {"length": 1}):
+    for wrong in ({"method": "gtpq"}, {"rule": "seek"}, {"damping": 0.0}, {"sequences": 0}, {"length": 1},
+        {"rotation_steps": -1}, {"distill_steps": -1}, {"seed": -1},
+    ):  # fmt: skip
         with pytest.raises(ConfigError):
             Recipe(**wrong)
     assert list(tmp_path.iterdir()) == []
@@ -216,4 +326,9 @@ def test_text_comes_from_files_folders_and_jsonl(tmp_path: Path) -> None:
 def test_an_8b_model_is_expected_to_fit_24_gib() -> None:
     from puna.models.architectures import LLAMA31_8B
 
+    layer_by_layer = Recipe(method="spinquant", rotation_steps=0)
     assert memory_estimate(LLAMA31_8B, Recipe(method="gptq")) < 20 << 30
+    assert memory_estimate(LLAMA31_8B, layer_by_layer) < 20 << 30
+    # Learning has the whole model in memory, as bfloat16.
+    assert 16 << 30 < memory_estimate(LLAMA31_8B, Recipe(method="spinquant")) < 24 << 30
+    assert memory_estimate(LLAMA31_8B, Recipe(method="distill")) > 24 << 30
