@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from puna.errors import ConfigError, StateError
 from puna.server import state
@@ -224,6 +224,31 @@ async def test_a_conversation_has_a_limit(kept: State, owner: str, monkeypatch: 
         await kept.write(state.conversations.add_items, owner, conversation.id, [{"id": "c"}])
 
 
+async def test_what_two_say_at_once_stands_one_behind_the_other(kept: State, owner: str) -> None:
+    made = await kept.write(state.conversations.add, owner, {}, [])
+    batches = [[{"id": f"{i}-{j}"} for j in range(20)] for i in range(8)]
+    await asyncio.gather(
+        *(kept.write(state.conversations.add_items, owner, made.id, batch) for batch in batches)
+    )
+    said = [item["id"] for item in await kept.read(state.conversations.said, owner, made.id)]
+    first = [int(key.split("-")[0]) for key in said[::20]]
+    assert sorted(first) == list(range(8))
+    assert said == [f"{i}-{j}" for i in first for j in range(20)]
+
+
+async def test_one_of_several_changes_of_a_prompt_at_once_is_taken(kept: State, owner: str) -> None:
+    made = await kept.write(state.prompts.add, owner, "0", [])
+
+    changes = [
+        kept.write(state.prompts.add_version, owner, made.id, str(i), [], latest=1, becomes_default=False)
+        for i in range(1, 9)
+    ]
+    came_of_it = await asyncio.gather(*changes, return_exceptions=True)
+    (taken,) = [each for each in came_of_it if not isinstance(each, BaseException)]
+    assert {each.status_code for each in came_of_it if isinstance(each, ApiError)} == {400}
+    assert await kept.read(state.prompts.versions, owner, made.id) == [made, taken]
+
+
 async def test_a_prompt_has_versions(kept: State, owner: str) -> None:
     first = await kept.write(state.prompts.add, owner, ODD, ["x"])
     assert (first.version, first.is_default, first.text) == (1, True, ODD)
@@ -394,6 +419,21 @@ def test_an_address_that_is_no_postgresql_is_an_error_that_does_not_repeat_it(ur
         State(ServerSettings(database_url=url))
     assert "secret" not in str(caught.value).replace("sqlite:///", "")
     assert "secret" not in repr(ServerSettings(database_url=url))
+
+
+async def test_a_database_that_comes_back_is_used_again(postgres_url: str, owner: str) -> None:
+    store = State(ServerSettings(database_url=postgres_url))
+    made = await store.write(state.prompts.add, owner, "hum", [])
+
+    def end_all_others(connection: Connection) -> None:
+        clients = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid != pg_backend_pid()"
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) {clients}"))
+
+    other = State(ServerSettings(database_url=postgres_url))
+    await other.write(end_all_others)
+    assert await store.read(state.prompts.find, owner, made.id) == made
+    await store.close()
+    await other.close()
 
 
 async def test_a_database_that_does_not_answer_is_an_error_without_the_password(tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def add_items(
     Raises:
         ApiError: 404, there is no such conversation; 400, it is full, or has an item of that id.
     """
-    _append(connection, _number(connection, owner, key), new)
+    # Locked, so that what two responses say at once stands one behind the other.
+    _append(connection, _number(connection, owner, key, locks=True), new)
     return list(new)
 
 
@@ -150,10 +151,9 @@ def remove_item(connection: Connection, owner: str, key: str, item: str) -> Conv
     return find(connection, owner, key)
 
 
-def _number(connection: Connection, owner: str, key: str) -> int:
-    number = connection.execute(
-        select(conversations.c.number).where(owned(conversations, owner, key))
-    ).scalar_one_or_none()
+def _number(connection: Connection, owner: str, key: str, *, locks: bool = False) -> int:
+    query = select(conversations.c.number).where(owned(conversations, owner, key))
+    number = connection.execute(query.with_for_update() if locks else query).scalar_one_or_none()
     if number is None:
         raise _not_found(key)
     return int(number)

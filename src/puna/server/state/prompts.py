@@ -84,12 +84,15 @@ def add_version(
     Raises:
         ApiError: 404, there is no such prompt; 400, there is a later version, or too many.
     """
-    # Locked, so that two do not add the same number.
-    number, last = connection.execute(
-        select(prompts.c.number, _last()).where(owned(prompts, owner, key)).with_for_update()
-    ).one_or_none() or (None, None)
-    if number is None or last is None:
+    # Locked before the last version is looked for, so that two do not add the same number.
+    number = connection.execute(
+        select(prompts.c.number).where(owned(prompts, owner, key)).with_for_update()
+    ).scalar_one_or_none()
+    if number is None:
         raise _not_found(key)
+    last = connection.execute(
+        select(func.max(prompt_versions.c.version)).where(prompt_versions.c.prompt == number)
+    ).scalar_one()
     if last != latest:
         raise ApiError(
             400, f"`version` must be the prompt's latest version, {last}, got {latest}", param="version"
@@ -142,11 +145,6 @@ def remove(connection: Connection, owner: str, key: str) -> None:
     """Delete a prompt with all its versions; raises as `find` does."""
     if not connection.execute(delete(prompts).where(owned(prompts, owner, key))).rowcount:
         raise _not_found(key)
-
-
-def _last() -> Any:
-    versions = prompt_versions.c
-    return select(func.max(versions.version)).where(versions.prompt == prompts.c.number).scalar_subquery()
 
 
 def _insert(
