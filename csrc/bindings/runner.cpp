@@ -1,5 +1,6 @@
 #include "model/runner.h"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
 #include "base/check.h"
@@ -24,6 +25,20 @@ Batch make_batch(const Array<int32_t, 1>& tokens, const Array<int64_t, 2>& slice
     return batch;
 }
 
+// allowed [R, words], a bit a token from the lowest on; without it all tokens are.
+std::vector<const uint32_t*> make_masks(const std::optional<Array<uint32_t, 2>>& allowed, size_t rows,
+                                        const ModelConfig& config) {
+    std::vector<const uint32_t*> masks(rows, nullptr);
+    if (!allowed) return masks;
+    PUNA_CHECK(allowed->shape(0) == rows && allowed->shape(1) * 32 >= static_cast<size_t>(config.vocab_size),
+               "sample: `allowed` needs a row for each of " + std::to_string(rows) +
+                   " output rows and a bit for each of " + std::to_string(config.vocab_size) +
+                   " tokens, got " + std::to_string(allowed->shape(0)) + " rows of " +
+                   std::to_string(allowed->shape(1) * 32));
+    for (size_t i = 0; i < rows; i++) masks[i] = allowed->data() + i * allowed->shape(1);
+    return masks;
+}
+
 }  // namespace
 
 void bind_runner(nb::module_& m) {
@@ -38,15 +53,18 @@ void bind_runner(nb::module_& m) {
             "sample",
             [](Runner& self, const Array<int32_t, 1>& tokens, const Array<int64_t, 2>& slices,
                const Array<int32_t, 2>& block_tables, const Array<int64_t, 1>& output_rows,
-               const std::vector<Sampler*>& samplers) {
+               const std::vector<Sampler*>& samplers, const std::optional<Array<uint32_t, 2>>& allowed) {
                 const Batch batch = make_batch(tokens, slices, block_tables, output_rows);
+                const std::vector<const uint32_t*> masks =
+                    make_masks(allowed, samplers.size(), self.config());
                 const nb::gil_scoped_release released;
-                return self.sample(batch, samplers);
+                return self.sample(batch, samplers, masks);
             },
             nb::arg("tokens"), nb::arg("slices"), nb::arg("block_tables"), nb::arg("output_rows"),
-            nb::arg("samplers"),
+            nb::arg("samplers"), nb::arg("allowed") = nb::none(),
             "Run a batch and pick the next tokens of each sampler. A sampler of several output rows, which "
-            "follow each other, has guessed the tokens in the later ones: it picks on while they are right.")
+            "follow each other, has guessed the tokens in the later ones: it picks on while they are right. "
+            "`allowed` [output rows, words] has a bit a token, from the lowest on.")
         .def(
             "logits",
             [](Runner& self, const Array<int32_t, 1>& tokens, const Array<int64_t, 2>& slices,

@@ -1,8 +1,10 @@
 #include "sample/sampler.h"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
+#include "base/check.h"
 #include "bindings/bindings.h"
 
 namespace puna {
@@ -47,11 +49,18 @@ void bind_sampler(nb::module_& m) {
             "A sampler that goes on from the same state: the same penalties, the same next draw.")
         .def(
             "pick",
-            [](Sampler& self, const Array<float, 1>& logits) {
+            [](Sampler& self, const Array<float, 1>& logits,
+               const std::optional<Array<uint32_t, 1>>& allowed) {
                 std::vector<float> copy(logits.data(), logits.data() + logits.shape(0)), scratch;
-                return self.pick(copy.data(), static_cast<int64_t>(copy.size()), scratch);
+                PUNA_CHECK(!allowed || allowed->shape(0) * 32 >= copy.size(),
+                           "pick: `allowed` needs a bit for each of " + std::to_string(copy.size()) +
+                               " tokens, got " + std::to_string(allowed->shape(0) * 32));
+                return self.pick(copy.data(), static_cast<int64_t>(copy.size()), scratch,
+                                 allowed ? allowed->data() : nullptr);
             },
-            nb::arg("logits"), "The next token for these logits, as in a step.");
+            nb::arg("logits"), nb::arg("allowed") = nb::none(),
+            "The next token for these logits, as in a step; `allowed` has a bit a token, from the lowest "
+            "on.");
 }
 
 }  // namespace puna

@@ -353,10 +353,12 @@ void Runner::run(const Batch& batch, bool with_head, int64_t n_jobs, After after
     });
 }
 
-std::vector<std::vector<Sample>> Runner::sample(const Batch& batch, const std::vector<Sampler*>& samplers) {
-    PUNA_CHECK(samplers.size() == batch.output_rows.size(),
-               "sample: need a sampler for each of " + std::to_string(batch.output_rows.size()) +
-                   " output rows, got " + std::to_string(samplers.size()));
+std::vector<std::vector<Sample>> Runner::sample(const Batch& batch, const std::vector<Sampler*>& samplers,
+                                                const std::vector<const uint32_t*>& allowed) {
+    PUNA_CHECK(samplers.size() == batch.output_rows.size() && allowed.size() == samplers.size(),
+               "sample: need a sampler and a mask for each of " + std::to_string(batch.output_rows.size()) +
+                   " output rows, got " + std::to_string(samplers.size()) + " and " +
+                   std::to_string(allowed.size()));
     std::vector<size_t> first;  // of each sampler's rows
     std::unordered_set<Sampler*> seen;
     for (size_t i = 0; i < samplers.size(); i++) {
@@ -376,9 +378,9 @@ std::vector<std::vector<Sample>> Runner::sample(const Batch& batch, const std::v
     run(batch, true, n_samplers, [&](int64_t job, int thread) {
         const auto index = static_cast<size_t>(job);
         for (size_t i = first[index]; i < first[index + 1]; i++) {
-            samples[index].push_back(samplers[i]->pick(space_->logits.row(static_cast<int64_t>(i)),
-                                                       model_.config.vocab_size,
-                                                       space_->sampler_scratch[static_cast<size_t>(thread)]));
+            samples[index].push_back(
+                samplers[i]->pick(space_->logits.row(static_cast<int64_t>(i)), model_.config.vocab_size,
+                                  space_->sampler_scratch[static_cast<size_t>(thread)], allowed[i]));
             if (i + 1 == first[index + 1]) break;
             const int32_t guess = batch.tokens[static_cast<size_t>(batch.output_rows[i + 1])];
             if (samples[index].back().token != guess) break;

@@ -26,7 +26,9 @@ class Runner {
     // The next tokens of each sampler; samplers[i] belongs to output_rows[i]. Where a sampler has several
     // rows, which follow each other, the tokens in the later ones are guesses: a row counts if the token
     // picked before it is the one in it. So there are 1 to as many tokens as the sampler has rows.
-    std::vector<std::vector<Sample>> sample(const Batch& batch, const std::vector<Sampler*>& samplers);
+    // allowed[i]: the tokens that output row i may give, as in Sampler::pick; null for all of them.
+    std::vector<std::vector<Sample>> sample(const Batch& batch, const std::vector<Sampler*>& samplers,
+                                            const std::vector<const uint32_t*>& allowed);
 
     // Logits of the output rows, [rows][vocab_size], into `out`.
     void logits(const Batch& batch, float* out);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "kernels/dispatch.h"
@@ -44,6 +45,17 @@ int32_t at_share(const float* weights, int64_t n, double u) {
         if (sum > u * total) break;
     }
     return static_cast<int32_t>(last);  // rounding may leave the sum a little short
+}
+
+void forbid(float* logits, int64_t n, const uint32_t* allowed) {
+    constexpr int64_t kBits = 32;
+    constexpr float kNever = -std::numeric_limits<float>::infinity();
+    for (int64_t first = 0; first < n; first += kBits) {
+        const uint32_t bits = allowed[first / kBits];
+        if (bits == ~uint32_t{0}) continue;
+        const int64_t count = std::min(kBits, n - first);
+        for (int64_t i = 0; i < count; i++) logits[first + i] = bits >> i & 1 ? logits[first + i] : kNever;
+    }
 }
 
 // SplitMix64 (Steele, Lea and Flood 2014): a hash good enough to number independent draws.
@@ -100,8 +112,9 @@ int32_t Sampler::draw(const float* logits, int64_t n, std::vector<float>& scratc
     return ranking.shortest(1, std::nextafter(u * kept, 2 * kept)).last;  // more than the share u
 }
 
-Sample Sampler::pick(float* logits, int64_t n, std::vector<float>& scratch) {
+Sample Sampler::pick(float* logits, int64_t n, std::vector<float>& scratch, const uint32_t* allowed) {
     scratch.resize(static_cast<size_t>(n));
+    if (allowed != nullptr) forbid(logits, n, allowed);
     Sample sample;
     const float top = kernels().largest(logits, n);
     const float total = kernels().exp_sum(logits, n, top, 1.0f, scratch.data());
@@ -111,7 +124,7 @@ Sample Sampler::pick(float* logits, int64_t n, std::vector<float>& scratch) {
     const float log_total = top + static_cast<float>(std::log(static_cast<double>(total)));
     if (settings_.top_logprobs > 0) {
         for (const int32_t token : Ranking(scratch.data(), n).heaviest(settings_.top_logprobs))
-            sample.top.emplace_back(token, logits[token] - log_total);
+            if (std::isfinite(logits[token])) sample.top.emplace_back(token, logits[token] - log_total);
     }
     std::vector<float> original;  // the log-probability is the model's, from before the penalties
     const bool changes = has_penalties_ || !settings_.logit_bias.empty();

@@ -24,7 +24,7 @@ struct SamplingSettings {
 struct Sample {
     int32_t token = -1;
     bool is_finite = true;  // false: the model gave NaN, or nothing but infinities
-    float logprob = 0;      // of the model's own distribution, before any setting
+    float logprob = 0;      // of the model's own distribution over what is allowed, before any setting
     std::vector<std::pair<int32_t, float>> top;
 };
 
@@ -36,7 +36,9 @@ class Sampler {
     void observe(const int32_t* tokens, int64_t n);
 
     // logits [n], changed in place; scratch grows to n floats. Counts the picked token.
-    Sample pick(float* logits, int64_t n, std::vector<float>& scratch);
+    // allowed: a bit a token from the lowest on, [(n + 31) / 32]; null for all. What is not allowed has no
+    // probability: not in the draw, and not in the log-probabilities.
+    Sample pick(float* logits, int64_t n, std::vector<float>& scratch, const uint32_t* allowed = nullptr);
 
     const SamplingSettings& settings() const { return settings_; }
 

@@ -104,8 +104,10 @@ class Sampler:
         A sampler that goes on from the same state: the same penalties, the same next draw.
         """
 
-    def pick(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Sample:
-        """The next token for these logits, as in a step."""
+    def pick(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], allowed: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> Sample:
+        """
+        The next token for these logits, as in a step; `allowed` has a bit a token, from the lowest on.
+        """
 
 class Runner:
     @overload
@@ -118,9 +120,9 @@ class Runner:
     @property
     def n_threads(self) -> int: ...
 
-    def sample(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], slices: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], output_rows: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], samplers: Sequence[Sampler]) -> list[list[Sample]]:
+    def sample(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], slices: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], output_rows: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], samplers: Sequence[Sampler], allowed: Annotated[NDArray[numpy.uint32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None) -> list[list[Sample]]:
         """
-        Run a batch and pick the next tokens of each sampler. A sampler of several output rows, which follow each other, has guessed the tokens in the later ones: it picks on while they are right.
+        Run a batch and pick the next tokens of each sampler. A sampler of several output rows, which follow each other, has guessed the tokens in the later ones: it picks on while they are right. `allowed` [output rows, words] has a bit a token, from the lowest on.
         """
 
     def logits(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], slices: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], output_rows: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> NDArray[numpy.float32]:

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from puna import _native
+from puna.errors import NativeError
 
 PLAIN: dict[str, Any] = {
     "temperature": 0.0,
@@ -44,7 +45,7 @@ class Reference:
         self.prompt = set(prompt)
         self.output: Counter[int] = Counter()
 
-    def pick(self, logits: NDArray[np.float32]) -> int:
+    def pick(self, logits: NDArray[np.float32], allowed: NDArray[np.bool_] | None = None) -> int:
         s, x = self.settings, logits.astype(np.float64)
         for token, bias in s["logit_bias"]:
             x[token] += bias
@@ -52,6 +53,8 @@ class Reference:
             x[token] *= 1 / s["repetition_penalty"] if x[token] > 0 else s["repetition_penalty"]
         for token, uses in self.output.items():
             x[token] -= s["frequency_penalty"] * uses + s["presence_penalty"]
+        if allowed is not None:
+            x[~allowed] = -np.inf
         token = int(x.argmax()) if s["temperature"] == 0 else self._draw(x)
         self.output[token] += 1
         return token
@@ -146,3 +149,52 @@ def test_numbers_that_are_not_finite_show() -> None:
         logits[17] = bad
         assert not _native.Sampler(**PLAIN).pick(logits).is_finite
     assert not _native.Sampler(**PLAIN).pick(np.full(100, -np.inf, np.float32)).is_finite
+
+
+def as_words(allowed: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    padded = np.zeros(-(-len(allowed) // 32) * 32, bool)
+    padded[: len(allowed)] = allowed
+    return np.packbits(padded, bitorder="little").view(np.uint32)
+
+
+@pytest.mark.parametrize("kind", ["flat", "peaked", "tied", "equal", "certain"])
+@pytest.mark.parametrize("n", [1, 7, 1000, 128_256])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 1.0])
+def test_what_is_not_allowed_is_as_if_it_were_not_there(kind: str, n: int, share: float) -> None:
+    logits = logits_of(kind, n)
+    allowed = np.random.default_rng(n).random(n) < share
+    allowed[n // 2] = True
+    for settings in SETTINGS:
+        biases = [(token, bias) for token, bias in settings.get("logit_bias", []) if token < n]
+        settings = {**settings, "seed": n, "logit_bias": biases}
+        sampler, reference = _native.Sampler(**{**PLAIN, **settings}), Reference([0], **settings)
+        sampler.observe(np.array([0], np.int32))
+        n_picks = 3 if n > 1000 else 10
+        expected = [reference.pick(logits, allowed) for _ in range(n_picks)]
+        assert [sampler.pick(logits, as_words(allowed)).token for _ in range(n_picks)] == expected, settings
+        assert all(allowed[token] for token in expected)
+
+
+@pytest.mark.parametrize("n", [21, 1000, 128_256])
+def test_logprobs_are_those_over_what_is_allowed(n: int) -> None:
+    logits = logits_of("flat", n)
+    allowed = np.zeros(n, bool)
+    allowed[[1, 5, n // 2, n - 1]] = True
+    sample = _native.Sampler(**{**PLAIN, "top_logprobs": 20}).pick(logits, as_words(allowed))
+    x = logits.astype(np.float64)[allowed]
+    expected = np.sort(x - x.max() - np.log(np.exp(x - x.max()).sum()))[::-1]
+    assert [value for _, value in sample.top] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert {token for token, _ in sample.top} == set(np.flatnonzero(allowed).tolist())
+    assert sample.logprob == pytest.approx(expected[0], abs=1e-5)
+
+
+def test_a_mask_of_all_tokens_changes_nothing_and_one_of_none_shows() -> None:
+    logits = logits_of("flat", 1000)
+    settings = {**PLAIN, "temperature": 1.0, "top_p": 0.9, "top_logprobs": 5}
+    plain, masked = _native.Sampler(**settings), _native.Sampler(**settings)
+    for _ in range(20):
+        one, other = plain.pick(logits), masked.pick(logits, as_words(np.ones(1000, bool)))
+        assert (one.token, one.logprob, one.top) == (other.token, other.logprob, other.top)
+    assert not plain.pick(logits, as_words(np.zeros(1000, bool))).is_finite
+    with pytest.raises(NativeError, match="a bit for each of 1000 tokens, got 992"):
+        plain.pick(logits, np.zeros(31, np.uint32))
