@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from puna.constraints.forms import Choices, JsonSchema, Lark, Regex
     from puna.engine.request import Completion, Event, SamplingParams, TokenLogprob, Usage
     from puna.errors import PunaError
     from puna.llama import AsyncStream, Llama, Stream, load
@@ -22,11 +23,15 @@ __version__ = "0.1.0"
 _HOME = {
     "Assistant": "puna.prompt.messages",
     "AsyncStream": "puna.llama",
+    "Choices": "puna.constraints.forms",
     "Completion": "puna.engine.request",
     "Event": "puna.engine.request",
+    "JsonSchema": "puna.constraints.forms",
+    "Lark": "puna.constraints.forms",
     "Llama": "puna.llama",
     "Message": "puna.prompt.messages",
     "PunaError": "puna.errors",
+    "Regex": "puna.constraints.forms",
     "SamplingParams": "puna.engine.request",
     "Stream": "puna.llama",
     "System": "puna.prompt.messages",
@@ -41,11 +46,15 @@ _HOME = {
 __all__ = [
     "Assistant",
     "AsyncStream",
+    "Choices",
     "Completion",
     "Event",
+    "JsonSchema",
+    "Lark",
     "Llama",
     "Message",
     "PunaError",
+    "Regex",
     "SamplingParams",
     "Stream",
     "System",

@@ -4,6 +4,7 @@ The tree::
 
     PunaError
     |- ConfigError (ValueError)    a setting or argument is out of range
+    |  `- ConstraintError          an answer cannot be held to what was asked
     |- UnknownModelError           no model has that name
     |- StoreError                  the local model store cannot do it
     |  `- DownloadError            a file could not be fetched whole
@@ -29,6 +30,7 @@ __all__ = [
     "CapacityError",
     "CheckpointError",
     "ConfigError",
+    "ConstraintError",
     "DownloadError",
     "EngineError",
     "NativeError",
@@ -53,6 +55,10 @@ class ConfigError(PunaError, ValueError):
     """A setting or an argument is out of range: correct the value named in the message."""
 
     exit_code = 2
+
+
+class ConstraintError(ConfigError):
+    """An answer cannot be held to what was asked: correct or simplify the schema, pattern or grammar."""
 
 
 class UnknownModelError(PunaError):

@@ -49,7 +49,7 @@ def test_the_tree_is_drawn_as_it_is() -> None:
         parent, *others = (base.__name__ for base in kind.__bases__)
         found[name] = (parent, others[0] if others else None)
     assert drawn() == found
-    assert len(found) == 13
+    assert len(found) == 14
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
@@ -60,7 +60,7 @@ def test_every_class_is_documented_and_public(name: str) -> None:
 
 def test_exit_codes() -> None:
     codes = {name: kind.exit_code for name, kind in CLASSES.items()}
-    wrong_arguments = {"ConfigError", "UnknownModelError"}
+    wrong_arguments = {"ConfigError", "ConstraintError", "UnknownModelError"}
     assert codes == {name: 2 if name in wrong_arguments else 1 for name in CLASSES}
 
 

@@ -41,6 +41,10 @@ def chat(
     repetition_penalty: options.RepetitionPenalty = None,
     seed: options.Seed = None,
     stop: options.Stop = None,
+    json_schema: options.JsonSchemaFile = None,
+    regex: options.Regex = None,
+    grammar: options.Grammar = None,
+    choice: options.Choice = None,
     format: options.Format = "auto",
     threads: options.Threads = None,
     context: options.Context = None,
@@ -77,6 +81,7 @@ def chat(
         repetition_penalty=repetition_penalty,
         seed=seed,
         stop=stop,
+        constraint=options.constraint(json_schema, regex, grammar, choice),
     )
     if raw and as_json:
         raise ConfigError("--raw and --json do not go together: one shows text, the other a document")
@@ -102,6 +107,10 @@ def chat(
         _check_prompt(text, as_json)
         talker = RemoteTalker(RemoteServer(server), remote_name)
     if not text:
+        if sampling.get("constraint") is not None:
+            raise ConfigError(
+                "what an answer must be is for one answer, not for a conversation; give a prompt"
+            )
         from puna.cli.conversation import Conversation
         from puna.cli.repl import Repl
         from puna.engine.request import SamplingParams

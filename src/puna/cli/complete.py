@@ -46,6 +46,10 @@ def complete(
     repetition_penalty: options.RepetitionPenalty = None,
     seed: options.Seed = None,
     stop: options.Stop = None,
+    json_schema: options.JsonSchemaFile = None,
+    regex: options.Regex = None,
+    grammar: options.Grammar = None,
+    choice: options.Choice = None,
     format: options.Format = "auto",
     threads: options.Threads = None,
     context: options.Context = None,
@@ -69,6 +73,7 @@ def complete(
         repetition_penalty=repetition_penalty,
         seed=seed,
         stop=stop,
+        constraint=options.constraint(json_schema, regex, grammar, choice),
         logprobs=logprobs,
     )
     name, text = model_and_prompt(model, prompt, piped_text())

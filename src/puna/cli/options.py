@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -9,18 +11,23 @@ import typer
 from puna.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from puna.constraints.forms import Constraint
     from puna.engine.request import SamplingOptions
 
 __all__ = [
     "SERVER_URL",
     "Cache",
+    "Choice",
     "Context",
     "Draft",
     "Format",
+    "Grammar",
     "Json",
+    "JsonSchemaFile",
     "MaxTokens",
     "MinP",
     "Model",
+    "Regex",
     "RepetitionPenalty",
     "Seed",
     "ServerUrl",
@@ -31,6 +38,7 @@ __all__ = [
     "Threads",
     "TopK",
     "TopP",
+    "constraint",
     "sampling",
 ]
 
@@ -161,6 +169,26 @@ Stop = Annotated[
     list[str] | None,
     typer.Option("--stop", metavar="TEXT", help="End the answer before TEXT; may be given 16 times."),
 ]
+JsonSchemaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json-schema", metavar="FILE", help="The answer is JSON as the schema in FILE says; -: any object."
+    ),
+]
+Regex = Annotated[
+    str | None,
+    typer.Option("--regex", metavar="PATTERN", help="The answer matches PATTERN as a whole."),
+]
+Grammar = Annotated[
+    Path | None,
+    typer.Option(
+        "--grammar", metavar="FILE", help="The answer is in the language of the Lark grammar in FILE."
+    ),
+]
+Choice = Annotated[
+    list[str] | None,
+    typer.Option("--choice", metavar="TEXT", help="The answer is TEXT; given several times, one of them."),
+]
 Stats = Annotated[
     bool, typer.Option("--stats", help="Tell tokens, speed and time to the first token, on stderr.")
 ]
@@ -169,6 +197,43 @@ ServerUrl = Annotated[
     str, typer.Option("--server", metavar="URL", help="A running server; PUNA_API_KEY is the key, if any.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def constraint(
+    json_schema: Path | None, regex: str | None, grammar: Path | None, choices: list[str] | None
+) -> Constraint | None:
+    """What the answer must be, of the one option that was given; None where none was.
+
+    Raises:
+        ConfigError: several were given, or a file cannot be read.
+    """
+    from puna.constraints.forms import Choices, JsonSchema, Lark
+    from puna.constraints.forms import Regex as Pattern
+
+    given = [option for option in (json_schema, regex, grammar, choices) if option is not None]
+    if len(given) > 1:
+        raise ConfigError("--json-schema, --regex, --grammar and --choice do not go together; give one")
+    if json_schema is not None:
+        return JsonSchema() if str(json_schema) == "-" else JsonSchema(_read_json(json_schema))
+    if regex is not None:
+        return Pattern(regex)
+    if grammar is not None:
+        return Lark(_read(grammar))
+    return Choices(choices) if choices else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from error
 
 
 def sampling(**given: Any) -> SamplingOptions:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx2
 
+from puna.constraints.forms import Constraint, JsonSchema, Lark, Regex
 from puna.engine.request import Completion, Event, Usage
 from puna.errors import ServerError
 
@@ -65,6 +66,9 @@ class RemoteServer:
         # Drawn here, so that it can be told afterwards.
         seed = options.get("seed")
         given = {name: value for name, value in options.items() if value not in (None, ())}
+        constraint = given.pop("constraint", None)
+        if constraint is not None:
+            given["response_format"] = _response_format(constraint)
         body = {
             **given,
             "model": model,
@@ -177,6 +181,17 @@ class RemoteAnswer:
         )
         self._last = Event(finish_reason=reason, usage=told)  # type: ignore[arg-type]
         yield self._last
+
+
+def _response_format(constraint: Constraint) -> dict[str, Any]:
+    """A constraint as the server takes it."""
+    if isinstance(constraint, JsonSchema):
+        return {"type": "json_schema", "json_schema": {"name": "answer", "schema": constraint.values}}
+    if isinstance(constraint, Regex):
+        return {"type": "regex", "regex": constraint.pattern}
+    if isinstance(constraint, Lark):
+        return {"type": "grammar", "grammar": constraint.grammar}
+    return {"type": "choices", "choices": list(constraint.texts)}
 
 
 def checked(answer: httpx2.Response) -> Any:

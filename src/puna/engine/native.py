@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna import _native
+from puna.constraints import Compiler, Constraint
 from puna.engine.blocks import BlockManager
 from puna.engine.draft import Draft
 from puna.engine.native_parts import formats_of, new_cache, new_model, new_sampler
@@ -25,7 +26,7 @@ from puna.engine.request import Request
 from puna.engine.scheduler import Scheduler, Step
 from puna.engine.sequence import Sequence as RunningSequence
 from puna.engine.speculation import proposer
-from puna.errors import CapacityError, ConfigError, EngineError
+from puna.errors import CapacityError, ConfigError, ConstraintError, EngineError, PunaError
 from puna.models.cache import cache_bytes_per_token, cache_format
 from puna.models.packed import PackedModel
 from puna.tokens import Tokenizer
@@ -109,6 +110,7 @@ class NativeEngine:
             new_model(model), new_cache(model, n_blocks, self.cache), self.n_threads
         )
         self._tokenizer = tokenizer
+        self._compiler = Compiler(tokenizer, config.vocab_size)
         self._vocab_size, self._dim = config.vocab_size, config.dim
         blocks = BlockManager(n_blocks, _native.BLOCK_TOKENS)
         guesser = proposer(speculation)
@@ -140,7 +142,11 @@ class NativeEngine:
     def submit(self, request: Request) -> None:
         """Queue a request; see `Engine.submit`."""
         self._check_prompt(request.prompt, room=1)
-        sequence = RunningSequence(request, new_sampler(request), self._tokenizer, self.context_tokens)
+        constraint = request.params.constraint
+        matcher = None if constraint is None else self._compiler.matcher(constraint, request.stop_ids)
+        sequence = RunningSequence(
+            request, new_sampler(request), self._tokenizer, self.context_tokens, matcher
+        )
         blocks = self._scheduler.blocks
         if blocks.blocks_for(sequence.max_length) > blocks.n_blocks:
             raise CapacityError(
@@ -150,6 +156,10 @@ class NativeEngine:
         with self._has_news:
             self._wake()
             self._inbox.append(sequence)
+
+    def prepare(self, constraint: Constraint) -> None:
+        """Compile a constraint ahead of requests; see `Engine.prepare`."""
+        self._compiler.prepare(constraint)
 
     def cancel(self, request: Request) -> None:
         """End a request at the next step; see `Engine.cancel`."""
@@ -254,6 +264,7 @@ class NativeEngine:
                 step.block_tables,
                 step.output_rows,
                 [sequence.sampler for sequence in step.sampled for _ in range(1 + len(sequence.guess))],
+                self._allowed(step),
             )
         except Exception as error:
             # Only what was in the step is lost; the engine goes on with the others.
@@ -262,14 +273,33 @@ class NativeEngine:
             return
         self._deliver(step, samples)
 
+    def _allowed(self, step: Step) -> NDArray[np.uint32] | None:
+        """Which tokens each output row may give, ``[R, words]``; None where that is all of them."""
+        if all(sequence.matcher is None for sequence in step.sampled):
+            return None
+        masks = np.full((len(step.output_rows), self._compiler.n_words), 0xFFFFFFFF, np.uint32)
+        row = 0
+        for sequence in step.sampled:
+            n_rows = 1 + len(sequence.guess)
+            if sequence.matcher is not None:
+                sequence.matcher.fill(masks[row : row + n_rows], sequence.guess)
+            row += n_rows
+        return masks
+
     def _deliver(self, step: Step, samples: list[list[_native.Sample]]) -> None:
         for sequence, n_tokens in zip(step.sequences, step.slices[:, 0].tolist(), strict=True):
             sequence.n_right = 0
             self._scheduler.advance(sequence, n_tokens - len(sequence.guess))
         for sequence, picked in zip(step.sampled, samples, strict=True):
+            if sequence.matcher is not None and sequence.matcher.error is not None:
+                self._fail(sequence, sequence.matcher.error)
+                continue
             finite = [sample for sample in picked if sample.is_finite]
             try:
                 reason = sequence.accept(finite) if finite else None
+            except ConstraintError as error:
+                self._fail(sequence, error)
+                continue
             except Exception as error:  # a token outside the tokenizer, or a sink whose reader is gone
                 self._fail(sequence, f"the answer cannot be delivered: {error}")
                 continue
@@ -279,10 +309,10 @@ class NativeEngine:
             elif len(finite) < len(picked):
                 self._fail(sequence, "the model gave numbers that are not finite; its weights may be damaged")
 
-    def _fail(self, sequence: RunningSequence, reason: str) -> None:
+    def _fail(self, sequence: RunningSequence, reason: str | PunaError) -> None:
         self._forget(sequence)
         with suppress(Exception):  # the sink itself may be what failed
-            sequence.fail(EngineError(reason))
+            sequence.fail(EngineError(reason) if isinstance(reason, str) else reason)
 
     def _forget(self, sequence: RunningSequence) -> None:
         self._scheduler.remove(sequence)

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from puna.constraints.forms import Constraint
 from puna.engine.request import Request
 
 __all__ = ["Engine"]
@@ -31,6 +32,15 @@ class Engine(Protocol):
             CapacityError: the prompt does not fit the context, or never could fit the cache.
             ConfigError: the prompt is empty or has ids outside the vocabulary.
             EngineError: the engine is closed.
+            ConstraintError: the request's constraint cannot be compiled.
+        """
+        ...
+
+    def prepare(self, constraint: Constraint) -> None:
+        """Compile a constraint, so that submitting a request with it takes no time; it is kept for a while.
+
+        Raises:
+            ConstraintError: it cannot be compiled.
         """
         ...
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
+from puna.constraints.forms import Constraint
 from puna.errors import ConfigError
 
 __all__ = [
@@ -42,13 +43,14 @@ class SamplingOptions(TypedDict, total=False):
     logit_bias: Mapping[int, float]
     logprobs: int | None
     ignore_eos: bool
+    constraint: Constraint | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
     """How the next tokens are chosen, and when to stop.
 
-    The order is: logit bias, penalties, temperature, then top-k, top-p and min-p on what is left.
+    The order is: constraint, logit bias, penalties, temperature, then top-k, top-p and min-p on what is left.
 
     Attributes:
         max_tokens: at most so many new tokens; None: up to the end of the context.
@@ -68,8 +70,11 @@ class SamplingParams:
         stop_ids: tokens that end the answer, besides the model's own.
         logit_bias: added to the logits of these tokens; -100 to 100.
         logprobs: None: none; n: log-probabilities of the chosen tokens and of the n most likely
-            alternatives, 0 to 20, from the model's own distribution before any of the above.
+            alternatives, 0 to 20, from the model's own distribution before any of the above, and with a
+            constraint from what that leaves of it.
         ignore_eos: go on after the model's own stop tokens (for benchmarks).
+        constraint: what the answer may be; tokens that would lead out of it are never drawn, and the answer
+            ends where nothing more can follow. None: anything.
     """
 
     max_tokens: int | None = None
@@ -86,6 +91,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
     ignore_eos: bool = False
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         """Validate every field; ConfigError names the first that is out of range."""
@@ -107,6 +113,8 @@ class SamplingParams:
             _check_number(f"logit_bias[{token}]", bias, -100, 100)
         for token in self.stop_ids:
             _check_whole("stop_ids", token, 0, 2**31 - 1)
+        if self.constraint is not None and self.ignore_eos:
+            raise ConfigError("`ignore_eos` goes on behind the end of an answer, which a `constraint` sets")
         stops = self.stop_texts if isinstance(self.stop, str | Sequence) else ("",)
         if len(stops) > 16 or not all(isinstance(text, str) and text for text in stops):
             raise ConfigError(f"`stop` must be at most 16 texts, none of them empty, got {self.stop!r:.200}")

@@ -118,10 +118,11 @@ class Scheduler:
         if self._proposer is None or not answers:
             return
         room = _GUESS_ROWS // len(answers) - 1
-        wanted = [(sequence, min(room, sequence.longest_guess)) for sequence in answers]
+        open_ended = [sequence for sequence in answers if not sequence.take_forced(room)]
+        wanted = [(sequence, min(room, sequence.longest_guess)) for sequence in open_ended]
         wanted = [(sequence, limit) for sequence, limit in wanted if limit > 0]
         for (sequence, _), guess in zip(wanted, self._proposer.propose(wanted), strict=True):
-            sequence.guess = guess
+            sequence.take_guess(guess)
 
     def _admit(self, sequence: Sequence) -> bool:
         shared = self.blocks.find_prefix(sequence.tokens)

@@ -16,6 +16,7 @@ from puna.tokens import TextStream, Tokenizer
 
 if TYPE_CHECKING:
     from puna import _native
+    from puna.constraints import Matcher
 
 __all__ = ["Sampled", "Sequence"]
 
@@ -46,10 +47,16 @@ class Sequence:
         guess: tokens that the next step tries after the last true one.
         n_right: guessed tokens of the last step that became part of the answer.
         confidence: how well guesses go.
+        matcher: follows the answer in its constraint, None where it has none.
     """
 
     def __init__(
-        self, request: Request, sampler: _native.Sampler, tokenizer: Tokenizer, context_tokens: int
+        self,
+        request: Request,
+        sampler: _native.Sampler,
+        tokenizer: Tokenizer,
+        context_tokens: int,
+        matcher: Matcher | None = None,
     ) -> None:
         """Prepare a request that has not been given any cache yet.
 
@@ -58,9 +65,11 @@ class Sequence:
             sampler: picks its tokens.
             tokenizer: turns its tokens into text.
             context_tokens: positions that prompt and answer may take.
+            matcher: of its constraint.
         """
         self.request = request
         self.sampler = sampler
+        self.matcher = matcher
         self.tokens = list(request.prompt)
         self.n_computed = 0
         self.n_cached = 0
@@ -71,6 +80,7 @@ class Sequence:
         self.guess: list[int] = []
         self.n_right = 0
         self.confidence = Confidence()
+        self._is_forced = False
         self._n_proposed = 0
         self._n_accepted = 0
         self._n_prompt = len(self.tokens)
@@ -100,7 +110,22 @@ class Sequence:
     @property
     def longest_guess(self) -> int:
         """Tokens that it may guess now: the step itself gives one more."""
-        return min(self.confidence.length, self._max_tokens - self._n_generated - 1)
+        return min(self.confidence.length, self._room)
+
+    @property
+    def _room(self) -> int:
+        return self._max_tokens - self._n_generated - 1
+
+    def take_forced(self, limit: int) -> bool:
+        """Guess what the constraint leaves no choice about, at most `limit` tokens; False for nothing."""
+        if self.matcher is not None:
+            self.guess = self.matcher.forced(min(limit, self._room))
+            self._is_forced = bool(self.guess)
+        return self._is_forced
+
+    def take_guess(self, guess: list[int]) -> None:
+        """Guess on as far as the constraint allows it."""
+        self.guess = guess if self.matcher is None else self.matcher.permitted(guess)
 
     def accept(self, samples: Tokens[Sampled]) -> FinishReason | None:
         """Take the new tokens of a step and tell the sink what follows from them.
@@ -113,9 +138,10 @@ class Sequence:
         """
         if self._first_token_s is None:
             self._first_token_s = time.perf_counter()
-        self.confidence.learn(len(self.guess), len(samples) - 1)
+        if not self._is_forced:
+            self.confidence.learn(len(self.guess), len(samples) - 1)
         self._n_proposed += len(self.guess)
-        self.guess = []
+        self.guess, self._is_forced = [], False
         text = ""
         tokens: list[int] = []
         logprobs: list[TokenLogprob] = []
@@ -158,6 +184,10 @@ class Sequence:
         text, met_stop_text = self._stop_texts.push(self._text.push(token))
         if met_stop_text:
             return "stop", text
+        if self.matcher is not None:
+            self.matcher.take(token)
+            if self.matcher.is_over:
+                return "stop", text + self._rest()
         if self._n_generated >= self._max_tokens:
             return "length", text + self._rest()
         return None, text

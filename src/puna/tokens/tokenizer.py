@@ -114,7 +114,7 @@ class Tokenizer:
         """Whether the same ids stand for the same tokens, special ones included."""
         if (self.vocab_size, self.special_tokens) != (other.vocab_size, other.special_tokens):
             return False
-        return all(self._bytes_or_none(i) == other._bytes_or_none(i) for i in range(self.vocab_size))
+        return all(self.bytes_or_none(i) == other.bytes_or_none(i) for i in range(self.vocab_size))
 
     def decode(self, ids: Iterable[int], *, show_special: bool = False) -> str:
         """Turn token ids back into text; bytes that are not UTF-8 become U+FFFD.
@@ -177,7 +177,8 @@ class Tokenizer:
         longest_first = sorted(filter(None, self.special_tokens), key=len, reverse=True)
         return re.compile("(" + ("|".join(map(re.escape, longest_first)) or "(?!)") + ")")
 
-    def _bytes_or_none(self, token_id: int) -> bytes | None:
+    def bytes_or_none(self, token_id: int) -> bytes | None:
+        """`token_bytes`, but None for an id that the vocabulary leaves out."""
         return self._encoder.token_bytes(token_id) if self._encoder.has(token_id) else None
 
     def _check_id(self, token_id: int) -> None:

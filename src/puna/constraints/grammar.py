@@ -1,0 +1,148 @@
+"""What a constraint comes to in llguidance's language, and its complaints in words for a caller."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from puna.constraints.forms import Choices, Constraint, JsonSchema, Lark, Regex
+from puna.errors import ConstraintError
+
+__all__ = ["grammar_of", "json_rule", "one_line", "refusal"]
+
+MAX_CHARACTERS = 65_536
+"""Of a schema, pattern, grammar or list of choices: more would take seconds to compile."""
+
+# One spelling of each value, so that most of what is not content is certain and costs no choice of the model.
+_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_MAX_REASON = 300
+
+
+def grammar_of(constraint: Constraint) -> str:
+    """A constraint as the list of grammars that llguidance reads.
+
+    Raises:
+        ConstraintError: it is too large, or not made of what JSON has.
+    """
+    if isinstance(constraint, JsonSchema):
+        return f'{{"grammars":[{{"json_schema":{_schema_text(constraint.values)}}}]}}'
+    if isinstance(constraint, Lark):
+        return _lark(_checked("grammar", constraint.grammar))
+    if isinstance(constraint, Regex):
+        from llguidance import LLMatcher
+
+        return LLMatcher.grammar_from_regex(_checked("regular expression", constraint.pattern))
+    if isinstance(constraint, Choices):
+        return _lark(_checked("list of choices", "start: " + " | ".join(map(json.dumps, constraint.texts))))
+    raise ConstraintError(
+        f"a constraint must be a JsonSchema, Regex, Lark or Choices, got {type(constraint).__name__}"
+    )
+
+
+def json_rule(schema: Mapping[str, Any], *, is_exact: bool = True) -> str:
+    """JSON of a schema as a part of a rule of `Lark`.
+
+    Args:
+        schema: JSON values.
+        is_exact: refuse what cannot be enforced, or leave it out.
+
+    Raises:
+        ConstraintError: it is too large, or not made of what JSON has.
+    """
+    return f"%json {_schema_text(schema, is_exact=is_exact)}"
+
+
+def _lark(grammar: str) -> str:
+    return json.dumps({"grammars": [{"lark_grammar": grammar}]})
+
+
+def _schema_text(schema: Mapping[str, Any], *, is_exact: bool = True) -> str:
+    options = {**_SPACING, "lenient": not is_exact}
+    try:
+        text = json.dumps({**schema, "x-guidance": options}, allow_nan=False)
+    except RecursionError as error:
+        raise ConstraintError("the schema is nested too deeply") from error
+    except (TypeError, ValueError) as error:
+        raise ConstraintError(f"the schema must consist of what JSON has: {error}") from error
+    return _checked("schema", text)
+
+
+def _checked(what: str, text: str) -> str:
+    if not isinstance(text, str):
+        raise ConstraintError(f"a {what} must be a text, got {type(text).__name__}")
+    if len(text) > MAX_CHARACTERS:
+        raise ConstraintError(f"a {what} may have {MAX_CHARACTERS} characters, got {len(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConstraintError(f"the {what} has half a surrogate pair: {error}") from error
+    return text
+
+
+def refusal(constraint: Constraint, complaint: str) -> ConstraintError:
+    """What a caller is told of a constraint that cannot be compiled.
+
+    Args:
+        constraint: what was asked for.
+        complaint: llguidance's own words.
+    """
+    reason = one_line(complaint)[:_MAX_REASON]
+    if not isinstance(constraint, JsonSchema):
+        kind = {Regex: "regular expression", Lark: "grammar", Choices: "list of choices"}[type(constraint)]
+        return ConstraintError(f"the {kind} cannot be used: {reason}")
+    place = _place(constraint.values, complaint)
+    unknown = re.match(r"Unimplemented keys: (\[.*\])", reason)
+    if unknown is not None:
+        keys = ", ".join(f"`{key}`" for key in json.loads(unknown[1]))
+        reason = f"{keys} cannot be enforced while an answer is written; leave it out and check the answer"
+    return ConstraintError(f"the schema cannot be used{place and f' at {place}'}: {reason}")
+
+
+def one_line(complaint: str) -> str:
+    """Llguidance's words without their line ends and the mark of what was left out."""
+    return " ".join(complaint.replace("<non-verbose/>", "").split())
+
+
+def _place(schema: Any, reason: str) -> str:
+    """Where in a schema the complaint is about, as a JSON pointer; empty where that is not known."""
+    for pattern, is_meant in _PLACES:
+        found = re.match(pattern, reason, re.DOTALL)
+        if found is not None:
+            for pointer, part in _parts(schema, "#"):
+                if is_meant(part, found):
+                    return pointer
+    return ""
+
+
+def _parts(value: Any, pointer: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(value, Mapping):
+        yield pointer, value
+        for key, item in value.items():
+            step = str(key).replace("~", "~0").replace("/", "~1")
+            yield from _parts(item, f"{pointer}/{step}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _parts(item, f"{pointer}/{i}")
+
+
+_Test = Callable[[Mapping[str, Any], re.Match[str]], bool]
+_PLACES: tuple[tuple[str, _Test], ...] = (
+    (r"Unimplemented keys: (\[.*\])", lambda part, found: any(k in part for k in json.loads(found[1]))),
+    (r"Unknown format: (.*)", lambda part, found: part.get("format") == found[1]),
+    (r"Invalid type: (.*)", lambda part, found: part.get("type") == found[1]),
+    (r"oneOf constraints", lambda part, _: "oneOf" in part),
+    (
+        r"(?:Pointer|Resource) '([^']*)'",
+        lambda part, found: isinstance(part.get("$ref"), str) and part["$ref"].endswith(found[1]),
+    ),
+    (
+        r"regex parse error:\n    ([^\n]*)\n",
+        lambda part, found: part.get("pattern") == found[1],
+    ),
+    (
+        r"Unsatisfiable schema: minimum",
+        lambda part, _: any(key.lower().endswith("minimum") for key in part),
+    ),
+)

@@ -1,0 +1,94 @@
+"""How far an answer has come in its constraint, and which tokens may come next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.constraints.grammar import one_line
+from puna.errors import ConstraintError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+__all__ = ["Matcher"]
+
+
+class Matcher:
+    """Follows one answer, token by token. Not thread-safe.
+
+    Masks are rows of uint32 words with a bit a token, from the lowest on.
+
+    Attributes:
+        error: why it can go no further, None while it can.
+    """
+
+    def __init__(
+        self, grammar: LLMatcher, end: int, stop_ids: Iterable[int], on_error: Callable[[], None]
+    ) -> None:
+        """Start before an answer; `Compiler.matcher` is the usual way to get one.
+
+        Args:
+            grammar: a matcher of the library that nobody else uses.
+            end: the id behind the vocabulary whose bit says that the answer may end.
+            stop_ids: tokens that end an answer; they may come where it may end.
+            on_error: is called when the constraint has run into a limit.
+        """
+        self._grammar = grammar
+        self._end = end
+        self._stop_ids = tuple(stop_ids)
+        self._on_error = on_error
+        self.error: ConstraintError | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing may follow but the end of the answer."""
+        return self._grammar.is_stopped()
+
+    def forced(self, limit: int) -> list[int]:
+        """Tokens that come next whatever the model says, at most so many; maybe none."""
+        return self._grammar.compute_ff_tokens()[:limit] if limit > 0 else []
+
+    def permitted(self, guess: list[int]) -> list[int]:
+        """The beginning of a guess that the constraint allows."""
+        return guess[: self._grammar.validate_tokens(guess)] if guess else []
+
+    def fill(self, masks: NDArray[np.uint32], guess: list[int]) -> None:
+        """Say what may come next, and what after each token of a guess.
+
+        Args:
+            masks: ``[1 + guess, words]``, rows in C order, to be filled.
+            guess: tokens as `permitted` or `forced` gave them.
+        """
+        row_bytes = masks.shape[1] * masks.itemsize
+        if guess:
+            with_guess = self._grammar.unsafe_compute_mask_ptr_with_draft_token  # type: ignore[attr-defined]
+            with_guess(masks.ctypes.data, row_bytes, guess)
+        else:
+            self._grammar.unsafe_compute_mask_ptr(masks.ctypes.data, row_bytes)
+        if self._grammar.is_error():
+            self._fail()
+        may_end = masks[:, self._end // 32] >> (self._end % 32) & 1
+        for token in self._stop_ids:
+            bit = np.uint32(1 << token % 32)
+            masks[:, token // 32] = (masks[:, token // 32] & ~bit) | (may_end * bit)
+
+    def take(self, token: int) -> None:
+        """Go on by a token of the answer, one that its mask allowed.
+
+        Raises:
+            ConstraintError: the constraint does not allow it, or has run into a limit.
+        """
+        if not self._grammar.consume_token(token):
+            raise self._fail()
+
+    def _fail(self) -> ConstraintError:
+        self._on_error()
+        reason = one_line(self._grammar.get_error())
+        self.error = ConstraintError(
+            f"the constraint cannot be followed further: {reason:.200}; make it simpler"
+        )
+        return self.error

@@ -1,0 +1,304 @@
+"""Constraints against what other libraries say of the same languages, and constraints that mean harm."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pydantic
+import pytest
+import regex
+from tests.unit.constraints.walks import allowed_by, random_answer
+
+from puna.constraints import Choices, Compiler, Constraint, JsonSchema, Lark, Matcher, Regex
+from puna.constraints import compiler as compiler_module
+from puna.constraints.grammar import json_rule
+from puna.errors import ConstraintError
+from puna.tokens import Tokenizer
+
+END = 2  # a stop token of the vocabulary
+
+
+@pytest.fixture(scope="module")
+def compiler(smollm: Tokenizer) -> Compiler:
+    return Compiler(smollm, smollm.vocab_size)
+
+
+PATTERNS = [
+    r"[a-z]{3,6}[0-9]+",
+    r"(?:yes|no|maybe)(?: [a-z]+)*\.",
+    r"[^\"\\]{2,8}",
+    r"[A-ZÄÖÜ][a-zäöüß]{0,5}( [0-9]{1,2})?",
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_masks_of_a_pattern_are_those_of_partial_matches(
+    pattern: str, compiler: Compiler, smollm: Tokenizer
+) -> None:
+    matcher = compiler.matcher(Regex(pattern), [END])
+    draw = np.random.default_rng(5)
+    # Some tokens, of whole characters: of halves the other library knows nothing.
+    texts = {i: t for i in range(0, smollm.vocab_size, 7) if (t := whole_text(smollm, i)) is not None}
+    said = ""
+    for _ in range(6):
+        allowed = allowed_by(matcher, compiler)
+        expected = {i for i, t in texts.items() if regex.fullmatch(pattern, said + t, partial=True)}
+        found = set(np.flatnonzero(allowed).tolist()) & set(texts)
+        assert found == expected or (len(found) == 1 and found < expected)  # one: the canonical spelling
+        assert allowed[END] == bool(regex.fullmatch(pattern, said))
+        if not found:
+            break
+        token = int(draw.choice(sorted(found)))
+        matcher.take(token)
+        said += texts[token]
+    assert len(said) > 2
+
+
+def whole_text(tokenizer: Tokenizer, token: int) -> str | None:
+    data = tokenizer.bytes_or_none(token)
+    if not data or tokenizer.is_special(token):
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+class Address(pydantic.BaseModel):
+    street: str
+    number: int = pydantic.Field(ge=1, le=999)
+
+
+class Person(pydantic.BaseModel):
+    name: str
+    home: Address | None
+    tags: list[str]
+
+
+SCHEMAS: list[dict[str, Any]] = [
+    {"type": "object"},
+    {
+        "type": "array",
+        "items": {"type": "integer", "minimum": -3, "maximum": 12},
+        "minItems": 1,
+        "maxItems": 4,
+    },
+    {"type": "object", "properties": {"a": {"enum": [1, "x", None]}}, "required": ["a"]},
+    {"type": "string", "pattern": "^[a-f]{3}$"},
+    {"anyOf": [{"type": "number"}, {"type": "boolean"}]},
+    Person.model_json_schema(),
+]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=range(len(SCHEMAS)))
+def test_random_walks_give_what_the_schema_asks_for(
+    schema: dict[str, Any], compiler: Compiler, smollm: Tokenizer
+) -> None:
+    n_whole = 0
+    for seed in range(12):
+        ids = random_answer(compiler, JsonSchema(schema), END, seed)
+        if ids is not None:
+            n_whole += 1
+            jsonschema.validate(json.loads(smollm.decode(ids)), schema)
+    assert n_whole > 3
+
+
+def test_a_pydantic_class_stands_for_its_schema() -> None:
+    assert JsonSchema(Person).values == Person.model_json_schema()
+    assert JsonSchema(True).values == {}
+    assert JsonSchema().values == {"type": "object"}
+
+
+def test_choices_are_these_texts_and_no_others(compiler: Compiler, smollm: Tokenizer) -> None:
+    texts = ["red", 'a "quoted" \\ one', "ünïcode 😀", "red wine", " line\nend "]
+    for text in texts:
+        matcher = compiler.matcher(Choices(texts), [END])
+        for token in smollm.encode(text, continues=True):
+            assert allowed_by(matcher, compiler)[token]
+            matcher.take(token)
+        assert allowed_by(matcher, compiler)[END]
+        assert matcher.is_over == (text != "red")
+    matcher = compiler.matcher(Choices(texts), [END])
+    with pytest.raises(ConstraintError, match="cannot be followed further"):
+        matcher.take(smollm.encode("blue")[0])
+
+
+def test_a_grammar_may_hold_schemas_and_special_tokens(compiler: Compiler, smollm: Tokenizer) -> None:
+    rule = json_rule({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
+    matcher = compiler.matcher(Lark(f'start: <|im_start|> "call " {rule}'), [END])
+    for token in smollm.encode_with_special('<|im_start|>call {"n": 7}'):
+        assert allowed_by(matcher, compiler)[token]
+        matcher.take(token)
+    assert matcher.is_over
+
+
+def test_text_never_gives_a_special_token(compiler: Compiler, smollm: Tokenizer) -> None:
+    for constraint in (Regex(r"(?s:.*)"), JsonSchema({}), Regex(r"<\|im_start\|>")):
+        allowed = allowed_by(compiler.matcher(constraint, [END]), compiler)
+        assert not any(allowed[token] for token in smollm.special_tokens.values() if token != END)
+
+
+def test_guesses_get_the_masks_that_single_steps_get(compiler: Compiler, smollm: Tokenizer) -> None:
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}
+    ids = smollm.encode('{"colour": "dark red"}')
+    single, expected = compiler.matcher(JsonSchema(schema), [END]), []
+    for token in ids:
+        expected.append(allowed_by(single, compiler))
+        single.take(token)
+    for length in range(1, len(ids)):
+        matcher = compiler.matcher(JsonSchema(schema), [END])
+        guess = [*ids[:length], END]
+        assert matcher.permitted(guess) == ids[:length]
+        assert matcher.forced(3) == ids[:3]
+        masks = np.zeros((1 + length, compiler.n_words), np.uint32)
+        matcher.fill(masks, ids[:length])
+        bits = np.unpackbits(masks.view(np.uint8), axis=1, bitorder="little")[:, : smollm.vocab_size]
+        assert np.array_equal(bits[:length].astype(bool), expected[:length])
+        for token in ids:  # the guess left no trace
+            matcher.take(token)
+        assert matcher.is_over
+
+
+BAD: list[tuple[Constraint, str]] = [
+    (JsonSchema({"properties": {"a/b": {"items": {"not": {}}}}}), "at #/properties/a~1b/items: `not`"),
+    (JsonSchema({"anyOf": [{"type": "string"}, {"not": {}}]}), r"at #/anyOf/1: `not` cannot be enforced"),
+    (JsonSchema({"properties": {"a": {"format": "zip"}}}), "at #/properties/a: Unknown format: zip"),
+    (JsonSchema({"type": "text"}), "at #: Invalid type: text"),
+    (JsonSchema({"properties": {"a": {"$ref": "#/$defs/none"}}}), "at #/properties/a: Pointer"),
+    (JsonSchema({"$ref": "https://example.org/s.json"}), "does not fetch resources"),
+    (JsonSchema({"items": {"type": "string", "pattern": "(?=a)b"}}), "at #/items: regex parse error"),
+    (JsonSchema({"type": "integer", "minimum": 5, "maximum": 3}), "at #: Unsatisfiable schema: minimum"),
+    (JsonSchema({"enum": []}), "Unsatisfiable"),
+    (JsonSchema(False), "`not` cannot be enforced"),
+    (JsonSchema(5), "must be an object, true, or a pydantic model class, got 5"),  # type: ignore[arg-type]
+    (JsonSchema({"const": float("nan")}), "must consist of what JSON has"),
+    (JsonSchema({"const": {1, 2}}), "must consist of what JSON has"),
+    (JsonSchema({"enum": ["x" * 70_000]}), "may have 65536 characters, got 70"),
+    (JsonSchema({"const": "\ud800"}), "Unterminated|surrogate|hex escape"),
+    (Regex("(a"), "regular expression cannot be used: .*unclosed group"),
+    (Regex(r"(a)\1"), "backreferences are not supported"),
+    (Regex("a" * 70_000), "may have 65536 characters"),
+    (Regex("\ud800"), "half a surrogate pair"),
+    (Regex(b"a"), "must be a text, got bytes"),  # type: ignore[arg-type]
+    (Lark("start: missing"), 'the grammar cannot be used: .*unknown name: "missing"'),
+    (Lark("start: start"), "the grammar cannot be used"),
+    (Lark('start: a\na[max_tokens=3]: /.*/\n'), "`max_tokens`, `stop` and such are not supported"),
+    (Lark('start: @other'), "unknown grammar"),
+    (Lark('{"grammars": [{"json_schema": {}}]}'), "the grammar cannot be used"),
+    (Lark(""), "the grammar cannot be used"),
+    ("yes", "must be a JsonSchema, Regex, Lark or Choices, got str"),  # type: ignore[list-item]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("constraint", "message"), BAD, ids=range(len(BAD)))
+def test_a_refusal_says_what_and_where(constraint: Constraint, message: str, compiler: Compiler) -> None:
+    with pytest.raises(ConstraintError, match=f"(?s){message}"):
+        compiler.prepare(constraint)
+
+
+@pytest.mark.parametrize("texts", [[], "red", ["red", 5]])
+def test_choices_must_be_texts(texts: Any) -> None:
+    with pytest.raises(ConstraintError, match="list of at least 1 text"):
+        Choices(texts)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+def doubling(keyword: str) -> dict[str, Any]:
+    parts = {f"d{i}": {keyword: [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(40)}
+    return {"$defs": {**parts, "d40": {"type": "string"}}, "$ref": "#/$defs/d0"}
+
+
+BOMBS: dict[str, Constraint] = {
+    "nested a bit": JsonSchema(nested(60)),
+    "nested deeply": JsonSchema(nested(500)),
+    "nested endlessly": JsonSchema(nested(5_000)),
+    "itself": JsonSchema({"$ref": "#"}),
+    "two of all": JsonSchema(doubling("allOf")),
+    "two of any": JsonSchema(doubling("anyOf")),
+    "a billion items": JsonSchema({"type": "array", "minItems": 10**9, "items": {"type": "integer"}}),
+    "a billion letters": JsonSchema({"type": "string", "minLength": 10**9}),
+    "many letters": JsonSchema({"type": "string", "minLength": 10**5, "maxLength": 10**5}),
+    "many names": JsonSchema({"properties": {f"k{i}": {"type": "string"} for i in range(1_500)}}),
+    "a large factor": JsonSchema({"type": "integer", "multipleOf": 1_234_567_891}),
+    "a large number": JsonSchema({"type": "integer", "minimum": -(10**300), "maximum": 10**300}),
+    "repeated": Regex("((a{0,1000}){0,1000}){0,1000}"),
+    "many states": Regex("(.*a.{200}b.*){50}"),
+    "many letters of many kinds": Regex(r"(\w{1,200}\s\p{L}{1,300}){1,300}"),
+    "a deep pattern": Regex("(" * 30_000 + "a" + ")" * 30_000),
+    "a deep grammar": Lark("start: " + "(" * 30_000 + '"a"' + ")" * 30_000),
+    "a doubling grammar": Lark("".join(f"A{i}: A{i + 1}{{2}}\n" for i in range(60)) + "A60: /x/\nstart: A0"),
+    "an ambiguous grammar": Lark('start: start start | "a" | start start start'),
+    "a repeating grammar": Lark('start: a{1000000}\na: b{1000000}\nb: "x"{1000000}'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_or_goes_out(name: str, compiler: Compiler) -> None:
+    error: Exception | None = None
+    try:
+        error = fate_of_a_walk(compiler, compiler.matcher(BOMBS[name], [END]))
+    except ConstraintError as refusal:
+        error = refusal
+    assert len(str(error)) < 500
+
+
+def fate_of_a_walk(compiler: Compiler, matcher: Matcher) -> ConstraintError | None:
+    """Why a random answer of 60 tokens cannot go on, None where it can or is over."""
+    draw = np.random.default_rng(0)
+    masks = np.zeros((1, compiler.n_words), np.uint32)
+    for _ in range(60):
+        matcher.fill(masks, [])
+        bits = np.flatnonzero(np.unpackbits(masks.view(np.uint8), bitorder="little"))
+        choices = bits[(bits != END) & (bits < compiler._vocab_size)]
+        if matcher.error is not None or not len(choices):
+            break
+        matcher.take(int(draw.choice(choices)))
+        if matcher.is_over:
+            break
+    return matcher.error
+
+
+def test_what_is_kept_is_bounded(smollm: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = Compiler(smollm, smollm.vocab_size)
+    for i in range(compiler_module._MAX_KEPT + 5):
+        compiler.prepare(Regex(f"a{i}"))
+    assert len(compiler._kept) == compiler_module._MAX_KEPT
+    monkeypatch.setattr(compiler_module, "_MAX_KEPT_CHARACTERS", 5_000)
+    compiler.prepare(Regex("b{5}" * 300))
+    assert sum(map(len, compiler._kept)) <= 5_000
+    kept = list(compiler._kept)
+    compiler.prepare(Regex("b{5}" * 300))
+    assert list(compiler._kept) == kept
+
+
+def test_a_constraint_that_ran_into_a_limit_is_let_go(compiler: Compiler) -> None:
+    constraint = Regex(r"(\w{1,200}\s\p{L}{1,300}){1,200}")
+    matcher, draw = compiler.matcher(constraint, [END]), np.random.default_rng(0)
+    text = compiler._compiled(constraint)[0]
+    masks = np.zeros((1, compiler.n_words), np.uint32)
+    for _ in itertools.repeat(None, 1_000):
+        matcher.fill(masks, [])
+        if matcher.error is not None:
+            break
+        bits = np.flatnonzero(np.unpackbits(masks.view(np.uint8), bitorder="little"))
+        matcher.take(int(draw.choice(bits[(bits != END) & (bits < compiler._vocab_size)])))
+    assert "make it simpler" in str(matcher.error)
+    assert text not in compiler._kept
+    compiler.prepare(constraint)
+
+
+def test_tokens_without_a_text_are_never_allowed(smollm: Tokenizer) -> None:
+    compiler = Compiler(smollm, smollm.vocab_size + 77)
+    allowed = allowed_by(compiler.matcher(Regex("(?s:.*)"), [END, smollm.vocab_size + 500]), compiler)
+    assert allowed[: smollm.vocab_size].sum() > 40_000
+    assert not allowed[smollm.vocab_size :].any()
