@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from puna.errors import PromptFormatError
+from puna.prompt.family import ToolForm
 from puna.prompt.messages import Assistant, Content, Image, Message, parts_of
 from puna.prompt.preamble import Preamble
 from puna.tokens import Tokenizer
@@ -34,6 +35,7 @@ class ChatFormat(Protocol):
 
     name: str  # for people: "llama3.1", "template" or "base"
     stop_ids: frozenset[int]  # tokens after which the model is done
+    call_form: ToolForm  # how the model was taught to spell calls of custom tools
 
     def encode_chat(
         self, messages: Sequence[Message], *, continue_last: bool = False, preamble: Preamble | None = None
@@ -63,6 +65,7 @@ class BaseFormat:
     """The format of a base model, which completes text and was taught no conversations."""
 
     name = "base"
+    call_form: ToolForm = "json"
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Use a vocabulary.

@@ -137,6 +137,7 @@ class GuardFormat:
     Attributes:
         name: the model's.
         stop_ids: tokens after which the model is done.
+        call_form: how calls would be spelled; a guard makes none.
         categories: what is looked for, by code.
     """
 
@@ -169,6 +170,7 @@ class GuardFormat:
         self.name = guard.name
         self._format = Llama3Format(tokenizer, "llama3.2-vision" if guard.reads_images else "llama3.1")
         self.stop_ids = self._format.stop_ids
+        self.call_form = self._format.call_form
 
     def encode_chat(
         self, messages: Sequence[Message], *, continue_last: bool = False, preamble: Preamble | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from puna.errors import PromptFormatError
+from puna.prompt.family import ToolForm
 from puna.prompt.format import Piece, Special, check_continues, encode_plain, text_only
 from puna.prompt.messages import Assistant, Content, Message, System, User
 from puna.prompt.preamble import Preamble
@@ -93,6 +94,7 @@ class Llama2Format:
     """
 
     name = "llama2"
+    call_form: ToolForm = "json"
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Use a vocabulary.

@@ -93,6 +93,7 @@ class Llama3Format:
     Attributes:
         name: the family's.
         stop_ids: tokens after which the model is done.
+        call_form: how it spells calls of custom tools.
         family: what the model was taught.
         image_id: token that stands for a picture, None where the model takes none.
     """
@@ -120,6 +121,7 @@ class Llama3Format:
         self.family: Family = family(family_name)
         self.name = self.family.name
         self._style = style or CallStyle(form=next(iter(self.family.tool_forms), "json"))
+        self.call_form = self._style.form
         self.image_id = _image_id(tokenizer) if self.family.reads_images else None
         self._ids = dict(tokenizer.special_tokens)
         # The first Llama 3 had no calls to wait for, and so no token for it.

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from puna.errors import PromptFormatError
+from puna.prompt.family import ToolForm
 from puna.prompt.format import check_continues, encode_plain, text_only
 from puna.prompt.messages import Assistant, Content, Image, Message, System, Tool, ToolCall, User
 from puna.prompt.preamble import Preamble
@@ -47,6 +48,7 @@ class TemplateFormat:
     """
 
     name = "template"
+    call_form: ToolForm = "json"
 
     def __init__(self, tokenizer: Tokenizer, template: str, special_tokens: Mapping[str, str]) -> None:
         """Keep the template; it is compiled at first use.

@@ -31,6 +31,7 @@ async def answering(
     Raises:
         ApiError: 404, there is no such model; 429, too many answers wait; 503, it cannot be loaded.
         PromptFormatError: the messages or tools are not such as this model takes.
+        ConstraintError: an answer cannot be held to what is asked for.
     """
     async with services.pool.use(body.model) as model:
         n = body.n or 1
@@ -40,7 +41,11 @@ async def answering(
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         max_tokens = body.max_completion_tokens or body.max_tokens
         wanted = [
-            Wanted(plan.prompt, body.params(i, max_tokens=max_tokens, logprobs=logprobs)) for i in range(n)
+            Wanted(
+                plan.prompt,
+                body.params(i, max_tokens=max_tokens, logprobs=logprobs, constraint=plan.constraint),
+            )
+            for i in range(n)
         ]
         yield Choices(
             services.generate(model, wanted, client),

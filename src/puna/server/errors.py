@@ -19,7 +19,15 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from puna.errors import CapacityError, ConfigError, PromptFormatError, PunaError, StateError, TokenizerError
+from puna.errors import (
+    CapacityError,
+    ConfigError,
+    ConstraintError,
+    PromptFormatError,
+    PunaError,
+    StateError,
+    TokenizerError,
+)
 from puna.server.watch.log import log, log_error
 
 __all__ = ["ApiError", "as_api_error", "error_body", "error_response", "install_handlers"]
@@ -98,6 +106,8 @@ def as_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, CapacityError):
         return ApiError(400, str(error), code="context_length_exceeded", param="messages")
+    if isinstance(error, ConstraintError):
+        return ApiError(400, str(error), code="invalid_constraint")
     if isinstance(error, _CLIENT_ERRORS):
         return ApiError(400, str(error))
     if isinstance(error, StateError):

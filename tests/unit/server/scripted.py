@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from puna.constraints.forms import Constraint
 from puna.engine.request import Event, Request, TokenLogprob, Usage
 from puna.engine.stop import StopTexts
 from puna.tokens import TextStream, Tokenizer
@@ -18,6 +19,7 @@ class ScriptedEngine:
 
     Attributes:
         prompts: ids of every prompt, in their order.
+        constraints: those that it was told to prepare; it says what it likes all the same.
         cancelled: requests that were cancelled.
     """
 
@@ -33,8 +35,12 @@ class ScriptedEngine:
         self._tokenizer = tokenizer
         self._script = script
         self.prompts: list[list[int]] = []
+        self.constraints: list[Constraint] = []
         self.cancelled: list[Request] = []
         self._is_cancelled = threading.Condition()
+
+    def prepare(self, constraint: Constraint) -> None:
+        self.constraints.append(constraint)
 
     def submit(self, request: Request) -> None:
         self.prompts.append(list(request.prompt))

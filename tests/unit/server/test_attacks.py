@@ -46,6 +46,18 @@ def tool(parameters: Any, name: str = "t") -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
+def json_schema(schema: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"items": schema}
+    return schema
+
+
+DOUBLING = "".join(f"A{i}: A{i + 1} A{i + 1}\n" for i in range(60)) + 'A60: "x"'
 NUMBERS = {"zero": 0, "negative": -1, "2_31": 2**31, "2_63": 2**63, "float": 1.5, "text": "1", "true": True}
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"n_of_{name}": (CHAT, chat(n=value)) for name, value in NUMBERS.items()},
@@ -144,7 +156,23 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
             tools=[tool({"properties": {f"p{i}": {"pattern": f"a{i}"} for i in range(100)}})],
         ),
     ),
-    "response_format_that_is_ignored": (CHAT, chat(response_format={"type": "json_object"})),
+    "response_format_of_another_kind": (CHAT, chat(response_format={"type": "xml"})),
+    "response_format_nested_deeply": (CHAT, chat(response_format=json_schema(nested(200)))),
+    "response_format_at_an_address": (CHAT, chat(response_format=json_schema({"$ref": "https:example.org"}))),
+    "response_format_too_large": (CHAT, chat(response_format=json_schema({"enum": ["x" * 70_000]}))),
+    "response_format_that_nothing_suits": (CHAT, chat(response_format=json_schema({"enum": []}))),
+    "response_format_pattern_nested_deeply": (
+        CHAT,
+        chat(response_format={"type": "regex", "regex": "(" * 30_000 + ")" * 30_000}),
+    ),
+    "response_format_grammar_that_doubles": (
+        CHAT,
+        chat(response_format={"type": "grammar", "grammar": "start: A0\n" + DOUBLING}),
+    ),
+    "response_format_too_many_choices": (
+        CHAT,
+        chat(response_format={"type": "choices", "choices": ["a"] * 2000}),
+    ),
 }
 
 

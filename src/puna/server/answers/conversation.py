@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from puna.errors import PromptFormatError
+from puna.constraints.forms import Constraint, JsonSchema
+from puna.errors import ConstraintError, PromptFormatError
 from puna.llama import Llama
 from puna.prompt import Preamble, as_messages, as_tools
+from puna.prompt.call_grammar import free_answer, must_call
+from puna.prompt.call_text import PYTHON_TAG
 from puna.prompt.tool_schema import ToolSet
+from puna.prompt.tools import ToolDefinition
 from puna.server.schemas.chat import (
     AssistantMessage,
     ChatBody,
@@ -20,6 +24,7 @@ from puna.server.schemas.chat import (
     SystemMessage,
     ToolMessage,
 )
+from puna.server.schemas.response_format import constraint_of
 
 __all__ = ["ChatPlan", "plan_chat"]
 
@@ -33,10 +38,12 @@ class ChatPlan:
     Attributes:
         prompt: token ids.
         tools: those that an answer may call, None where it calls none.
+        constraint: what the answer must be, None for anything; the engine has it ready.
     """
 
     prompt: Sequence[int]
     tools: ToolSet | None
+    constraint: Constraint | None
 
 
 def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
@@ -48,11 +55,14 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
 
     Raises:
         PromptFormatError: the messages or tools are not such as this model takes.
+        ConstraintError: an answer cannot be held to what is asked for.
     """
     try:
         messages = as_messages(_mappings(body.messages))
+        wanted_format = constraint_of(body.response_format)
         if not body.tools:
-            return ChatPlan(llama.chat_format.encode_chat(messages), None)
+            _prepare(llama, wanted_format)
+            return ChatPlan(llama.chat_format.encode_chat(messages), None, wanted_format)
         tools = as_tools([tool.model_dump(exclude_none=True) for tool in body.tools])
         size = len(json.dumps([tool.parameters for tool in tools]))
         if size > _MAX_TOOLS_CHARACTERS:
@@ -64,9 +74,41 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
         preamble = Preamble(tools=tuple(tools), tool_choice=choice)
         may_call = [t for t in preamble.offered if choice in ("auto", "required", t.name)]
         prompt = llama.chat_format.encode_chat(messages, preamble=preamble)
-        return ChatPlan(prompt, ToolSet(may_call) if may_call else None)
+        tool_set = ToolSet(may_call) if may_call else None
+        constraint = _constraint(llama, body, may_call, choice) if may_call else wanted_format
+        _prepare(llama, constraint)
+        return ChatPlan(prompt, tool_set, constraint)
     except RecursionError as error:
         raise PromptFormatError("a call's arguments or a tool's parameters are nested too deeply") from error
+
+
+def _constraint(
+    llama: Llama, body: ChatBody, tools: Sequence[ToolDefinition], choice: str
+) -> Constraint | None:
+    """What an answer must be that may call tools."""
+    wanted = constraint_of(body.response_format)
+    strict = {tool.function.name for tool in body.tools or () if tool.function.strict}
+    must = choice != "auto"
+    if not must and wanted is None:
+        held = [tool for tool in tools if tool.name in strict and not tool.is_builtin]
+        return free_answer(held, llama.chat_format.call_form) if held else None
+    if not must and not isinstance(wanted, JsonSchema):
+        raise ConstraintError(
+            "beside `tools`, a `response_format` must be text or JSON; set `tool_choice` to none or required"
+        )
+    return must_call(
+        tools,
+        llama.chat_format.call_form,
+        strict=strict,
+        several=choice in ("auto", "required") and body.parallel_tool_calls is not False,
+        has_tag=PYTHON_TAG in llama.tokenizer.special_tokens,
+        instead=wanted if not must and isinstance(wanted, JsonSchema) else None,
+    )
+
+
+def _prepare(llama: Llama, constraint: Constraint | None) -> None:
+    if constraint is not None:
+        llama.engine.prepare(constraint)
 
 
 def _mappings(messages: Sequence[Message]) -> list[dict[str, Any]]:

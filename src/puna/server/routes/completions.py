@@ -8,10 +8,12 @@ from contextlib import aclosing, asynccontextmanager
 
 from fastapi import APIRouter, Request, Response
 
+from puna.constraints.forms import Constraint
 from puna.llama import Llama
 from puna.server.answers.completion_answer import CompletionAnswer
 from puna.server.answers.generation import Wanted
 from puna.server.schemas.completions import Completion, CompletionBody
+from puna.server.schemas.response_format import constraint_of
 from puna.server.services import Client, Services, TheServices
 from puna.server.wire.reply import STREAMED, event_stream, json_reply, unless_gone
 from puna.server.wire.strict import StrictRoute
@@ -49,9 +51,10 @@ async def _answer(services: Services, body: CompletionBody, client: str) -> Asyn
     async with services.pool.use(body.model) as model:
         n = body.n or 1
         model.admission.check(n * len(body.prompts()))
-        prompts = await asyncio.to_thread(_encode, model.llama, body.prompts())
+        prompts, constraint = await asyncio.to_thread(_plan, model.llama, body)
+        max_tokens = body.max_tokens or _DEFAULT_TOKENS
         params = [
-            body.params(i, max_tokens=body.max_tokens or _DEFAULT_TOKENS, logprobs=body.logprobs)
+            body.params(i, max_tokens=max_tokens, logprobs=body.logprobs, constraint=constraint)
             for i in range(n)
         ]
         wanted = [Wanted(prompt, each) for prompt in prompts for each in params]
@@ -59,5 +62,10 @@ async def _answer(services: Services, body: CompletionBody, client: str) -> Asyn
         yield CompletionAnswer(generation, model, prompts, body, client)
 
 
-def _encode(llama: Llama, prompts: list[str] | list[list[int]]) -> list[list[int]]:
-    return [llama.chat_format.encode_text(p) if isinstance(p, str) else p for p in prompts]
+def _plan(llama: Llama, body: CompletionBody) -> tuple[list[list[int]], Constraint | None]:
+    """Prompts as ids, and what the answers must be, ready for use."""
+    constraint = constraint_of(body.response_format)
+    if constraint is not None:
+        llama.engine.prepare(constraint)
+    encode = llama.chat_format.encode_text
+    return [encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts()], constraint

@@ -30,7 +30,6 @@ __all__ = [
     "NamedFunction",
     "NamedTool",
     "SystemMessage",
-    "TextFormat",
     "TextPart",
     "TokenChance",
     "Tool",
@@ -116,7 +115,9 @@ class FunctionTool(Body):
     name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = Field(None, description="Calls always suit the schema; what does not is text.")
+    strict: bool | None = Field(
+        None, description="The arguments of a call are held to the schema while they are written."
+    )
 
 
 class Tool(Body):
@@ -139,12 +140,6 @@ class NamedTool(Body):
     function: NamedFunction
 
 
-class TextFormat(Body):
-    """Plain text, which is the default."""
-
-    type: Literal["text"]
-
-
 class ChatBody(Sampling):
     """A conversation to be answered."""
 
@@ -158,7 +153,6 @@ class ChatBody(Sampling):
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    response_format: TextFormat | None = None
     modalities: list[Literal["text"]] | None = None
     metadata: Metadata | None = Field(None, description="Kept with a completion that is stored.")
     store: bool | None = Field(None, description="Keep the completion, for `GET /chat/completions`.")

@@ -124,7 +124,9 @@ class ToolParam(_Block):
     name: ToolName
     description: str | None = None
     input_schema: dict[str, Any]
-    strict: bool | None = Field(None, description="Calls always suit the schema; what does not is text.")
+    strict: bool | None = Field(
+        None, description="The arguments of a call are held to the schema while they are written."
+    )
 
 
 class AnyChoice(Body):

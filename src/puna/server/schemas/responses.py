@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator
 
 from puna.server.schemas.base import Body, Metadata, Reply
-from puna.server.schemas.chat import MAX_TOOLS, TextFormat
+from puna.server.schemas.chat import MAX_TOOLS
 from puna.server.schemas.items import InputItem, Item, ItemId, SentText
 from puna.server.schemas.lists import ListReply
+from puna.server.schemas.response_format import TextFormat
 from puna.server.schemas.sampling import Drawing
 
 __all__ = [
@@ -51,7 +52,9 @@ class FunctionTool(Body):
     name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = Field(None, description="Calls always suit the schema; what does not is text.")
+    strict: bool | None = Field(
+        None, description="The arguments of a call are held to the schema while they are written."
+    )
 
 
 class FunctionChoice(Body):

@@ -6,9 +6,11 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from puna.constraints.forms import Constraint
 from puna.engine.request import SamplingParams
 from puna.errors import ConfigError
 from puna.server.schemas.base import Body, ModelName
+from puna.server.schemas.response_format import ResponseFormat
 
 __all__ = ["MAX_CHOICES", "Drawing", "Sampling", "StreamOptions"]
 
@@ -52,17 +54,21 @@ class Sampling(Drawing):
     )
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     stop: StopText | list[StopText] | None = Field(None, description="At most 16 texts.")
+    response_format: ResponseFormat | None = Field(None, description="What the answer must be.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, max_length=512, description="Taken and without effect.")
 
-    def params(self, choice: int, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+    def params(
+        self, choice: int, *, max_tokens: int | None, logprobs: int | None, constraint: Constraint | None
+    ) -> SamplingParams:
         """What the engine is told.
 
         Args:
             choice: which of `n` answers; each has a seed of its own, the first the one that was given.
             max_tokens: at most so many tokens.
             logprobs: how many alternatives to tell, None for no log-probabilities.
+            constraint: what the answer must be.
 
         Raises:
             ConfigError: a value is out of range.
@@ -80,4 +86,5 @@ class Sampling(Drawing):
             stop=stop,
             max_tokens=max_tokens,
             logprobs=logprobs,
+            constraint=constraint,
         )

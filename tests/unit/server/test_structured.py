@@ -1,0 +1,253 @@
+"""Structured output and enforced calls over the wire, by random models, which would do none of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import openai
+import pydantic
+import pytest
+import regex
+from tests.tiny import save_tiny, save_tiny_llama3
+from tests.unit.server.conftest import hosted
+from tests.unit.server.live import Live, running
+
+SCHEMA: Any = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string", "maxLength": 9},
+        "size": {"type": "integer", "minimum": 0, "maximum": 99},
+        "kinds": {"type": "array", "items": {"enum": ["wool", "hum"]}, "maxItems": 2},
+    },
+    "required": ["title", "size", "kinds"],
+    "additionalProperties": False,
+}
+BY_SCHEMA: Any = {"type": "json_schema", "json_schema": {"name": "llama", "schema": SCHEMA, "strict": True}}
+
+
+def tool(name: str, *, strict: bool | None = None, **properties: Any) -> Any:
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
+    function = {"name": name, "parameters": parameters} | ({} if strict is None else {"strict": strict})
+    return {"type": "function", "function": function}
+
+
+def by_schema(schema: Any) -> Any:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+
+
+ADD = tool("add", n={"type": "integer", "minimum": 0, "maximum": 9}, unit={"enum": ["m", "km"]})
+NOW = tool("now")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("served")
+    models = []
+    for name, save in (("tiny", save_tiny), ("tiny-llama3", save_tiny_llama3)):
+        (folder / name).mkdir()
+        save(folder / name, max_position_embeddings=4096)  # prompts about tools are long, a byte a token
+        models.append(hosted(folder / name, context=3000))
+    with running(models) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: Live) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+def token(letter: str) -> str:
+    """The id of a printable letter in the tiny models' vocabularies."""
+    return str(ord(letter) - ord("!"))
+
+
+def ask(client: openai.OpenAI, **more: Any) -> Any:
+    settings: Any = {"model": "tiny", "max_tokens": 200, "seed": 1, "temperature": 1.0, **more}
+    return client.chat.completions.create(messages=[{"role": "user", "content": "hm"}], **settings)
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-llama3"])
+@pytest.mark.parametrize("seed", range(3))
+def test_json_suits_its_schema_streamed_or_not(client: openai.OpenAI, model: str, seed: int) -> None:
+    (choice,) = ask(client, model=model, response_format=BY_SCHEMA, seed=seed).choices
+    assert choice.finish_reason == "stop"
+    jsonschema.validate(json.loads(choice.message.content), SCHEMA)
+    chunks = list(ask(client, model=model, response_format=BY_SCHEMA, seed=seed, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == choice.message.content
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_several_choices_each_suit_it(client: openai.OpenAI) -> None:
+    choices = ask(client, response_format=BY_SCHEMA, n=4).choices
+    assert len({choice.message.content for choice in choices}) == 4
+    for choice in choices:
+        jsonschema.validate(json.loads(choice.message.content), SCHEMA)
+
+
+def test_json_mode_begins_an_object(client: openai.OpenAI) -> None:
+    # A random model sees no reason to end.
+    (choice,) = ask(client, response_format={"type": "json_object"}, logit_bias={token("}"): 90}).choices
+    assert choice.finish_reason == "stop"
+    assert isinstance(json.loads(choice.message.content), dict)
+    endless = {token("}"): -90}
+    (choice,) = ask(client, response_format={"type": "json_object"}, max_tokens=5, logit_bias=endless).choices
+    assert choice.finish_reason == "length"
+    assert choice.message.content[0] == "{"
+    assert ask(client, response_format={"type": "text"}).choices[0].message.content[:1] != "{"
+
+
+class Llama(pydantic.BaseModel):
+    sound: str = pydantic.Field(max_length=6)
+    heard: bool
+
+
+def test_the_client_s_parse_gives_the_model(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.parse(
+        model="tiny",
+        messages=[{"role": "user", "content": "hm"}],
+        response_format=Llama,
+        max_tokens=150,
+        seed=2,
+    )
+    assert isinstance(answer.choices[0].message.parsed, Llama)
+
+
+OTHERS: list[tuple[Any, str]] = [
+    ({"type": "regex", "regex": "[a-f]{3}-[0-9]{2}"}, "[a-f]{3}-[0-9]{2}"),
+    ({"type": "grammar", "grammar": 'start: ("la" | "hum"){2,4} "!"'}, "(la|hum){2,4}!"),
+    ({"type": "choices", "choices": ["llama", "alpaca"]}, "llama|alpaca"),
+]
+
+
+@pytest.mark.parametrize(("wanted", "pattern"), OTHERS, ids=["regex", "grammar", "choices"])
+def test_other_languages_in_chat_and_completions(client: openai.OpenAI, wanted: Any, pattern: str) -> None:
+    (choice,) = ask(client, extra_body={"response_format": wanted}).choices
+    assert regex.fullmatch(pattern, choice.message.content)
+    whole = client.completions.create(
+        model="tiny", prompt=["a", "b"], max_tokens=40, seed=3, extra_body={"response_format": wanted}
+    )
+    assert [choice.finish_reason for choice in whole.choices] == ["stop", "stop"]
+    assert all(regex.fullmatch(pattern, choice.text) for choice in whole.choices)
+    chunks = client.completions.create(
+        model="tiny", prompt="a", max_tokens=40, seed=3, stream=True, extra_body={"response_format": wanted}
+    )
+    assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-llama3"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_is_required_is_made(client: openai.OpenAI, model: str, stream: bool) -> None:
+    for seed in range(3):
+        options: Any = {"model": model, "tools": [ADD, NOW], "tool_choice": "required", "seed": seed}
+        calls, reason = calls_of(ask(client, stream=stream, parallel_tool_calls=False, **options), stream)
+        assert reason == "tool_calls"
+        ((name, arguments),) = calls
+        function = {"add": ADD, "now": NOW}[name]["function"]
+        jsonschema.validate(json.loads(arguments), function["parameters"])
+
+
+def calls_of(answer: Any, stream: bool) -> tuple[list[tuple[str, str]], str]:
+    if not stream:
+        (choice,) = answer.choices
+        assert choice.message.content is None
+        return [
+            (c.function.name, c.function.arguments) for c in choice.message.tool_calls
+        ], choice.finish_reason
+    names: dict[int, str] = {}
+    arguments: dict[int, str] = {}
+    reason = None
+    for chunk in answer:
+        (choice,) = chunk.choices
+        assert not choice.delta.content
+        reason = choice.finish_reason or reason
+        for call in choice.delta.tool_calls or []:
+            names[call.index] = call.function.name or names[call.index]
+            arguments[call.index] = arguments.get(call.index, "") + call.function.arguments
+    return [(names[i], arguments[i]) for i in sorted(names)], str(reason)
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-llama3"])
+def test_the_named_tool_is_called_and_once(client: openai.OpenAI, model: str) -> None:
+    named: Any = {"type": "function", "function": {"name": "add"}}
+    for seed in range(3):
+        answer = ask(client, model=model, tools=[NOW, ADD], tool_choice=named, seed=seed)
+        ((name, arguments),), _ = calls_of(answer, False)
+        assert name == "add"
+        jsonschema.validate(json.loads(arguments), ADD["function"]["parameters"])
+
+
+def test_several_calls_may_come_where_they_are_required(client: openai.OpenAI) -> None:
+    counts = set()
+    for seed in range(8):
+        answer = ask(client, tools=[NOW], tool_choice="required", seed=seed, max_tokens=400)
+        calls, _ = calls_of(answer, False)
+        counts.add(len(calls))
+        assert {name for name, _ in calls} == {"now"}
+    assert max(counts) > 1
+
+
+def test_a_built_in_tool_is_called_as_the_model_was_taught(client: openai.OpenAI) -> None:
+    search: Any = {"type": "function", "function": {"name": "brave_search"}}
+    answer = ask(client, model="tiny-llama3", tools=[search], tool_choice="required",
+                 logit_bias={token('"'): 60}, parallel_tool_calls=False)  # fmt: skip
+    ((name, arguments),), _ = calls_of(answer, False)
+    assert name == "brave_search"
+    assert set(json.loads(arguments)) == {"query"}
+
+
+def test_where_both_are_free_the_answer_is_a_call_or_the_json(client: openai.OpenAI) -> None:
+    seen = set()
+    for seed in range(12):
+        (choice,) = ask(client, tools=[NOW], response_format=BY_SCHEMA, seed=seed).choices
+        seen.add(choice.finish_reason)
+        if choice.finish_reason == "stop":
+            jsonschema.validate(json.loads(choice.message.content), SCHEMA)
+        else:
+            assert {call.function.name for call in choice.message.tool_calls} == {"now"}
+    assert seen == {"stop", "tool_calls"}
+    (choice,) = ask(client, tools=[NOW], tool_choice="none", response_format=BY_SCHEMA).choices
+    jsonschema.validate(json.loads(choice.message.content), SCHEMA)
+
+
+UNABLE: list[tuple[dict[str, Any], str]] = [
+    (by_schema({"not": {}}), "at #: `not`"),
+    (by_schema({"type": "x"}), "at #: Invalid type: x"),
+    ({"response_format": {"type": "regex", "regex": "("}}, "unclosed group"),
+    ({"response_format": {"type": "grammar", "grammar": "start: x"}}, 'unknown name: "x"'),
+    ({"tools": [tool("f", strict=True, a={"not": {}})]}, "cannot be used"),
+    ({"tools": [NOW], "response_format": {"type": "regex", "regex": "a"}}, "must be text or JSON"),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), UNABLE, ids=range(len(UNABLE)))
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_be_enforced_is_the_client_s_mistake(
+    server: Live, body: dict[str, Any], message: str, stream: bool
+) -> None:
+    whole = {"model": "tiny", "messages": [{"role": "user", "content": "hm"}], "stream": stream, **body}
+    answer = server.http.post("/v1/chat/completions", json=whole)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_constraint")
+    assert message in error["message"]
+
+
+def test_a_constraint_that_runs_into_a_limit_is_the_client_s_mistake(server: Live) -> None:
+    bomb = {"type": "grammar", "grammar": 'start: start start | "a" | start start start'}
+    goes_on = {"max_tokens": 800, "logit_bias": {"257": -100}}
+    body = {"model": "tiny", "prompt": "a", "response_format": bomb, **goes_on}
+    answer = server.http.post("/v1/completions", json=body)
+    assert answer.status_code == 400
+    assert "make it simpler" in answer.json()["error"]["message"]
+    assert server.http.get("/v1/health").json() == {"status": "OK"}
+
+
+def test_a_strict_tool_leaves_the_rest_of_the_answer_free(client: openai.OpenAI) -> None:
+    strict = tool("add", strict=True, n={"enum": [7]})
+    for seed in range(3):
+        (choice,) = ask(client, tools=[strict], seed=seed, max_tokens=40).choices
+        assert (choice.finish_reason, choice.message.tool_calls) == ("length", None)
