@@ -6,7 +6,7 @@ from typing import Any
 
 import openai
 import pytest
-from tests.clients.conftest import MODEL
+from tests.clients.conftest import MODEL, lenient
 
 HUM: Any = [{"role": "user", "content": "Why do llamas hum?"}]
 SHORT: Any = {"model": MODEL, "max_completion_tokens": 4, "seed": 1}
@@ -100,7 +100,7 @@ def test_stored_chat(gpt: openai.OpenAI) -> None:
     assert gpt.chat.completions.retrieve(made.id).choices == made.choices
     assert made.id in [each.id for each in gpt.chat.completions.list()]
     assert gpt.chat.completions.update(made.id, metadata={"c": "d"}).metadata == {"c": "d"}
-    (message,) = gpt.chat.completions.messages.list(made.id)
+    (message,) = lenient(gpt).chat.completions.messages.list(made.id)
     assert message.content == HUM[0]["content"]
     assert gpt.chat.completions.delete(made.id).deleted
 
@@ -120,9 +120,10 @@ COMPLETIONS: dict[str, Any] = {
 @pytest.mark.parametrize("name", COMPLETIONS)
 def test_completions(gpt: openai.OpenAI, name: str) -> None:
     given: Any = {"model": MODEL, "max_tokens": 4, "seed": 1, **COMPLETIONS[name]}
-    whole = gpt.completions.create(**given)
+    client = lenient(gpt)
+    whole = client.completions.create(**given)
     texts = ["" for _ in whole.choices]
-    for chunk in gpt.completions.create(**given, stream=True):
+    for chunk in client.completions.create(**given, stream=True):
         for choice in chunk.choices:
             texts[choice.index] += choice.text
     assert texts == [choice.text for choice in whole.choices]
@@ -130,7 +131,7 @@ def test_completions(gpt: openai.OpenAI, name: str) -> None:
 
 def test_embeddings(gpt: openai.OpenAI) -> None:
     for given in ("hum", ["hum", "spit"], [100, 200], [[100], [200]]):
-        found = gpt.embeddings.create(model=MODEL, input=given)  # type: ignore[arg-type]
+        found = lenient(gpt).embeddings.create(model=MODEL, input=given)
         assert len(found.data[0].embedding) == 576
         assert sum(x * x for x in found.data[0].embedding) == pytest.approx(1, abs=1e-5)
 

@@ -10,13 +10,15 @@ import json
 from typing import Any
 
 import pytest
+from ogx_client.types import ResponseObject, ResponseObjectStream
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 from tests.clients.conftest import MODEL
 from tests.unit.server.live import Live
 from tests.unit.server.test_responses import REQUIRED
 
-EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+# OpenAI's own types, and Llama Stack's, which need more.
+EVENTS: list[TypeAdapter[Any]] = [TypeAdapter(ResponseStreamEvent), TypeAdapter(ResponseObjectStream)]
 
 
 def message(role: str, text: str) -> dict[str, Any]:
@@ -50,6 +52,7 @@ CASES: dict[str, Any] = {
 def check(response: dict[str, Any]) -> None:
     assert set(REQUIRED) <= set(response)
     Response.model_validate(response)
+    ResponseObject.model_validate(response)
     assert response["object"] == "response"
     assert response["status"] in ("completed", "incomplete")
     assert response["output"]
@@ -84,7 +87,8 @@ def test_a_stream(served: Live, name: str) -> None:
         first, second = block.split("\n")
         events.append(json.loads(second.removeprefix("data: ")))
         assert first == f"event: {events[-1]['type']}"
-        EVENTS.validate_python(events[-1])
+        for adapter in EVENTS:
+            assert adapter.validate_python(events[-1]).type == events[-1]["type"]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert [event["type"] for event in events[:2]] == ["response.created", "response.in_progress"]
     assert events[-1]["type"] in ("response.completed", "response.incomplete")

@@ -20,6 +20,7 @@ from puna.server.settings import ServerSettings
 CONTEXT = 512
 
 SCRIPT = {
+    "33 degrees": "It is warm.",
     "one call": '<|python_tag|>{"name": "weather", "parameters": {"city": "Cusco"}}',
     "two calls": '{"name": "weather", "parameters": {"city": "Cusco"}}\n'
     '{"name": "weather", "parameters": {"city": "Puno"}}',

@@ -226,6 +226,7 @@ class ResponseAnswer:
         return ItemEvent(
             type=kind,  # type: ignore[arg-type]
             sequence_number=self._next(),
+            response_id=self.response.id,
             output_index=self._index,
             item=self._open.model_copy(deep=True),
         )
@@ -235,6 +236,7 @@ class ResponseAnswer:
         return PartEvent(
             type=kind,  # type: ignore[arg-type]
             sequence_number=self._next(),
+            response_id=self.response.id,
             item_id=message.id,
             output_index=self._index,
             content_index=0,

@@ -40,17 +40,19 @@ class StateEvent(ResponseEvent):
 
 
 class ItemEvent(ResponseEvent):
-    """An item begins, or is whole."""
+    """An item begins, or is whole; Llama Stack's clients need the response's id."""
 
     type: Literal["response.output_item.added", "response.output_item.done"]
+    response_id: str
     output_index: int
     item: Item
 
 
 class PartEvent(ResponseEvent):
-    """A part of a message begins, or is whole."""
+    """A part of a message begins, or is whole; Llama Stack's clients need the response's id."""
 
     type: Literal["response.content_part.added", "response.content_part.done"]
+    response_id: str
     item_id: str
     output_index: int
     content_index: int
