@@ -41,7 +41,7 @@ MATRICES = (
     Matrix("down", 2048, 8192),
     Matrix("head", 128256, 2048),
 )
-FORMATS = ("int4_group32", "int8_group32", "int8_channel", "bf16", "f32")
+FORMATS = ("int4_group32", "int4_group32_f32", "int8_group32", "int8_channel", "bf16", "f32")
 
 
 def packed(format: str, rows: int, columns: int) -> NDArray[np.uint8]:
@@ -51,6 +51,9 @@ def packed(format: str, rows: int, columns: int) -> NDArray[np.uint8]:
         tile = _native.pack_values(format, values)
     elif format == "int8_channel":
         tile = _native.pack_channels(*_native.round_channels(values))
+    elif format == "int4_group32_f32":
+        q, bits = _native.round_groups(4, values)
+        tile = _native.pack_groups_f32(q, np.asarray(bits).view(np.float16).astype(np.float32))
     else:
         tile = _native.pack_groups(
             format, *_native.round_groups(4 if format.startswith("int4") else 8, values)

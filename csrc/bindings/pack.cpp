@@ -47,15 +47,29 @@ nb::ndarray<nb::numpy, uint8_t> pack_channels(const Array<int8_t, 2>& q, const A
     return out;
 }
 
+template <class Scale>
+void check_scales(const Array<int8_t, 2>& q, const Array<Scale, 2>& scale) {
+    PUNA_CHECK(scale.shape(0) == q.shape(0) && scale.shape(1) == (q.shape(1) + 31) / 32,
+               "pack_groups: need a scale for every 32 columns of every row");
+}
+
 nb::ndarray<nb::numpy, uint8_t> pack_grouped(const std::string& format, const Array<int8_t, 2>& q,
                                              const Array<uint16_t, 2>& scale) {
     const auto rows = static_cast<int64_t>(q.shape(0)), columns = static_cast<int64_t>(q.shape(1));
-    PUNA_CHECK(scale.shape(0) == q.shape(0) && static_cast<int64_t>(scale.shape(1)) == (columns + 31) / 32,
-               "pack_groups: need a scale for every 32 columns of every row");
+    check_scales(q, scale);
     const Weight w = shape_of(format_from_name(format), rows, columns);
     auto out = new_packed(w);
     const nb::gil_scoped_release released;
     pack_groups(w.format, q.data(), scale.data(), rows, columns, out.data());
+    return out;
+}
+
+nb::ndarray<nb::numpy, uint8_t> pack_grouped_f32(const Array<int8_t, 2>& q, const Array<float, 2>& scale) {
+    const auto rows = static_cast<int64_t>(q.shape(0)), columns = static_cast<int64_t>(q.shape(1));
+    check_scales(q, scale);
+    auto out = new_packed(shape_of(Format::int4_group32_f32, rows, columns));
+    const nb::gil_scoped_release released;
+    pack_groups_f32(q.data(), scale.data(), rows, columns, out.data());
     return out;
 }
 
@@ -114,6 +128,17 @@ ChannelArrays round_channel_values(const Array<float, 2>& values) {
     return {q, scale};
 }
 
+ChannelArrays unpack_group_integers_f32(const Bytes& data, int64_t rows, int64_t columns) {
+    const Weight w = weight_of(Format::int4_group32_f32, data, rows, columns);
+    auto q = new_array<int8_t>({static_cast<size_t>(rows), static_cast<size_t>(columns)});
+    auto scale = new_array<float>({static_cast<size_t>(rows), static_cast<size_t>((columns + 31) / 32)});
+    {
+        const nb::gil_scoped_release released;
+        unpack_groups_f32(w, q.data(), scale.data());
+    }
+    return {q, scale};
+}
+
 ChannelArrays unpack_channel_integers(const Bytes& data, int64_t rows, int64_t columns) {
     const Weight w = weight_of(Format::int8_channel, data, rows, columns);
     auto q = new_array<int8_t>({static_cast<size_t>(rows), static_cast<size_t>(columns)});
@@ -141,10 +166,14 @@ void bind_pack(nb::module_& m) {
     m.def("pack_groups", &pack_grouped, nb::arg("format"), nb::arg("q"), nb::arg("scale"),
           "int8 [rows, columns] and float16 bits [rows, columns / 32] to packed int4_group32 or int8_group32 "
           "bytes.");
+    m.def("pack_groups_f32", &pack_grouped_f32, nb::arg("q"), nb::arg("scale"),
+          "int8 [rows, columns] and float32 [rows, columns / 32] to packed int4_group32_f32 bytes.");
     m.def("unpack", &unpack_values, nb::arg("format"), nb::arg("data"), nb::arg("rows"), nb::arg("columns"),
           "Packed bytes to float32 [rows, columns].");
     m.def("unpack_groups", &unpack_group_integers, nb::arg("format"), nb::arg("data"), nb::arg("rows"),
           nb::arg("columns"), "The inverse of pack_groups.");
+    m.def("unpack_groups_f32", &unpack_group_integers_f32, nb::arg("data"), nb::arg("rows"),
+          nb::arg("columns"), "The inverse of pack_groups_f32.");
     m.def("unpack_channels", &unpack_channel_integers, nb::arg("data"), nb::arg("rows"), nb::arg("columns"),
           "The inverse of pack_channels.");
     m.def("round_groups", &round_group_values, nb::arg("bits"), nb::arg("values"),

@@ -27,8 +27,9 @@ inline void load_tile_config(const Config& config) {
     __asm__ volatile("ldtilecfg %0" ::"m"(config));
 }
 
-// One group's weights as signed bytes, in the order in which they are packed.
-inline void expand_group(const puna::Int4GroupBlock& block, int g, int8_t* out) {
+// One group's weights as signed bytes, in the order in which they are packed: of 4 bits, then of 8.
+template <class Block>
+inline void expand_group(const Block& block, int g, int8_t* out) {
     const __m512i eight = _mm512_set1_epi8(8);
     for (int v = 0; v < 4; v++) {
         U8x64 low, high;
@@ -67,7 +68,7 @@ void add_panel(const Block* blocks, int64_t n_blocks, const int8_t* panel, const
     for (int64_t b = 0; b < n_blocks; b++) {
         two_groups(x + 64 * b, stride, panel + 2 * kGroupBytes * b, &sums[0][0][0]);
         for (int g = 0; g < 2; g++) {
-            const F32x16 scale = load_f16(blocks[b].scale[g]);
+            const F32x16 scale = load_scales(blocks[b].scale[g]);
             for (int r = 0; r < 16; r++) total[r] = fma(scale, to_f32(i32_load(sums[g][r])), total[r]);
         }
     }
@@ -181,6 +182,9 @@ void amx_matmul(const Product& p) {
             break;
         case puna::Format::int4_group32:
             amx_groups<puna::Int4GroupBlock>(p, n_rows);
+            break;
+        case puna::Format::int4_group32_f32:
+            amx_groups<puna::Int4WideGroupBlock>(p, n_rows);
             break;
         case puna::Format::int8_group32:
             amx_groups<puna::Int8GroupBlock>(p, n_rows);

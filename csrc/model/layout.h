@@ -12,6 +12,7 @@
 //                   then 2 x float16 scale[16]; at the end of the tile float sum of dequantized weights[16]
 //   int4_group32    per 64 columns: 2 groups x [4 vectors][16 rows][4 columns] byte, low nibble run v, high
 //                   nibble run v + 4, nibble = q + 8; then 2 x float16 scale[16]; the sums as above
+//   int4_group32_f32   the same with float scales
 //
 // A run is four neighbouring columns, a group 32, a value q x scale. The sums serve the zero point of the
 // activations, see kernels/generic/matmul.h.
@@ -26,7 +27,7 @@ constexpr int64_t kTileRows = 16;
 constexpr int64_t kColumnBlock = 64;
 constexpr int64_t kGroup = 32;
 
-enum class Format : int32_t { f32, bf16, int8_channel, int8_group32, int4_group32 };
+enum class Format : int32_t { f32, bf16, int8_channel, int8_group32, int4_group32, int4_group32_f32 };
 
 struct Int8GroupBlock {
     uint8_t q[2][8][64];
@@ -36,12 +37,17 @@ struct Int4GroupBlock {
     uint8_t q[2][4][64];
     uint16_t scale[2][16];
 };
+struct Int4WideGroupBlock {
+    uint8_t q[2][4][64];
+    float scale[2][16];
+};
 struct ChannelTail {
     float scale[16];
     int32_t row_sum[16];
 };
 static_assert(sizeof(Int8GroupBlock) == 1088 && sizeof(Int8GroupBlock) % 64 == 0);
 static_assert(sizeof(Int4GroupBlock) == 576 && sizeof(Int4GroupBlock) % 64 == 0);
+static_assert(sizeof(Int4WideGroupBlock) == 640 && sizeof(Int4WideGroupBlock) % 64 == 0);
 static_assert(sizeof(ChannelTail) == 128);
 
 // Bytes of a tile of `columns` columns, a multiple of kColumnBlock. Static: also compiled into the
@@ -58,6 +64,8 @@ static_assert(sizeof(ChannelTail) == 128);
             return columns / kColumnBlock * static_cast<int64_t>(sizeof(Int8GroupBlock)) + 64;
         case Format::int4_group32:
             return columns / kColumnBlock * static_cast<int64_t>(sizeof(Int4GroupBlock)) + 64;
+        case Format::int4_group32_f32:
+            return columns / kColumnBlock * static_cast<int64_t>(sizeof(Int4WideGroupBlock)) + 64;
     }
     return 0;
 }

@@ -7,7 +7,8 @@ namespace puna {
 
 namespace {
 
-constexpr const char* kFormatNames[] = {"f32", "bf16", "int8_channel", "int8_group32", "int4_group32"};
+constexpr const char* kFormatNames[] = {"f32",          "bf16",         "int8_channel",
+                                        "int8_group32", "int4_group32", "int4_group32_f32"};
 
 void check_range(const char* name, int64_t value, int64_t low, int64_t high) {
     PUNA_CHECK(value >= low && value <= high, std::string("model config: ") + name + " must be " +
@@ -41,10 +42,13 @@ void ModelConfig::validate() const {
 int64_t Weight::bytes() const { return checked_mul(tiles(), tile_bytes(format, padded_columns())); }
 
 Format format_from_name(const std::string& name) {
-    for (int i = 0; i < 5; i++)
-        if (name == kFormatNames[i]) return static_cast<Format>(i);
+    int i = 0;
+    for (const char* known : kFormatNames) {
+        if (name == known) return static_cast<Format>(i);
+        i++;
+    }
     throw Error("weight format '" + name +
-                "' is unknown; known: f32, bf16, int8_channel, int8_group32, int4_group32");
+                "' is unknown; known: f32, bf16, int8_channel, int8_group32, int4_group32, int4_group32_f32");
 }
 
 const char* format_name(Format format) { return kFormatNames[static_cast<int>(format)]; }

@@ -33,7 +33,8 @@ class Runner {
     // Logits of the output rows, [rows][vocab_size], into `out`.
     void logits(const Batch& batch, float* out);
 
-    // Final hidden states of the output rows after the last norm, [rows][dim], into `out`.
+    // What the head reads of the output rows, [rows][dim], into `out`: the final hidden states after the last
+    // norm and, where there is one, the matrix behind it.
     void hidden(const Batch& batch, float* out);
 
   private:

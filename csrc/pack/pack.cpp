@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "base/check.h"
@@ -36,7 +37,8 @@ void check_nibble(int8_t q) {
 void place(Int8GroupBlock& block, int64_t g, int64_t i, int64_t lane, int8_t q) {
     block.q[g][i / 4][4 * lane + i % 4] = static_cast<uint8_t>(q + 128);
 }
-void place(Int4GroupBlock& block, int64_t g, int64_t i, int64_t lane, int8_t q) {
+template <class Int4Block>
+void place(Int4Block& block, int64_t g, int64_t i, int64_t lane, int8_t q) {
     check_nibble(q);
     const int64_t run = i / 4;
     uint8_t& byte = block.q[g][run % 4][4 * lane + i % 4];
@@ -47,14 +49,21 @@ void place(Int4GroupBlock& block, int64_t g, int64_t i, int64_t lane, int8_t q) 
 int8_t taken(const Int8GroupBlock& block, int64_t g, int64_t i, int64_t lane) {
     return static_cast<int8_t>(block.q[g][i / 4][4 * lane + i % 4] - 128);
 }
-int8_t taken(const Int4GroupBlock& block, int64_t g, int64_t i, int64_t lane) {
+template <class Int4Block>
+int8_t taken(const Int4Block& block, int64_t g, int64_t i, int64_t lane) {
     const int64_t run = i / 4;
     const uint8_t byte = block.q[g][run % 4][4 * lane + i % 4];
     return static_cast<int8_t>((run < 4 ? byte & 0x0f : byte >> 4) - 8);
 }
 
+// Of a format's blocks: float16 bits or float.
 template <class Block>
-void unpack_group_blocks(const Weight& w, int8_t* q, uint16_t* scale) {
+using ScaleOf = std::remove_all_extents_t<decltype(Block::scale)>;
+float value_of(uint16_t scale) { return f16_to_f32(scale); }
+float value_of(float scale) { return scale; }
+
+template <class Block>
+void unpack_group_blocks(const Weight& w, int8_t* q, ScaleOf<Block>* scale) {
     const int64_t bytes = tile_bytes(w.format, w.padded_columns()), groups = (w.columns + 31) / 32;
     for (int64_t row = 0; row < w.rows; row++) {
         const auto* blocks = reinterpret_cast<const Block*>(w.data + row / kTileRows * bytes);
@@ -66,7 +75,8 @@ void unpack_group_blocks(const Weight& w, int8_t* q, uint16_t* scale) {
 }
 
 template <class Block>
-void pack_group_blocks(const Weight& w, const int8_t* q, const uint16_t* scale, uint8_t zero, uint8_t* out) {
+void pack_group_blocks(const Weight& w, const int8_t* q, const ScaleOf<Block>* scale, uint8_t zero,
+                       uint8_t* out) {
     const int64_t bytes = tile_bytes(w.format, w.padded_columns()), groups = (w.columns + 31) / 32;
     const int64_t n_blocks = w.padded_columns() / kColumnBlock;
     for (int64_t tile = 0; tile < w.tiles(); tile++) {
@@ -81,10 +91,10 @@ void pack_group_blocks(const Weight& w, const int8_t* q, const uint16_t* scale, 
             double sum = 0;
             for (int64_t k = 0; row < w.rows && k < w.columns; k++) {
                 const int64_t group = k / kGroup;
-                const uint16_t s = scale[row * groups + group];
+                const ScaleOf<Block> s = scale[row * groups + group];
                 place(blocks[k / 64], group % 2, k % kGroup, lane, q[row * w.columns + k]);
                 blocks[k / 64].scale[group % 2][lane] = s;
-                sum += static_cast<double>(f16_to_f32(s)) * q[row * w.columns + k];
+                sum += static_cast<double>(value_of(s)) * q[row * w.columns + k];
             }
             sums[lane] = static_cast<float>(sum);
         }
@@ -181,6 +191,11 @@ void pack_groups(Format format, const int8_t* q, const uint16_t* scale, int64_t 
     pack_group_blocks<Int4GroupBlock>(w, q, scale, 0x88, out);
 }
 
+void pack_groups_f32(const int8_t* q, const float* scale, int64_t rows, int64_t columns, uint8_t* out) {
+    pack_group_blocks<Int4WideGroupBlock>(shape_of(Format::int4_group32_f32, rows, columns), q, scale, 0x88,
+                                          out);
+}
+
 void unpack(const Weight& weight, float* out) {
     std::vector<float> row(static_cast<size_t>(weight.padded_columns()));
     for (int64_t i = 0; i < weight.rows; i++) {
@@ -208,6 +223,12 @@ void unpack_groups(const Weight& weight, int8_t* q, uint16_t* scale) {
         weight.format == Format::int4_group32,
         std::string("unpack_groups: needs int4_group32 or int8_group32, got ") + format_name(weight.format));
     unpack_group_blocks<Int4GroupBlock>(weight, q, scale);
+}
+
+void unpack_groups_f32(const Weight& weight, int8_t* q, float* scale) {
+    PUNA_CHECK(weight.format == Format::int4_group32_f32,
+               std::string("unpack_groups_f32: needs int4_group32_f32, got ") + format_name(weight.format));
+    unpack_group_blocks<Int4WideGroupBlock>(weight, q, scale);
 }
 
 void round_groups(int bits, const float* values, int64_t rows, int64_t columns, int8_t* q, uint16_t* scale) {

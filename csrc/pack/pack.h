@@ -21,12 +21,16 @@ void pack_int8_channel(const int8_t* q, const float* scale, int64_t rows, int64_
 void pack_groups(Format format, const int8_t* q, const uint16_t* scale, int64_t rows, int64_t columns,
                  uint8_t* out);
 
+// The same for int4_group32_f32, scale float.
+void pack_groups_f32(const int8_t* q, const float* scale, int64_t rows, int64_t columns, uint8_t* out);
+
 // The inverse of packing: values as floats, [rows][columns].
 void unpack(const Weight& weight, float* out);
 
 // The integers and scales that a matrix was packed from. Error where it has another format.
 void unpack_int8_channel(const Weight& weight, int8_t* q, float* scale);
 void unpack_groups(const Weight& weight, int8_t* q, uint16_t* scale);
+void unpack_groups_f32(const Weight& weight, int8_t* q, float* scale);
 
 // Round to nearest, symmetric, one float16 scale a group of 32 columns: the scale of a few around the
 // largest magnitude that leaves the least squared error. bits 4 or 8; columns beyond the last whole group

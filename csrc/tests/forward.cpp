@@ -2,6 +2,7 @@
 // every table, with any number of threads.
 #include <algorithm>
 
+#include "base/half.h"
 #include "cache/cache.h"
 #include "kernels/dispatch.h"
 #include "model/runner.h"
@@ -77,6 +78,12 @@ struct TinyModel {
         std::vector<int8_t> q(values.size());
         std::vector<uint16_t> scale(static_cast<size_t>(rows * ((columns + 31) / 32)));
         round_groups(4, values.data(), rows, columns, q.data(), scale.data());
+        if (format == Format::int4_group32_f32) {
+            std::vector<float> wide(scale.size());
+            for (size_t i = 0; i < scale.size(); i++) wide[i] = f16_to_f32(scale[i]) * 1.0001f;
+            pack_groups_f32(q.data(), wide.data(), rows, columns, packed.back().data());
+            return w;
+        }
         pack_groups(format, q.data(), scale.data(), rows, columns, packed.back().data());
         return w;
     }
@@ -146,7 +153,8 @@ constexpr Case kCases[] = {{Format::f32, CacheType::f32, false, 0x43ba09202c0146
                            {Format::int4_group32, CacheType::f16, false, 0x622e26fa6448e635u},
                            {Format::int4_group32, CacheType::int8, false, 0x238248f75babe7d6u},
                            {Format::bf16, CacheType::f16, true, 0x84e341d7b401ea8bu},
-                           {Format::int4_group32, CacheType::f16, true, 0xce0828e6912e0dd5u}};
+                           {Format::int4_group32, CacheType::f16, true, 0xce0828e6912e0dd5u},
+                           {Format::int4_group32_f32, CacheType::f16, true, 0xc815a0e9ffbfef17u}};
 
 void test_forward() {
     const std::string chosen = kernels().name;

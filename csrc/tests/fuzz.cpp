@@ -99,16 +99,22 @@ void draw_tile(Random& random, Format format, int64_t columns, bool at_most, uin
         }
         return;
     }
-    const int64_t block = format == Format::int4_group32 ? sizeof(Int4GroupBlock) : sizeof(Int8GroupBlock);
+    const int64_t block = (bytes - 64) / (columns / kColumnBlock);
     for (int64_t b = 0; b < columns / kColumnBlock; b++)
-        for (int i = 0; i < 32; i++) put_half(tile + (b + 1) * block - 64 + 2 * i, f32_to_f16);
+        for (int i = 0; i < 32; i++) {
+            uint8_t* end = tile + (b + 1) * block;
+            if (format == Format::int4_group32_f32)
+                put(end - 128 + 4 * i, draw(random, kind));
+            else
+                put_half(end - 64 + 2 * i, f32_to_f16);
+        }
     for (int i = 0; i < 16; i++) put(tile + bytes - 64 + 4 * i, draw(random, kind));
 }
 
 void fuzz_product(Random& random, const KernelTable& table, const KernelTable& scalar) {
-    constexpr Format formats[] = {Format::f32, Format::bf16, Format::int8_channel, Format::int8_group32,
-                                  Format::int4_group32};
-    const Format format = formats[random.between(0, 4)];
+    constexpr Format formats[] = {Format::f32,          Format::bf16,         Format::int8_channel,
+                                  Format::int8_group32, Format::int4_group32, Format::int4_group32_f32};
+    const Format format = formats[random.between(0, 5)];
     const int64_t columns = 64 * random.between(1, 6), tiles = random.between(1, 9);
     const int64_t rows = random.one_in(3) ? 1 : random.between(1, 70);
     const int64_t stride = columns + 64 * random.between(0, 1), q_stride = stride + 64 * random.between(0, 1);

@@ -12,8 +12,8 @@ namespace puna::test {
 
 namespace {
 
-constexpr Format kFormats[] = {Format::f32, Format::bf16, Format::int8_channel, Format::int8_group32,
-                               Format::int4_group32};
+constexpr Format kFormats[] = {Format::f32,          Format::bf16,         Format::int8_channel,
+                               Format::int8_group32, Format::int4_group32, Format::int4_group32_f32};
 
 std::vector<uint8_t> pack_random(Format format, int64_t rows, int64_t columns, Weight& w) {
     const auto values = random_floats(rows * columns, static_cast<uint32_t>(rows * 31 + columns), 0.05f);
@@ -34,6 +34,12 @@ std::vector<uint8_t> pack_random(Format format, int64_t rows, int64_t columns, W
         round_groups(format == Format::int4_group32 ? 4 : 8, values.data(), rows, columns, q.data(),
                      scale.data());
         pack_groups(format, q.data(), scale.data(), rows, columns, packed.data());
+    }
+    if (format == Format::int4_group32_f32) {
+        const auto scale = random_floats(rows * ((columns + 31) / 32), 17, 0.01f);
+        for (int64_t i = 0; i < rows * columns; i++)
+            q[static_cast<size_t>(i)] = static_cast<int8_t>(static_cast<int>(values[i] * 100.0f) % 8);
+        pack_groups_f32(q.data(), scale.data(), rows, columns, packed.data());
     }
     w.data = packed.data();
     return packed;

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from puna import _native
 
-FORMATS = ("f32", "bf16", "int8_channel", "int8_group32", "int4_group32")
+FORMATS = ("f32", "bf16", "int8_channel", "int8_group32", "int4_group32", "int4_group32_f32")
 ISAS = [name for name, is_supported in _native.isas() if is_supported]
 SHAPES = [
     (rows, columns, n)
@@ -33,6 +33,9 @@ def pack(format: str, values: NDArray[np.float32]) -> NDArray[np.uint8]:
         return _native.pack_values(format, values)
     if format == "int8_channel":
         return _native.pack_channels(*_native.round_channels(values))
+    if format == "int4_group32_f32":
+        q, bits = _native.round_groups(4, values)
+        return _native.pack_groups_f32(q, np.asarray(bits).view(np.float16).astype(np.float32) * 1.0001)
     return _native.pack_groups(format, *_native.round_groups(4 if format.startswith("int4") else 8, values))
 
 
@@ -108,13 +111,21 @@ def test_rms_norm(isa: str) -> None:
         assert same_bits(y, _native.kernels.rms_norm("scalar", x, gain, 1e-5))
 
 
+def sylvester(n: int) -> NDArray[np.float64]:
+    matrix = np.ones((1, 1))
+    while len(matrix) < n:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
+
+
 @pytest.mark.parametrize("block", [1, 2, 4, 8, 16, 32, 64, 512, 8192])
 def test_the_hadamard_rotation_agrees_bit_for_bit_and_with_float64(block: int) -> None:
     x = random(3 * block, seed=block)
-    matrix = np.ones((1, 1))
-    while len(matrix) < block:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    exact = (x.astype(np.float64).reshape(3, block) @ matrix).reshape(-1) / np.sqrt(block)
+    # The matrix is the Kronecker product of two smaller ones.
+    left = sylvester(min(block, 64))
+    right = sylvester(block // len(left))
+    values = x.astype(np.float64).reshape(3, len(left), len(right))
+    exact = (left @ values @ right).reshape(-1) / np.sqrt(block)
     # Each level rounds once, and the factor twice: of numbers that are as large as the row at most.
     size = np.abs(x).astype(np.float64).reshape(3, block).sum(1).repeat(block) / np.sqrt(block)
     scalar = np.asarray(_native.kernels.rotate_blocks("scalar", x, block))
@@ -170,6 +181,30 @@ def test_unpack_inverts_pack_of_groups(rows: int, columns: int, format: str, see
 
 @settings(max_examples=30)
 @given(sizes, sizes, st.integers(0, 2**32 - 1))
+def test_unpack_inverts_pack_of_groups_with_float32_scales(rows: int, columns: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    q = rng.integers(-8, 8, (rows, columns), np.int8)
+    scale = rng.standard_normal((rows, -(-columns // 32))).astype(np.float32)
+    packed = _native.pack_groups_f32(q, scale)
+    values = q * np.repeat(scale, 32, axis=1)[:, :columns]
+    assert np.array_equal(_native.unpack("int4_group32_f32", packed, rows, columns), values)
+    integers, scales = _native.unpack_groups_f32(packed, rows, columns)
+    assert np.array_equal(integers, q)
+    assert np.array_equal(scales, scale)
+
+
+def test_float32_scales_that_float16_has_give_the_same_bits() -> None:
+    q, bits = _native.round_groups(4, random(70, 130))
+    x = random(20, 130, seed=1)
+    narrow = _native.pack_groups("int4_group32", q, bits)
+    wide = _native.pack_groups_f32(q, np.asarray(bits).view(np.float16).astype(np.float32))
+    for isa in ISAS:
+        y = _native.kernels.matmul(isa, "int4_group32_f32", wide, 70, 130, x)
+        assert same_bits(y, _native.kernels.matmul(isa, "int4_group32", narrow, 70, 130, x))
+
+
+@settings(max_examples=30)
+@given(sizes, sizes, st.integers(0, 2**32 - 1))
 def test_unpack_inverts_pack_of_values_and_channels(rows: int, columns: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = rng.standard_normal((rows, columns)).astype(np.float32)
@@ -205,6 +240,10 @@ def test_bad_arguments_are_refused_with_both_numbers() -> None:
         _native.unpack("bf16", np.zeros(5, np.uint8), 2, 65)
     with pytest.raises(_native.NativeError, match="need 2176 bytes, got 5"):
         _native.unpack_channels(np.zeros(5, np.uint8), 2, 65)
+    with pytest.raises(_native.NativeError, match="must be -8 to 7, got -9"):
+        _native.pack_groups_f32(np.full((1, 32), -9, np.int8), np.ones((1, 1), np.float32))
+    with pytest.raises(_native.NativeError, match="need a scale for every 32 columns of every row"):
+        _native.pack_groups_f32(np.zeros((2, 33), np.int8), np.ones((2, 1), np.float32))
     with pytest.raises(_native.NativeError, match="needs int4_group32 or int8_group32, got bf16"):
         _native.unpack_groups("bf16", np.zeros(4096, np.uint8), 2, 65)
     with pytest.raises(_native.NativeError, match="weight format 'q4' is unknown"):

@@ -72,6 +72,8 @@ void matmul(const Product& p) {
             return over_tiles<GroupTile<Int8Group>>(p);
         case Format::int4_group32:
             return over_tiles<GroupTile<Int4Group>>(p);
+        case Format::int4_group32_f32:
+            return over_tiles<GroupTile<Int4WideGroup>>(p);
     }
 }
 

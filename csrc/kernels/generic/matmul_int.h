@@ -29,7 +29,7 @@ struct Int8ChannelTile {
     }
 };
 
-// What the two grouped formats differ in: how a group's sixteen rows are multiplied with 32 activations.
+// What the grouped formats differ in: how a group's sixteen rows are multiplied with 32 activations.
 struct Int8Group {
     using Block = puna::Int8GroupBlock;
     static constexpr puna::Format format = puna::Format::int8_group32;
@@ -44,9 +44,10 @@ struct Int8Group {
         }
     }
 };
-struct Int4Group {
-    using Block = puna::Int4GroupBlock;
-    static constexpr puna::Format format = puna::Format::int4_group32;
+template <class B, puna::Format kFormat>
+struct Int4Groups {
+    using Block = B;
+    static constexpr puna::Format format = kFormat;
     static constexpr int offset_bits = 3;
 
     template <int R>
@@ -64,6 +65,12 @@ struct Int4Group {
         for (int r = 0; r < R; r++) sums[r] = to_i32(acc[r]);
     }
 };
+using Int4Group = Int4Groups<puna::Int4GroupBlock, puna::Format::int4_group32>;
+using Int4WideGroup = Int4Groups<puna::Int4WideGroupBlock, puna::Format::int4_group32_f32>;
+
+// The scales of sixteen rows, however a format keeps them.
+inline F32x16 load_scales(const uint16_t* scale) { return load_f16(scale); }
+inline F32x16 load_scales(const float* scale) { return load(scale); }
 
 template <class Group>
 struct GroupTile {
@@ -83,7 +90,7 @@ struct GroupTile {
                 const int64_t group = 2 * b + g;
                 I32x16 dots[R];
                 Group::template dot<R>(blocks[b], g, x + group * puna::kGroup, p.x.q_stride, dots);
-                const F32x16 scale = load_f16(blocks[b].scale[g]);
+                const F32x16 scale = load_scales(blocks[b].scale[g]);
                 for (int r = 0; r < R; r++) {
                     const I32x16 sum = i32_set1(sums[r * sums_stride + group]);
                     total[r] = fma(scale, to_f32(dots[r] - shift_left<Group::offset_bits>(sum)), total[r]);

@@ -3,6 +3,14 @@
 
 namespace {
 
+// A weight of a block of 4-bit groups without its scale.
+template <class Block>
+inline int nibble_of(const Block& block, int64_t k, int64_t lane) {
+    const int64_t run = k % 32 / 4;
+    const uint8_t byte = block.q[k / 32 % 2][run % 4][4 * lane + k % 4];
+    return (run < 4 ? byte & 15 : byte >> 4) - 8;
+}
+
 void unpack_row(puna::Format format, const uint8_t* weights, int64_t columns, int64_t row, float* out) {
     using puna::Format;
     const uint8_t* tile = weights + row / 16 * puna::tile_bytes(format, columns);
@@ -30,9 +38,13 @@ void unpack_row(puna::Format format, const uint8_t* weights, int64_t columns, in
             }
             case Format::int4_group32: {
                 const auto& block = reinterpret_cast<const puna::Int4GroupBlock*>(tile)[k / 64];
-                const uint8_t byte = block.q[g][run % 4][4 * lane + c];
-                const int q = (run < 4 ? byte & 15 : byte >> 4) - 8;
-                out[k] = static_cast<float>(q) * puna::f16_to_f32(block.scale[g][lane]);
+                out[k] =
+                    static_cast<float>(nibble_of(block, k, lane)) * puna::f16_to_f32(block.scale[g][lane]);
+                break;
+            }
+            case Format::int4_group32_f32: {
+                const auto& block = reinterpret_cast<const puna::Int4WideGroupBlock*>(tile)[k / 64];
+                out[k] = static_cast<float>(nibble_of(block, k, lane)) * block.scale[g][lane];
                 break;
             }
         }

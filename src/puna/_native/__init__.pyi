@@ -40,11 +40,19 @@ def pack_groups(format: str, q: Annotated[NDArray[numpy.int8], dict(shape=(None,
     int8 [rows, columns] and float16 bits [rows, columns / 32] to packed int4_group32 or int8_group32 bytes.
     """
 
+def pack_groups_f32(q: Annotated[NDArray[numpy.int8], dict(shape=(None, None), order='C', device='cpu', writable=False)], scale: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> NDArray[numpy.uint8]:
+    """
+    int8 [rows, columns] and float32 [rows, columns / 32] to packed int4_group32_f32 bytes.
+    """
+
 def unpack(format: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], rows: int, columns: int) -> NDArray[numpy.float32]:
     """Packed bytes to float32 [rows, columns]."""
 
 def unpack_groups(format: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], rows: int, columns: int) -> tuple[NDArray[numpy.int8], NDArray[numpy.uint16]]:
     """The inverse of pack_groups."""
+
+def unpack_groups_f32(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], rows: int, columns: int) -> tuple[NDArray[numpy.int8], NDArray[numpy.float32]]:
+    """The inverse of pack_groups_f32."""
 
 def unpack_channels(data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], rows: int, columns: int) -> tuple[NDArray[numpy.int8], NDArray[numpy.float32]]:
     """The inverse of pack_channels."""

@@ -29,6 +29,7 @@ from puna.models.safetensors import NewTensor, SafetensorsFile, write_safetensor
 
 __all__ = [
     "FORMATS",
+    "PACKED_FORMATS",
     "PackedMatrix",
     "PackedModel",
     "PackedSource",
@@ -44,6 +45,9 @@ __all__ = [
 FORMATS = ("auto", "f32", "bf16", "int8", "int4")
 """What a user may ask for; `weight_format` says what each means for a tensor."""
 
+PACKED_FORMATS = ("f32", "bf16", "int8_channel", "int8_group32", "int4_group32", "int4_group32_f32")
+"""Those that the engine multiplies with, see ``csrc/model/layout.h``."""
+
 _LAYOUT = 1  # of csrc/model/layout.h; a file of another number is refused
 _FORMATS_KEY = "puna.formats"
 
@@ -56,7 +60,7 @@ class PackedMatrix:
     """A matrix in one of the engine's layouts.
 
     Attributes:
-        format: ``f32``, ``bf16``, ``int8_channel``, ``int8_group32`` or ``int4_group32``.
+        format: one of `PACKED_FORMATS`.
         rows: outputs.
         columns: inputs.
         data: the packed bytes, ``[bytes]``, uint8.
@@ -76,11 +80,13 @@ class PackedMatrix:
 
         Returns:
             Integers ``[rows, columns]`` and their scales: float16 ``[rows, ceil(columns / 32)]``, or float32
-            ``[rows, 1]`` for ``int8_channel``.
+            ``[rows, 1]`` for ``int8_channel`` and ``[rows, ceil(columns / 32)]`` for ``int4_group32_f32``.
         """
         if self.format == "int8_channel":
             integers, scales = _native.unpack_channels(self.data, self.rows, self.columns)
             return integers, np.asarray(scales)[:, None]
+        if self.format == "int4_group32_f32":
+            return _native.unpack_groups_f32(self.data, self.rows, self.columns)
         if self.format in ("int4_group32", "int8_group32"):
             integers, bits = _native.unpack_groups(self.format, self.data, self.rows, self.columns)
             return integers, np.asarray(bits).view(np.float16)
@@ -126,7 +132,8 @@ def weight_format(name: str, dtype: str, wanted: str) -> str:
             Q8_0 and Q4_0 without loss, F16 as bf16) and takes int8 in groups of 32 for every other
             integer type. ``int8`` is groups of 32 throughout. ``int4`` is the scheme of the Llama 3.2
             quantized models: groups of 32 in the blocks, int8 a row for embedding and head. Adaptors and
-            the matrix before the head are never integers: where others become those, they are bf16.
+            the matrix before the head are never integers: where others become those, they are bf16. What is
+            4-bit with float32 scales already, as in Meta's files, is kept.
 
     Returns:
         A format of `PackedMatrix`.
@@ -138,13 +145,18 @@ def weight_format(name: str, dtype: str, wanted: str) -> str:
         raise ConfigError(f"format {wanted!r} is unknown; {nearest(wanted, FORMATS)}")
     if wanted == "auto":
         kept = {"F32": "f32", "BF16": "bf16", "F16": "bf16", "Q4_0": "int4_group32"}
-        packed = ("f32", "bf16", "int8_channel", "int8_group32", "int4_group32")
-        return dtype if dtype in packed else kept.get(dtype, "bf16" if is_float(name) else "int8_group32")
+        return (
+            dtype
+            if dtype in PACKED_FORMATS
+            else kept.get(dtype, "bf16" if is_float(name) else "int8_group32")
+        )
     if is_float(name):
         return "f32" if wanted == "f32" else "bf16"
     if wanted == "int4":
         is_table = name in ("model.embed_tokens.weight", "lm_head.weight")
-        return "int8_channel" if is_table else "int4_group32"
+        if is_table:
+            return "int8_channel"
+        return dtype if dtype == "int4_group32_f32" else "int4_group32"
     return "int8_group32" if wanted == "int8" else wanted
 
 
