@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from puna.models.config import ModelConfig
+
 PARTS = {
     "input_layernorm": "attention_norm",
     "self_attn.q_proj": "attention.wq",
@@ -67,6 +69,52 @@ def meta_pieces(
         for piece in pieces:
             piece["rope.freqs"] = torch.ones(4)
     return pieces
+
+
+def quantized_piece(
+    config: ModelConfig, *, seed: int = 0, is_tied: bool = False, has_zeros: bool = False
+) -> dict[str, torch.Tensor]:
+    """The tensors of an official quantized model, random: what `PARTS` and the table of its layout say.
+
+    Written down from the layout and not from Puna's reader, in Meta's order of rows.
+    """
+    random = torch.Generator().manual_seed(seed)
+    state: dict[str, torch.Tensor] = {}
+
+    def integers(stem: str, rows: int, columns: int, low: int, groups: int, size: float) -> None:
+        state[f"{stem}.weight"] = torch.randint(low, -low, (rows, columns), generator=random).to(torch.int8)
+        state[f"{stem}.scales"] = (torch.rand(rows, groups, generator=random) + 0.5) * size / -low
+        if has_zeros and low == -8:
+            state[f"{stem}.zeros"] = torch.zeros(rows, groups)
+
+    def linear(stem: str, rows: int, columns: int) -> None:
+        integers(stem, rows, columns, -8, columns // 32, 0.5)
+        if config.lora_rank:
+            for half, shape in (("A", (config.lora_rank, columns)), ("B", (rows, config.lora_rank))):
+                values = torch.randn(shape, generator=random) * 0.2
+                state[f"{stem}.adaptor.{half}.weight"] = values.bfloat16()
+
+    def norm(stem: str) -> None:
+        state[f"{stem}.weight"] = (torch.randn(config.dim, generator=random) * 0.2 + 1).bfloat16()
+
+    q_dim, kv_dim = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    integers("tok_embeddings", config.vocab_size, config.dim, -128, 1, 1.0)
+    for i in range(config.n_layers):
+        layer = f"layers.{i}."
+        for name, rows in (("wq", q_dim), ("wk", kv_dim), ("wv", kv_dim)):
+            linear(f"{layer}attention.{name}", rows, config.dim)
+        linear(f"{layer}attention.wo", config.dim, q_dim)
+        linear(f"{layer}feed_forward.w1", config.ffn_dim, config.dim)
+        linear(f"{layer}feed_forward.w3", config.ffn_dim, config.dim)
+        linear(f"{layer}feed_forward.w2", config.dim, config.ffn_dim)
+        norm(f"{layer}attention_norm")
+        norm(f"{layer}ffn_norm")
+    norm("norm")
+    integers("output", config.vocab_size, config.dim, -128, 1, 1.0)
+    if is_tied:
+        for part in ("weight", "scales"):
+            state[f"output.{part}"] = state[f"tok_embeddings.{part}"].clone()
+    return state
 
 
 def write_meta(folder: Path, pieces: list[dict[str, torch.Tensor]], params: Mapping[str, Any]) -> Path:

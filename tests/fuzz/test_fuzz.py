@@ -16,7 +16,7 @@ COUNT = 300
 def test_there_is_a_target_for_every_parser() -> None:
     parsers = (
         "gguf safetensors torch pickle config params index tokenizer_json tokenizer_model folder packed "
-        "source listing tool_calls template"
+        "source listing tool_calls template meta_quantized"
     )
     assert set(TARGETS) == {f"fuzz_{name}" for name in parsers.split()}
 

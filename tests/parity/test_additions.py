@@ -112,6 +112,17 @@ def logits_of(model: Transformer, folder: Path) -> np.ndarray:
     return logits
 
 
+def test_embeddings_are_what_the_head_reads(tmp_path: Path) -> None:
+    model = model_with(PARTS["output rotation"], tmp_path)
+    vocabulary = open_checkpoint(tmp_path).vocabulary()
+    engine = NativeEngine(pack_checkpoint(ModelCheckpoint(model)), Tokenizer(vocabulary), cache="f32")
+    [ours] = engine.embed([TOKENS])
+    engine.close()
+    with torch.no_grad():
+        mean = model.model(torch.tensor([TOKENS]))[0].double().mean(0)
+    np.testing.assert_allclose(ours, mean.numpy(), atol=TOLERANCE)
+
+
 def test_a_written_model_computes_the_same_bits(tmp_path: Path) -> None:
     model = model_with(PARTS["tied"], tmp_path / "in")
     fake_quantize(model)

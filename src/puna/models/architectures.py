@@ -153,6 +153,10 @@ LLAMA32_3B = _long(_llama3(3072, 28, 24, 8192), _STRETCHED_32, tied=True)
 # The quantized models are made for shorter texts.
 LLAMA32_1B_SHORT = replace(LLAMA32_1B, max_seq_len=8_192)
 LLAMA32_3B_SHORT = replace(LLAMA32_3B, max_seq_len=8_192)
+LLAMA32_1B_SPINQUANT = replace(LLAMA32_1B_SHORT, has_down_rotation=True)
+LLAMA32_3B_SPINQUANT = replace(LLAMA32_3B_SHORT, has_down_rotation=True)
+LLAMA32_1B_QLORA = replace(LLAMA32_1B_SHORT, lora_rank=16, lora_scale=2.0)
+LLAMA32_3B_QLORA = replace(LLAMA32_3B_SHORT, lora_rank=16, lora_scale=2.0)
 LLAMA32_11B_VISION = VisionArchitecture(text=LLAMA31_8B, n_cross_layers=8)
 LLAMA32_90B_VISION = VisionArchitecture(text=LLAMA31_70B, n_cross_layers=20)
 # The guard's head is a matrix of its own, which makes 1.5 billion weights of 1.2.

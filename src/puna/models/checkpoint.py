@@ -83,7 +83,7 @@ class Checkpoint(Protocol):
     """A model on disk, open for reading, one tensor at a time; closing is the garbage collector's."""
 
     path: Path
-    kind: str  # "GGUF", "Hugging Face", "Meta" or "Puna", for people
+    kind: str  # "GGUF", "Hugging Face", "Meta", "Meta quantized" or "Puna", for people
     config: ModelConfig
     dtypes: dict[str, str]  # tensor name -> storage, in the order of `ModelConfig.tensor_shapes`
 

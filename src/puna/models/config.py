@@ -305,8 +305,12 @@ class ModelConfig:
 
         return read_meta(raw, vocab_size, tied_embeddings).validate()
 
-    def to_meta(self) -> dict[str, Any]:
+    def to_meta(self, *, is_quantized: bool = False) -> dict[str, Any]:
         """The same config as Meta's ``params.json``.
+
+        Args:
+            is_quantized: as the official quantized models have it, whose readers take 8192 tokens of context
+                whatever `max_seq_len` is.
 
         Raises:
             CheckpointError: that file cannot say it: it has no key for the width of a head, the context or
@@ -314,7 +318,7 @@ class ModelConfig:
         """
         from puna.models.config_meta import write_meta
 
-        return write_meta(self)
+        return write_meta(self, is_quantized)
 
 
 def _llama3_frequency(frequency: float, scaling: RopeScaling) -> float:

@@ -7,6 +7,7 @@ The file leaves out what the reference program has built in, so some of it is ch
 ========================================  ==============  =======================================
 ``use_scaled_rope``, ``dim`` under 4096   3.2 (1B, 3B)    131072 tokens, rotary factor 32
 ``use_scaled_rope``                       3.1, 3.3        131072 tokens, rotary factor 8
+``quantization_args``                     3.2, quantized  8192 tokens, otherwise as 3.2
 ``rope_theta`` 500000                     3               8192 tokens
 ``rope_theta`` 1000000                    Code Llama      16384 tokens
 no ``rope_theta``                         2               4096 tokens, base 10000
@@ -34,6 +35,8 @@ _LLAMA2_CONTEXT, _LLAMA2_THETA = 4_096, 10_000.0
 _SMALL_DIM = 4_096
 _MAX_MULTIPLE_OF = 65_536
 _MULTIPLE_OF = 256
+_QUANTIZED_CONTEXT = 8_192
+_SCHEME, _GROUP = "int4_weight_int8_dynamic_activation", 32
 # Sizes of buffers in the reference program; they do not change the model.
 _IGNORED = frozenset({"max_batch_size", "max_seq_len", "model_parallel_size"})
 
@@ -56,6 +59,7 @@ def read_meta(raw: Mapping[str, Any], vocab_size: int, tied_embeddings: bool) ->
     scaled = params.pop("use_scaled_rope", False)
     if not isinstance(scaled, bool):
         raise CheckpointError(f"params.json: `use_scaled_rope` must be true or false, got {scaled!r:.50}")
+    quantization = _quantization(params)
     context = _SCALED_CONTEXT if scaled else _CONTEXT_BY_THETA.get(theta, _LLAMA2_CONTEXT)
     scaling = RopeScaling(kind="llama3", factor=32.0 if dim < _SMALL_DIM else 8.0)
     config = ModelConfig(
@@ -66,12 +70,18 @@ def read_meta(raw: Mapping[str, Any], vocab_size: int, tied_embeddings: bool) ->
         head_dim=dim // n_heads,
         ffn_dim=_ffn_dim(params, dim),
         vocab_size=vocab_size,
-        max_seq_len=context,
+        max_seq_len=context if quantization is None else _QUANTIZED_CONTEXT,
         rope_theta=theta,
         rope_scaling=scaling if scaled else None,
         norm_eps=as_float("norm_eps", params.pop("norm_eps", 1e-5)),
         tied_embeddings=tied_embeddings,
+        **(quantization or {}),
     )
+    if config.has_down_rotation and config.rotation_block != config.ffn_dim:
+        raise CheckpointError(
+            "params.json: `spinquant` needs a feed-forward width that is a power of two, as other readers of "
+            f"this layout rotate it whole, got {config.ffn_dim}"
+        )
     if params:
         raise CheckpointError(
             f"params.json: unknown keys {sorted(params)!r:.200}; Puna does not run a model whose config it "
@@ -80,7 +90,7 @@ def read_meta(raw: Mapping[str, Any], vocab_size: int, tied_embeddings: bool) ->
     return config
 
 
-def write_meta(config: ModelConfig) -> dict[str, Any]:
+def write_meta(config: ModelConfig, is_quantized: bool = False) -> dict[str, Any]:
     """Make a ``params.json``, see `ModelConfig.to_meta`."""
     multiple = math.gcd(config.ffn_dim, _MULTIPLE_OF)
     params: dict[str, Any] = {
@@ -95,10 +105,15 @@ def write_meta(config: ModelConfig) -> dict[str, Any]:
         "rope_theta": config.rope_theta,
         "use_scaled_rope": config.rope_scaling is not None,
     }
+    if is_quantized:
+        spinquant = {"spinquant": True} if config.has_down_rotation else {}
+        params["quantization_args"] = {"scheme": _SCHEME, "group_size": _GROUP, **spinquant}
+    if is_quantized and config.lora_rank:
+        params["lora_args"] = {"rank": config.lora_rank, "scale": config.lora_scale}
     again = read_meta(params, config.vocab_size, config.tied_embeddings)
     for field in fields(config):
         wanted, got = getattr(config, field.name), getattr(again, field.name)
-        if wanted != got:
+        if wanted != got and not (is_quantized and field.name == "max_seq_len"):
             raise CheckpointError(
                 f"Meta's params.json cannot say `{field.name}` {wanted!r:.200}: its readers would take "
                 f"{got!r:.200}; write Hugging Face's layout instead"
@@ -115,6 +130,36 @@ def _multiplier(config: ModelConfig, multiple: int) -> float:
         if factor > 0 and _ffn_dim(found, config.dim) == config.ffn_dim:
             return factor
     return exact
+
+
+def _quantization(params: dict[str, Any]) -> dict[str, Any] | None:
+    """What the settings of a quantized model add to the architecture; None where there are none."""
+    if "quantization_args" not in params and "lora_args" not in params:
+        return None
+    settings, lora = _settings(params, "quantization_args"), _settings(params, "lora_args")
+    for key, needed in (("scheme", _SCHEME), ("group_size", _GROUP)):
+        got = settings.pop(key, None)
+        if got != needed or isinstance(got, float):
+            raise CheckpointError(
+                f"params.json: `{key}` of `quantization_args` must be {needed!r}, got {got!r:.100}"
+            )
+    added: dict[str, Any] = {"has_down_rotation": settings.pop("spinquant", False)}
+    if lora:
+        added["lora_rank"] = _whole(lora, "rank")
+        added["lora_scale"] = as_float("scale", lora.pop("scale", None))
+    if settings or lora:
+        raise CheckpointError(
+            f"params.json: unknown keys {sorted({*settings, *lora})!r:.200} in `quantization_args` or "
+            "`lora_args`"
+        )
+    return added
+
+
+def _settings(params: dict[str, Any], key: str) -> dict[str, Any]:
+    value = params.pop(key, None)
+    if value is not None and not isinstance(value, dict):
+        raise CheckpointError(f"params.json: `{key}` must be an object, got {value!r:.50}")
+    return dict(value or {})
 
 
 def _refuse_vision(params: Mapping[str, Any]) -> None:

@@ -236,7 +236,14 @@ def _dtypes(row: CatalogueRow, config: ModelConfig) -> dict[str, str]:
     names = _as_stored(row, config).tensor_shapes()
     if row.stored != "INT4":
         return dict.fromkeys(names, row.stored)
-    return {name: weight_format(name, "", "int4") for name in names}
+    return {name: _official_format(name) for name in names}
+
+
+def _official_format(name: str) -> str:
+    """What the official quantized models hold a matrix as."""
+    if is_float(name):
+        return "BF16"
+    return weight_format(name, "int4_group32_f32", "int4")
 
 
 def _source_bytes(row: CatalogueRow) -> int:

@@ -7,10 +7,7 @@ that one is in memory at a time. Names and the order of rows of q and k are tran
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,33 +15,19 @@ from numpy.typing import NDArray
 from puna.errors import CheckpointError
 from puna.models.checkpoint import Tensor, Vocabulary, check_shapes
 from puna.models.config import ModelConfig
-from puna.models.files import read_json_object
-from puna.models.names import translate
+from puna.models.meta_folder import (
+    EMBEDDING,
+    HEAD,
+    huggingface_name,
+    open_files,
+    read_meta_vocabulary,
+    read_params,
+)
 from puna.models.rotary import half_split_rows
-from puna.models.tokenizer_model import read_tokenizer_model
 from puna.models.torch_file import TorchEntry, TorchFile
 
-__all__ = ["MetaCheckpoint", "meta_name"]
+__all__ = ["MetaCheckpoint", "are_equal"]
 
-_FILE = re.compile(r"consolidated\.([0-9]{2})\.pth")
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
-_NAMES = {
-    "tok_embeddings.weight": _EMBEDDING,
-    "norm.weight": "model.norm.weight",
-    "output.weight": _HEAD,
-}
-_LAYER_NAMES = {
-    "attention_norm": "input_layernorm",
-    "attention.wq": "self_attn.q_proj",
-    "attention.wk": "self_attn.k_proj",
-    "attention.wv": "self_attn.v_proj",
-    "attention.wo": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "feed_forward.w1": "mlp.gate_proj",
-    "feed_forward.w3": "mlp.up_proj",
-    "feed_forward.w2": "mlp.down_proj",
-}
-_LAYER_TENSOR = re.compile(r"layers\.(0|[1-9][0-9]{0,3})\.([a-z0-9_.]+)\.weight")
 _IGNORED = "rope.freqs"  # a rotary table; it follows from the config
 # Matrices that take a part of their input in each file; the others make a part of their output.
 _BY_COLUMNS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
@@ -71,21 +54,26 @@ class MetaCheckpoint:
             path: a folder with ``params.json`` and ``consolidated.00.pth``, ``consolidated.01.pth``, ...
 
         Raises:
-            CheckpointError: a file is missing or damaged, the model is quantized, has vision or is not a
-                Llama, or a tensor is missing, unknown, or of the wrong shape or type.
+            CheckpointError: a file is missing or damaged, the model is quantized (for which see
+                `puna.models.meta_quantized`), has vision or is not a Llama, or a tensor is missing, unknown,
+                or of the wrong shape or type.
         """
         self.path = path
-        params = _params(path)
-        self._files = _files(path)
+        params = read_params(path)
+        self._files = open_files(path)
         names = [name for name in self._files[0].entries if name != _IGNORED]
-        _refuse_quantized(path, params, names)
-        self._sources = {translate(name, _NAMES, _LAYER_TENSOR, _LAYER_NAMES): name for name in names}
+        if any(name.endswith(".scales") for name in names):
+            raise CheckpointError(
+                f"{path} holds integers with scales, but its params.json has no `quantization_args`; take "
+                "the params.json that belongs to the weights"
+            )
+        self._sources = {huggingface_name(name): name for name in names}
         self._check_file_count(params.get("dim"))
         shapes = self._whole_shapes(params.get("dim"))
-        if len(shapes.get(_EMBEDDING, ())) != 2:
+        if len(shapes.get(EMBEDDING, ())) != 2:
             raise CheckpointError(f"{path} needs a matrix `tok_embeddings.weight`, it has none")
         is_tied = self._drop_head_that_is_a_copy()
-        self.config = ModelConfig.from_meta(params, vocab_size=shapes[_EMBEDDING][0], tied_embeddings=is_tied)
+        self.config = ModelConfig.from_meta(params, vocab_size=shapes[EMBEDDING][0], tied_embeddings=is_tied)
         check_shapes(str(path), self.config, {name: shapes[name] for name in self._sources})
         self.dtypes = {name: self._piece(name).dtype for name in self.config.tensor_shapes()}
 
@@ -117,7 +105,7 @@ class MetaCheckpoint:
         Raises:
             CheckpointError: there is no such file, it is damaged, or has more tokens than the embedding.
         """
-        return _vocabulary(self.path, self.config.vocab_size)
+        return read_meta_vocabulary(self.path, self.config.vocab_size)
 
     def _piece(self, name: str) -> TorchEntry:
         """What the first file has of a tensor; the others have the same, see `_whole_shapes`."""
@@ -160,60 +148,16 @@ class MetaCheckpoint:
 
     def _drop_head_that_is_a_copy(self) -> bool:
         """Whether embedding and head are one; 3.2's files have the small models' shared matrix twice."""
-        if _HEAD not in self._sources:
+        if HEAD not in self._sources:
             return True
-        head, embedding = self._piece(_HEAD), self._piece(_EMBEDDING)
+        head, embedding = self._piece(HEAD), self._piece(EMBEDDING)
         if (head.dtype, head.shape) != (embedding.dtype, embedding.shape) or not all(
-            _are_equal(file.data(self._sources[_HEAD]), file.data(self._sources[_EMBEDDING]))
+            are_equal(file.data(self._sources[HEAD]), file.data(self._sources[EMBEDDING]))
             for file in self._files
         ):
             return False
-        del self._sources[_HEAD]
+        del self._sources[HEAD]
         return True
-
-
-def meta_name(name: str) -> str:
-    """Meta's name of the tensor that Hugging Face calls `name`."""
-    for theirs, ours in _NAMES.items():
-        if name == ours:
-            return theirs
-    layer, part = re.fullmatch(r"model\.(layers\.[0-9]+\.)(.+)\.weight", name).groups()  # type: ignore[union-attr]
-    theirs = next(theirs for theirs, ours in _LAYER_NAMES.items() if ours == part)
-    return f"{layer}{theirs}.weight"
-
-
-def _params(folder: Path) -> dict[str, Any]:
-    params = read_json_object(folder / "params.json")
-    inner = params.pop("model", {})
-    if not isinstance(inner, dict):
-        raise CheckpointError(f"{folder / 'params.json'}: `model` must be an object, got {inner!r:.50}")
-    return {**params, **inner}
-
-
-def _files(folder: Path) -> list[TorchFile]:
-    try:
-        names = sorted(child.name for child in folder.iterdir() if _FILE.fullmatch(child.name))
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be read: {error.strerror or error}") from error
-    expected = [f"consolidated.{number:02d}.pth" for number in range(max(len(names), 1))]
-    missing = [name for name in expected if name not in names]
-    if missing:
-        raise CheckpointError(
-            f"{folder} has a params.json and no {missing[0]}; the download may be incomplete"
-        )
-    return [TorchFile(folder / name) for name in names]
-
-
-def _refuse_quantized(folder: Path, params: Mapping[str, Any], names: list[str]) -> None:
-    settings = params.get("quantization_args")
-    if settings is None and "lora_args" not in params and not any(n.endswith(".scales") for n in names):
-        return
-    uses_spin = isinstance(settings, dict) and settings.get("spinquant") is True
-    scheme = "QLoRA" if "lora_args" in params else "SpinQuant" if uses_spin else "int4"
-    raise CheckpointError(
-        f"{folder} is one of Meta's quantized models ({scheme}: integers with scales); this version reads "
-        "their layout but does not run it yet, use the model of the same name without quantization"
-    )
 
 
 def _check_piece(file: TorchFile, source: str, first: TorchEntry) -> None:
@@ -232,29 +176,11 @@ def _check_piece(file: TorchFile, source: str, first: TorchEntry) -> None:
 def _cut_axis(name: str, piece: tuple[int, ...], dim: object) -> int:
     """Along which axis the pieces of a matrix follow each other: 0 rows, 1 columns."""
     # Llama 2 cuts the embedding by columns, Llama 3 by rows (tokens).
-    by_columns = name.endswith(_BY_COLUMNS) or (name == _EMBEDDING and piece[1] != dim)
+    by_columns = name.endswith(_BY_COLUMNS) or (name == EMBEDDING and piece[1] != dim)
     return 1 if by_columns else 0
 
 
-def _are_equal(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
+def are_equal(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
     """Whether two tensors have the same bytes; reads no further than the first difference."""
     starts = range(0, a.size, _COMPARED_BYTES)
     return all(np.array_equal(a[i : i + _COMPARED_BYTES], b[i : i + _COMPARED_BYTES]) for i in starts)
-
-
-def _vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
-    paths = [folder / "tokenizer.model", folder.resolve().parent / "tokenizer.model"]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        raise CheckpointError(
-            f"{folder} has no tokenizer.model; copy it there from the folder that the model came from"
-        )
-    vocabulary = read_tokenizer_model(path)
-    tokenizer = vocabulary.tokenizer_json
-    n_tokens = max([tokenizer.table.size, *(1 + token["id"] for token in tokenizer.document["added_tokens"])])
-    if n_tokens > vocab_size:
-        raise CheckpointError(
-            f"{path} must fit the embedding's {vocab_size} rows, got {n_tokens} tokens; it belongs to "
-            "another model"
-        )
-    return vocabulary

@@ -12,6 +12,7 @@ from puna.models.gguf_file import is_gguf
 from puna.models.gguf_parts import is_later_part
 from puna.models.huggingface import HuggingFaceCheckpoint
 from puna.models.meta import MetaCheckpoint
+from puna.models.meta_folder import is_quantized, read_params
 
 __all__ = ["open_checkpoint"]
 
@@ -59,7 +60,7 @@ def _open_folder(folder: Path) -> Checkpoint:
             return PunaCheckpoint(folder)
         return HuggingFaceCheckpoint(folder)
     if (folder / "params.json").is_file():
-        return MetaCheckpoint(folder)
+        return _open_meta(folder)
     names = sorted(child.name for child in folder.iterdir())
     gguf = [name for name in names if name.endswith(".gguf") and not is_later_part(name)]
     if len(gguf) == 1:
@@ -73,3 +74,11 @@ def _open_folder(folder: Path) -> Checkpoint:
     raise CheckpointError(
         f"{folder} holds no config.json, no params.json and no GGUF file; give the path of {_FORMATS}"
     )
+
+
+def _open_meta(folder: Path) -> Checkpoint:
+    if is_quantized(read_params(folder)):
+        from puna.models.meta_quantized import MetaQuantizedCheckpoint
+
+        return MetaQuantizedCheckpoint(folder)
+    return MetaCheckpoint(folder)

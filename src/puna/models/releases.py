@@ -119,7 +119,7 @@ def _vision(
     )
 
 
-def _quantized(size: str, architecture: ModelConfig, published: str, method: str) -> CatalogueRow:
+def _quantized(size: str, method: str, architecture: ModelConfig, published: str) -> CatalogueRow:
     row = _llama3("3.2", size, architecture, published)
     repository = f"Llama-3.2-{size}-Instruct-{method}_INT4_EO8"
     return replace(
@@ -127,7 +127,6 @@ def _quantized(size: str, architecture: ModelConfig, published: str, method: str
         name=f"{row.name}-{method.lower()}",
         description=f"Llama 3.2 {size}, instruct, quantized to 4 bits ({method.replace('QLORA', 'QLoRA')})",
         stored="INT4",
-        is_runnable=False,
         huggingface=(f"meta-llama/{repository}",),
         meta=(f"Llama3.2-{size}-Instruct:int4-{method.lower()}-eo8",),
         meta_folders=(repository,),
@@ -152,9 +151,11 @@ _VISION_SIZES = (
     ("11B", known.LLAMA32_11B_VISION, "10.6B"),
     ("90B", known.LLAMA32_90B_VISION, "88.8B"),
 )
-_QUANTIZED_SIZES = (
-    ("1B", known.LLAMA32_1B_SHORT, "1.23B"),
-    ("3B", known.LLAMA32_3B_SHORT, "3.21B"),
+_QUANTIZED = (
+    ("1B", "SpinQuant", known.LLAMA32_1B_SPINQUANT, "1.23B"),
+    ("1B", "QLORA", known.LLAMA32_1B_QLORA, "1.23B"),
+    ("3B", "SpinQuant", known.LLAMA32_3B_SPINQUANT, "3.21B"),
+    ("3B", "QLORA", known.LLAMA32_3B_QLORA, "3.21B"),
 )
 
 LLAMA_ROWS = (
@@ -167,7 +168,7 @@ LLAMA_ROWS = (
     _405b(is_instruct=True),
     *_both("3.2", "1B", known.LLAMA32_1B, "1.23B"),
     *_both("3.2", "3B", known.LLAMA32_3B, "3.21B"),
-    *(_quantized(*size, method) for size in _QUANTIZED_SIZES for method in ("SpinQuant", "QLORA")),
+    *(_quantized(*model) for model in _QUANTIZED),
     *(_vision(*size, is_instruct=is_instruct) for size in _VISION_SIZES for is_instruct in (False, True)),
     _llama3("3.3", "70B", known.LLAMA31_70B, "70.6B"),
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Sequence
 
 from puna._native.tokens import TokenTable
 from puna.errors import CheckpointError, TokenizerError
 from puna.models.tokenizer_json import (
+    BYTE_CHARACTERS,
     LLAMA3_PATTERN,
     TokenizerJson,
     added_token,
@@ -14,7 +17,7 @@ from puna.models.tokenizer_json import (
     split_by_pattern,
 )
 
-__all__ = ["LLAMA3_SPECIAL_TOKENS", "tokenizer_json_from_tiktoken"]
+__all__ = ["LLAMA3_SPECIAL_TOKENS", "tiktoken_from_tokenizer_json", "tokenizer_json_from_tiktoken"]
 
 _NAMED = (
     "begin_of_text", "end_of_text", "reserved_special_token_0", "reserved_special_token_1",
@@ -51,3 +54,43 @@ def tokenizer_json_from_tiktoken(
         raise CheckpointError(f"tokenizer.model: {error}") from error
     added = [added_token(table.size + i, text, special=True) for i, text in enumerate(special_tokens)]
     return bpe_tokenizer_json(table, added, pre_tokenizer=split_by_pattern(pattern), ignore_merges=True)
+
+
+def tiktoken_from_tokenizer_json(tokenizer: TokenizerJson) -> bytes | None:
+    """Turn Llama 3's vocabulary back into its ``tokenizer.model``.
+
+    Args:
+        tokenizer: any vocabulary.
+
+    Returns:
+        The file, or None where the vocabulary has anything that the file would not bring back: ids that are
+        no ranks, other special tokens, another way of cutting a text.
+    """
+    ids: dict[str, int] = json.loads(tokenizer.table.vocab_json())
+    byte_of = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
+    if sorted(ids.values()) != list(range(len(ids))) or not set("".join(ids)) <= byte_of.keys():
+        return None
+    data = b"".join(
+        base64.b64encode(bytes(byte_of[c] for c in token)) + b" %d\n" % rank
+        for token, rank in sorted(ids.items(), key=lambda item: item[1])
+    )
+    return data if _same_ids(tokenizer_json_from_tiktoken(data), tokenizer) else None
+
+
+def _same_ids(one: TokenizerJson, other: TokenizerJson) -> bool:
+    def added(tokenizer: TokenizerJson) -> list[tuple[int, str]]:
+        return [(token["id"], token["content"]) for token in tokenizer.document["added_tokens"]]
+
+    def merges(tokenizer: TokenizerJson) -> list[str]:
+        return sorted(map(str, json.loads(tokenizer.table.merges_json())))
+
+    def cut(tokenizer: TokenizerJson) -> list[object]:
+        step = tokenizer.document.get("pre_tokenizer") or {}
+        return [part.get("pattern") for part in step.get("pretokenizers", [step])]
+
+    return (
+        added(one) == added(other)
+        and cut(one) == cut(other)
+        and not other.document.get("normalizer")
+        and merges(one) == merges(other)
+    )

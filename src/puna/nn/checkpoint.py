@@ -14,7 +14,7 @@ from torch import Tensor
 from puna.errors import CheckpointError, ConfigError
 from puna.models.checkpoint import Checkpoint, Vocabulary
 from puna.models.config import ModelConfig
-from puna.models.meta import meta_name
+from puna.models.meta_folder import meta_name
 from puna.models.new_folder import new_folder
 from puna.models.open import open_checkpoint
 from puna.models.packed import write_json, write_vocabulary

@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.meta_layout import quantized_piece, write_meta
 
 from puna.cli.description import describe, describe_row, find_local
-from puna.cli.show import _catalogue_rows
-from puna.models.catalogue import CATALOGUE, DEFAULT_MODEL
+from puna.cli.show import _catalogue_rows, _rows
+from puna.models.catalogue import CATALOGUE, DEFAULT_MODEL, resolve
+from puna.models.config import ModelConfig
 from puna.models.open import open_checkpoint
 from puna.models.packed import FORMATS
 
@@ -46,6 +48,29 @@ def test_text(puna):
     rows = puna("show", "smollm2").stdout
     assert "matrices      210 stored as Q4_1, run as int8_group32 (rounded)\n" in rows
     assert "parameters    134,515,008\n" in rows
+
+
+def test_an_official_quantized_model(tmp_path):
+    scheme = {"scheme": "int4_weight_int8_dynamic_activation", "group_size": 32}
+    params = {
+        "dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "vocab_size": 520, "multiple_of": 16,
+        "ffn_dim_multiplier": 0.75, "use_scaled_rope": True, "rope_theta": 500000.0,
+        "quantization_args": scheme | {"spinquant": True}, "lora_args": {"rank": 16, "scale": 2.0},
+    }  # fmt: skip
+    config = ModelConfig.from_meta(params, vocab_size=520, tied_embeddings=False)
+    write_meta(tmp_path / "m", [quantized_piece(config)], params)
+    facts = describe(open_checkpoint(tmp_path / "m"), None)
+    assert facts["kind"] == "Meta quantized"
+    assert facts["tensors"] == [
+        {"stored": "BF16", "count": 28, "packed": "bf16", "is_lossless": True},
+        {"stored": "int4_group32_f32", "count": 14, "packed": "int4_group32_f32", "is_lossless": True},
+        {"stored": "int8_channel", "count": 2, "packed": "int8_channel", "is_lossless": True},
+    ]
+    added = ["a rotation before its down projections", "adaptors of rank 16"]
+    assert facts["architecture"]["additions"] == added
+    rows = _rows(facts)
+    assert [text for _, text in rows if text.startswith("with ")] == [f"with {words}" for words in added]
+    assert describe_row(resolve("llama3.2-1b-spinquant"))["is_runnable"]
 
 
 def test_a_model_that_is_not_here_is_not_fetched(puna, tmp_path):

@@ -114,6 +114,11 @@ def test_the_official_quantized_models_are_larger_on_disk_than_in_memory() -> No
     assert fit.source_bytes == 2 * table + blocks + 2 * 33 * 2048
     assert fit.memory["auto"] == fit.memory["int4"]
     assert fit.memory["auto"].weight_bytes < fit.source_bytes
+    adapted = fit_of_row(resolve("llama3.2-1b-qlora"))
+    sides = 16 * (9 * 2048 + 3 * 8192 + 2 * 512)  # of 16 layers: an input and an output of each linear
+    assert adapted.source_bytes - fit.source_bytes == 2 * 16 * sides
+    more = adapted.memory["auto"].weight_bytes - fit.memory["auto"].weight_bytes
+    assert 2 * 16 * sides < more < 4.5 * 2 * 16 * sides  # the second halves' 16 columns are padded to 64
 
 
 def test_an_unknown_format(small_config: ModelConfig) -> None:

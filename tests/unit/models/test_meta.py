@@ -141,38 +141,11 @@ def test_the_vocabulary_of_another_model(tmp_path: Path, tensors: Weights) -> No
         checkpoint.vocabulary()
 
 
-def quantized(tensors: Weights, params: dict[str, Any], lora: bool) -> tuple[Weights, dict[str, Any]]:
-    """The official layout of 3.2 1B and 3B: int8 with scales, adaptors for QLoRA."""
-    scheme = {"scheme": "int4_weight_int8_dynamic_activation", "group_size": 32}
-    extra: dict[str, Any] = {"quantization_args": scheme | ({} if lora else {"spinquant": True})}
-    if lora:
-        extra["lora_args"] = {"rank": 16, "scale": 2.0}
-    result = {}
-    for name, weight in pieces_of(tensors)[0].items():
-        if weight.ndim == 1:
-            result[name] = weight.bfloat16()
-            continue
-        stem, (rows, columns) = name.removesuffix(".weight"), weight.shape
-        is_table = stem in ("tok_embeddings", "output")
-        result[name] = torch.zeros(rows, columns, dtype=torch.int8)
-        result[f"{stem}.scales"] = torch.ones(rows, 1 if is_table else columns // 32)
-        if lora and not is_table:
-            result[f"{stem}.adaptor.A.weight"] = torch.zeros(16, columns, dtype=torch.bfloat16)
-            result[f"{stem}.adaptor.B.weight"] = torch.zeros(rows, 16, dtype=torch.bfloat16)
-    return result, params | extra
-
-
-@pytest.mark.parametrize(("lora", "scheme"), [(False, "SpinQuant"), (True, "QLoRA")])
-def test_quantized_models_are_recognised(tmp_path: Path, tensors: Weights, lora: bool, scheme: str) -> None:
-    piece, params = quantized(tensors, PARAMS, lora)
-    with pytest.raises(CheckpointError) as caught:
-        open_checkpoint(write_meta(tmp_path / "a", [piece], params))
-    assert str(caught.value) == (
-        f"{tmp_path / 'a'} is one of Meta's quantized models ({scheme}: integers with scales); this version "
-        "reads their layout but does not run it yet, use the model of the same name without quantization"
-    )
-    with pytest.raises(CheckpointError, match=r"\(int4: integers with scales\)"):
-        open_checkpoint(write_meta(tmp_path / "b", [piece], PARAMS))
+def test_integers_without_their_settings_are_refused(tmp_path: Path, tensors: Weights) -> None:
+    [piece] = pieces_of(tensors)
+    piece["layers.0.attention.wq.scales"] = torch.ones(64, 2)
+    with pytest.raises(CheckpointError, match=r"no `quantization_args`; take the params\.json that belongs"):
+        open_checkpoint(write_meta(tmp_path, [piece], PARAMS))
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -295,7 +268,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit(f, vision_chunk_size=560),
         "says that this is a model with vision, which is not",
     ),
-    "quantized": (lambda f: edit(f, quantization_args=7), "is one of Meta's quantized models (int4"),
+    "quantized": (lambda f: edit(f, quantization_args=7), "`quantization_args` must be an object, got 7"),
 }
 
 
