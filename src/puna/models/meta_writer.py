@@ -1,7 +1,8 @@
 """Writing the layout of the official quantized Llama 3.2 models: `write_meta_quantized`.
 
 What `puna.models.meta_quantized` reads, and so do the programs that were made for those models: llama-stack
-0.1.4 and ExecuTorch's export. Integers and scales are those of the source, bit for bit.
+0.1.4 and ExecuTorch's export. Integers and scales are those of the source, bit for bit, but for a head that a
+matrix stands before: the layout has no place for that matrix, and head and matrix become one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from puna import _native
 from puna.errors import CheckpointError
 from puna.models.checkpoint import Checkpoint
+from puna.models.config import ModelConfig
 from puna.models.meta_folder import EMBEDDING, HEAD, meta_name
 from puna.models.new_folder import new_folder
 from puna.models.packed import PackedSource, Progress, is_float, write_vocabulary
@@ -28,6 +32,8 @@ from puna.models.torch_writer import write_torch
 
 __all__ = ["write_meta_quantized"]
 
+_ROTATION = "model.norm.rotation.weight"
+_ROWS_AT_ONCE = 4096  # of a head, as floats
 _GROUP = 32
 _GROUP_FORMATS, _TABLE_FORMATS, _ADAPTOR_FORMATS = (
     ("int4_group32", "int4_group32_f32"),
@@ -45,9 +51,10 @@ def write_meta_quantized(
 ) -> None:
     """Write ``consolidated.00.pth`` and ``params.json`` of the official quantized models, all or nothing.
 
-    Embedding and head are written apart, the same table twice where they are one. Norms are bfloat16 where
-    that loses nothing, and float32 otherwise. A context other than 8192 tokens is not kept: the layout does
-    not say it. One matrix is in memory at a time.
+    Embedding and head are written apart, the same table twice where they are one. A matrix between the last
+    norm and the head is multiplied into the head, which is rounded to 8 bits a row once more. Norms are
+    bfloat16 where that loses nothing, and float32 otherwise. A context other than 8192 tokens is not kept:
+    the layout does not say it. One matrix is in memory at a time.
 
     Args:
         checkpoint: a Puna checkpoint that `puna quantize` or ``puna convert --format int4`` made, or any
@@ -61,9 +68,8 @@ def write_meta_quantized(
     Raises:
         CheckpointError: what the layout has no place for. A matrix of a block that is not in 4-bit groups of
             32, an embedding or head that is not 8-bit rows, an adaptor that is not bfloat16: quantize the
-            model first. A matrix between the last norm and the head: quantize with an untied head instead.
-            A rotation in several blocks: readers of the layout rotate the whole feed-forward width. Numbers
-            that ``params.json`` has no key for, see `ModelConfig.to_meta`.
+            model first. A rotation in several blocks: readers of the layout rotate the whole feed-forward
+            width. Numbers that ``params.json`` has no key for, see `ModelConfig.to_meta`.
         StoreError: `out` exists, cannot be written, or the disk is too full.
     """
     params = _params(checkpoint)
@@ -84,20 +90,22 @@ def write_meta_quantized(
 
 def _params(checkpoint: Checkpoint) -> dict[str, Any]:
     config = checkpoint.config
-    if config.has_output_rotation:
-        raise CheckpointError(
-            f"{checkpoint.path} has a matrix between its last norm and its head, for which Meta's layout has "
-            "no place; quantize the model with a head of its own"
-        )
     if config.has_down_rotation and config.rotation_block != config.ffn_dim:
         raise CheckpointError(
             f"{checkpoint.path} rotates its feed-forward width of {config.ffn_dim} in blocks of "
             f"{config.rotation_block}; readers of Meta's layout rotate it whole, which needs a power of two"
         )
     for name, shape in config.tensor_shapes().items():
-        if len(shape) == 2:
+        if len(shape) == 2 and name != _ROTATION:
             _check_matrix(checkpoint, name, shape[1])
-    return config.to_meta(is_quantized=True)
+    return _written(config).to_meta(is_quantized=True)
+
+
+def _written(config: ModelConfig) -> ModelConfig:
+    """What is written: with a head of its own where a matrix stands before it."""
+    if not config.has_output_rotation:
+        return config
+    return replace(config, has_output_rotation=False, tied_embeddings=False)
 
 
 def _check_matrix(checkpoint: Checkpoint, name: str, columns: int) -> None:
@@ -144,14 +152,15 @@ class _Tensors:
 
     def __iter__(self) -> Iterator[NewTensor]:
         """In the order of the forward pass."""
-        for name, shape in self._config.tensor_shapes().items():
+        written = _written(self._config)
+        for name, shape in written.tensor_shapes().items():
             if len(shape) == 1:
                 yield _norm(self._source, name)
             elif is_float(name):
                 yield NewTensor(meta_name(name), "BF16", shape, partial(self._adaptor, name))
             else:
                 yield from self._matrix(name, meta_name(name), shape)
-        if self._config.tied_embeddings:
+        if written.tied_embeddings:
             yield from self._matrix(EMBEDDING, meta_name(HEAD), (self._config.vocab_size, self._config.dim))
 
     def _matrix(self, name: str, key: str, shape: tuple[int, ...]) -> Iterator[NewTensor]:
@@ -171,11 +180,26 @@ class _Tensors:
     def _unpack(self, name: str) -> tuple[NDArray[np.int8], NDArray[Any]]:
         # Integers and scales are asked for one after the other.
         if self._unpacked is None or self._unpacked[0] != name:
-            assert isinstance(self._source, PackedSource), "its matrices were checked"
-            found = self._source.packed(name).to_integers()
-            assert found is not None, f"{name} is of an integer format"
-            self._unpacked = (name, *found)
+            is_folded = name == HEAD and self._config.has_output_rotation
+            self._unpacked = (name, *(self._folded_head() if is_folded else self._stored(name)))
         return self._unpacked[1:]
+
+    def _stored(self, name: str) -> tuple[NDArray[np.int8], NDArray[Any]]:
+        assert isinstance(self._source, PackedSource), "its matrices were checked"
+        found = self._source.packed(name).to_integers()
+        assert found is not None, f"{name} is of an integer format"
+        return found
+
+    def _folded_head(self) -> tuple[NDArray[np.int8], NDArray[Any]]:
+        """The head times the matrix before it, rounded to 8 bits a row."""
+        integers, scales = self._stored(EMBEDDING if self._config.tied_embeddings else HEAD)
+        rotation = self._source.tensor(_ROTATION).to_float32()
+        folded, rounded = np.empty_like(integers), np.empty_like(scales)
+        for start in range(0, len(integers), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            values = (integers[rows] * scales[rows]) @ rotation
+            folded[rows], rounded[rows, 0] = _native.round_channels(values)
+        return folded, rounded
 
     def _rows(self, name: str, data: NDArray[Any]) -> NDArray[Any]:
         """Rows of q and k in Meta's order, what makes their outputs in an adaptor included."""

@@ -306,6 +306,26 @@ def test_a_round_trip_keeps_every_bit(kind: str, is_tied: bool, tmp_path: Path) 
     assert one == two
 
 
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_a_matrix_before_the_head_becomes_part_of_it(is_tied: bool, tmp_path: Path) -> None:
+    source = int4_model(tmp_path, {"has_output_rotation": True}, is_tied=is_tied)
+    write_meta_quantized(source, tmp_path / "out")
+    written = open_checkpoint(tmp_path / "out")
+    assert written.config == replace(source.config, has_output_rotation=False, tied_embeddings=False)
+    table = "model.embed_tokens.weight" if is_tied else "lm_head.weight"
+    rotation = source.tensor("model.norm.rotation.weight").to_float32().astype(np.float64)
+    assert np.abs(rotation - np.eye(len(rotation))).max() > 0.1
+    exact = source.tensor(table).to_float32().astype(np.float64) @ rotation
+    head = written.tensor("lm_head.weight").to_float32()
+    steps = np.abs(exact).max(1, keepdims=True) / 127
+    assert (np.abs(head - exact) <= 0.51 * steps).all()
+    ours, theirs = logits_of(written), logits_of(source)
+    assert np.abs(ours - theirs).mean() < 0.03 * np.abs(theirs).mean()
+    others = [name for name in source.dtypes if name not in ("model.norm.rotation.weight", "lm_head.weight")]
+    for name in others:
+        assert np.array_equal(written.tensor(name).to_float32(), source.tensor(name).to_float32()), name
+
+
 @pytest.mark.parametrize("kind", ADDED)
 def test_keys_shapes_and_types_are_the_layouts(kind: str, tmp_path: Path) -> None:
     source = int4_model(tmp_path, ADDED[kind])
@@ -357,9 +377,6 @@ def test_params_json_of_the_published_models_comes_back(config: ModelConfig) -> 
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "a matrix before the head": (
-        {"has_output_rotation": True}, {}, "has a matrix between its last norm and its head",
-    ),
     "a rotation in blocks": (
         {"has_down_rotation": True}, {"intermediate_size": 96},
         "rotates its feed-forward width of 96 in blocks of 32",
