@@ -25,7 +25,8 @@ def quantize(
         typer.Option(
             "--method",
             metavar="NAME",
-            help="ptq rounds to nearest, gptq makes up for errors, spinquant rotates, distill and qat learn.",
+            help="ptq rounds to nearest, gptq makes up for errors, spinquant rotates, distill and qat learn, "
+            "qat-lora adds adaptors.",
         ),
     ] = "gptq",
     calibration: Annotated[
@@ -93,17 +94,32 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    preferences: Annotated[
+        Path | None,
+        typer.Option(
+            "--preferences",
+            metavar="PAIRS",
+            help="For qat-lora: a .jsonl file of better and worse answers, to learn last.",
+            show_default=False,
+        ),
+    ] = None,
     loss: Annotated[
         str,
         typer.Option(
             "--loss", metavar="NAME", help="For qat: distill follows the model itself, text the data."
         ),
     ] = "distill",
-    steps: Annotated[int, typer.Option("--steps", metavar="N", help="For qat: steps of training.")] = 200,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", help="For qat: steps of each stage.")] = 200,
     batch: Annotated[int, typer.Option("--batch", metavar="N", help="For qat: rows of a step.")] = 4,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", metavar="X", help="For qat: the highest.")
+        float, typer.Option("--learning-rate", metavar="X", help="For qat: the highest, of all weights.")
     ] = 2e-5,
+    adaptor_learning_rate: Annotated[
+        float, typer.Option("--adaptor-learning-rate", metavar="X", help="For qat-lora: of the adaptors.")
+    ] = 2e-4,
+    preference_learning_rate: Annotated[
+        float, typer.Option("--preference-learning-rate", metavar="X", help="For qat-lora: on preferences.")
+    ] = 5e-6,
     fake_quant_after: Annotated[
         int, typer.Option("--fake-quant-after", metavar="N", help="For qat: steps before rounding begins.")
     ] = 0,
@@ -158,11 +174,14 @@ def quantize(
             method=method,
             rule=rule,
             data=data,
+            preferences=preferences,
             loss=loss,
             steps=steps,
             batch=batch,
             length=length,
             learning_rate=learning_rate,
+            adaptor_learning_rate=adaptor_learning_rate,
+            preference_learning_rate=preference_learning_rate,
             fake_quant_after=fake_quant_after,
             held_out=held_out,
         )

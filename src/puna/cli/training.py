@@ -23,14 +23,17 @@ class TrainedOptions:
     """What the command line says about training; None where it says nothing.
 
     Attributes:
-        method: qat.
+        method: qat or qat-lora.
         rule: for scales.
         data: texts and conversations.
+        preferences: pairs of answers.
         loss: what is to become small.
-        steps: of the training.
+        steps: of each stage.
         batch: rows of a step.
         length: tokens of a row.
         learning_rate: of all weights.
+        adaptor_learning_rate: of the adaptors alone.
+        preference_learning_rate: of both, on preferences.
         fake_quant_after: steps before rounding begins.
         held_out: rows to look at alone.
     """
@@ -38,11 +41,14 @@ class TrainedOptions:
     method: str
     rule: str | None
     data: Path | None
+    preferences: Path | None
     loss: str
     steps: int
     batch: int
     length: int | None
     learning_rate: float
+    adaptor_learning_rate: float
+    preference_learning_rate: float
     fake_quant_after: int
     held_out: int
 
@@ -75,12 +81,22 @@ def run_training(checkpoint: Checkpoint, out: Path, options: TrainedOptions) -> 
         held_out=options.held_out,
         fake_quant_after=options.fake_quant_after,
         backbone=settings(options.learning_rate),
+        adaptors=settings(options.adaptor_learning_rate),
+        preferences=settings(options.preference_learning_rate),
     )
     if options.data is None:
         raise ConfigError(f"method {options.method!r} needs data to train on; give it with --data")
-    say(f"needs about {size_text(memory_estimate(checkpoint.config, recipe))} of memory")
+    needs = memory_estimate(checkpoint.config, recipe, has_preferences=options.preferences is not None)
+    say(f"needs about {size_text(needs)} of memory")
     with TrainProgress() as training:
-        quantize_by_training(checkpoint, out, recipe, data=options.data, progress=training)
+        quantize_by_training(
+            checkpoint,
+            out,
+            recipe,
+            data=options.data,
+            preferences=options.preferences,
+            progress=training,
+        )
 
 
 class TrainProgress(OnBar):

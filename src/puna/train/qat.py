@@ -1,30 +1,36 @@
 """Quantization-aware training: `quantize_by_training`, from a checkpoint to a 4-bit one.
 
 The model computes as its quantized form will while it learns, so that its weights settle where rounding
-does least harm. What a stage of training has done lies in a folder beside the new one, from which the same
-call goes on after a break.
+does least harm. ``qat`` trains all weights. ``qat-lora`` then freezes them and trains bf16 adaptors beside
+the 4-bit matrices, and where there are preferences, both on those: the order in which the Llama 3.2
+quantized models were made.
+
+What a stage of training has done lies in a folder beside the new one, from which the same call goes on after
+a break.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from puna.errors import CheckpointError, StoreError
+from puna.errors import CheckpointError, ConfigError, StoreError
 from puna.models.checkpoint import Checkpoint
 from puna.models.packed import write_checkpoint
 from puna.nn.checkpoint import from_checkpoint
 from puna.nn.fake_quantized import fake_quantize
 from puna.nn.model import Transformer
 from puna.nn.packed import ModelCheckpoint
-from puna.train.data import load_rows
+from puna.train.adaptors import adaptor_parameters, add_adaptors, check_adaptable
+from puna.train.data import Pair, load_pairs, load_rows
 from puna.train.loop import Data, Loss, Step, train
 from puna.train.losses import cross_entropy, distillation
+from puna.train.pairs import PairBatch, Pairs, dpo_loss
 from puna.train.qat_recipe import QatRecipe
 from puna.train.rows import Batch, Rows
 from puna.train.settings import TrainSettings
@@ -42,6 +48,7 @@ def quantize_by_training(
     recipe: QatRecipe,
     *,
     data: Path,
+    preferences: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Train a model for its quantized form and write that as a Puna checkpoint, all of it or nothing.
@@ -51,6 +58,7 @@ def quantize_by_training(
         out: the folder to make; it must not exist yet.
         recipe: how.
         data: texts and conversations, see `puna.train.records`.
+        preferences: pairs of answers, for ``qat-lora`` alone; None for no training on them.
         progress: told of every step.
 
     Raises:
@@ -60,18 +68,26 @@ def quantize_by_training(
     """
     if out.exists():
         raise StoreError(f"{out} exists already; remove it first or choose another name")
+    if preferences is not None and recipe.method != "qat-lora":
+        raise ConfigError(f"preferences are for the method 'qat-lora', got {recipe.method!r}")
     vocabulary = checkpoint.vocabulary()
     rows, held_out = load_rows(data, vocabulary, recipe.length).split(recipe.held_out)
+    pairs = [] if preferences is None else load_pairs(preferences, vocabulary, recipe.length)
     work = RunFolder(out.with_name(f".{out.name}.training"))
     run = _Run(checkpoint, recipe, rows, held_out, work.path, progress)
     work.begin(
         {
             "model": str(checkpoint.path.absolute()),
             "data": _digest(rows, held_out),
+            "preferences": _digest_pairs(pairs),
             "recipe": asdict(recipe),
         }
     )
     run.backbone()
+    if recipe.method == "qat-lora":
+        run.adaptors()
+    if pairs:
+        run.preferences(pairs)
     write_checkpoint(ModelCheckpoint(run.model, vocabulary, str(checkpoint.path)), out, "auto")
     work.remove()
 
@@ -88,6 +104,7 @@ class _Run:
         work: Path,
         progress: Progress | None,
     ) -> None:
+        check_adaptable(checkpoint.config, recipe.rank)
         self.model = from_checkpoint(checkpoint)
         _check_finite(checkpoint, self.model)
         self._teacher = None
@@ -110,6 +127,29 @@ class _Run:
         parameters = dict(model.named_parameters())
         self._stage("backbone", recipe.backbone, parameters, self._loss, self._rows, before_step)
         before_step(recipe.backbone.steps)  # where a run that goes on had no step left
+
+    def adaptors(self) -> None:
+        """Freeze the weights, put adaptors beside them, and train those."""
+        recipe = self._recipe
+        self.model = add_adaptors(self.model, rank=recipe.rank, scale=recipe.scale, seed=recipe.adaptors.seed)
+        fake_quantize(self.model, recipe.rule)
+        parameters = adaptor_parameters(self.model)
+        self.model.requires_grad_(False)
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        self._stage("adaptors", recipe.adaptors, parameters, self._loss, self._rows)
+
+    def preferences(self, pairs: Sequence[Pair]) -> None:
+        """Train weights and adaptors on preferences."""
+        settings = self._recipe.preferences
+        self._teacher = None  # its memory is needed for the answers
+        self.model.requires_grad_(True)
+        data = Pairs(pairs, self.model, settings.batch)
+
+        def loss(batch: PairBatch, /) -> tuple[Tensor, int]:
+            return dpo_loss(self.model, batch, self._recipe.beta)
+
+        self._stage("preferences", settings, dict(self.model.named_parameters()), loss, data)
 
     def _loss(self, batch: Batch, /) -> tuple[Tensor, int]:
         if self._teacher is None:
@@ -151,4 +191,11 @@ def _digest(*parts: Rows) -> str:
     for rows in parts:
         for tensor in (rows.tokens, rows.targets, rows.segments):
             digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _digest_pairs(pairs: Sequence[Pair]) -> str:
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(repr([(answer.ids, answer.said) for answer in pair]).encode())
     return digest.hexdigest()

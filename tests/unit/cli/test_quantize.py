@@ -11,7 +11,7 @@ from puna.models.packed import pack_checkpoint
 
 @pytest.fixture
 def model(tmp_path):
-    save_tiny(tmp_path / "in")
+    save_tiny(tmp_path / "in", eos_token_id=[257, 259])  # of a text, and of a turn
     (tmp_path / "text.txt").write_text("Llamas hum when they carry too much. " * 40)
     return tmp_path / "in"
 
@@ -50,6 +50,20 @@ def test_qat_tells_of_its_training(puna, model, tmp_path):
     assert after.endswith(" by qat")
     formats = {m.format for m in pack_checkpoint(open_checkpoint(out)).matrices.values()}
     assert formats == {"int4_group32", "int8_channel"}
+
+
+def test_qat_lora_tells_of_each_stage_and_writes_adaptors(puna, model, tmp_path):
+    out, pairs = tmp_path / "out", tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "Hum?", "chosen": "Yes.", "rejected": "No"}\n' * 4)
+    asked = ("--method", "qat-lora", "--data", tmp_path / "text.txt", "--steps", "2", "--length", "32")
+    done = puna("quantize", model, out, *asked, "--preferences", pairs)
+    assert done.returncode == 0, done.stderr
+    told = [line.split(",")[0].strip() for line in done.stderr.splitlines() if " steps, " in line]
+    stages = ("backbone", "adaptors", "preferences")
+    assert told == [f"{stage}: {n} of 2 steps" for stage in stages for n in (1, 2)]
+    written = open_checkpoint(out)
+    assert (written.config.lora_rank, written.config.lora_scale) == (16, 2.0)
+    assert written.dtypes["model.layers.0.mlp.up_proj.lora_A.weight"] == "bf16"
 
 
 def test_wrong_arguments_are_told_in_a_line(puna, refused, model, tmp_path):

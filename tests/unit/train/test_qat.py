@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from puna.nn.packed import ModelCheckpoint
 from puna.quantize.recipe import Recipe
 from puna.quantize.run import quantize
 from puna.tokens import Tokenizer
+from puna.train.adaptors import add_adaptors
 from puna.train.data import load_rows
 from puna.train.loop import Step, train
 from puna.train.losses import cross_entropy
@@ -51,8 +53,11 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder, tie_word_embeddings=True)
+    # The chat template ends a turn with 259, a text ends with 257.
+    save_tiny(folder, tie_word_embeddings=True, eos_token_id=[257, 259])
     (folder / "text.txt").write_text(TEXT)
+    pairs = [{"prompt": f"{word}?", "chosen": "Yes.", "rejected": "No"} for word in _WORDS[:20]]
+    (folder / "pairs.jsonl").write_text("\n".join(json.dumps(pair) for pair in pairs))
     return folder
 
 
@@ -61,19 +66,33 @@ def settings(steps: int, rate: float = 1e-3) -> TrainSettings:
 
 
 def trained(
-    tiny: Path, out: Path, *, stop_after: int | None = None, data: Path | None = None, **changes: Any
+    tiny: Path,
+    out: Path,
+    *,
+    stop_after: int | None = None,
+    data: Path | None = None,
+    preferences: Path | None = None,
+    seen: list[tuple[str, Step]] | None = None,
+    **changes: Any,
 ) -> list[tuple[str, Step]]:
-    """Quantize into `out`; what was told of the steps, broken off after one of them where asked."""
-    seen: list[tuple[str, Step]] = []
+    """Quantize into `out`; what was told of the steps, broken off after so many of them where asked."""
+    seen = [] if seen is None else seen
+    last = None if stop_after is None else len(seen) + stop_after
 
     def progress(stage: str, step: Step, total: int) -> None:
         seen.append((stage, step))
-        if len(seen) == stop_after:
+        if len(seen) == last:
             raise KeyboardInterrupt
 
-    recipe = QatRecipe(**{"length": 40, "backbone": settings(6), **changes})
-    text = tiny / "text.txt" if data is None else data
-    quantize_by_training(open_checkpoint(tiny), out, recipe, data=text, progress=progress)
+    stages = {"backbone": settings(6), "adaptors": settings(6), "preferences": settings(6)}
+    quantize_by_training(
+        open_checkpoint(tiny),
+        out,
+        QatRecipe(**{"length": 40, **stages, **changes}),
+        data=tiny / "text.txt" if data is None else data,
+        preferences=preferences,
+        progress=progress,
+    )
     return seen
 
 
@@ -122,6 +141,14 @@ def assert_file_is_model(out: Path, model: Transformer) -> None:
     assert error.max() < 0.15, float(error.max())
 
 
+def fill(model: Transformer, state: dict[str, torch.Tensor]) -> None:
+    """Give a model the weights of a stage's state."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if f"weight.{name}" in state:
+                parameter.copy_(state[f"weight.{name}"])
+
+
 @pytest.mark.parametrize("rule", ["signed", "range"])
 def test_the_file_is_the_trained_model(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
@@ -130,11 +157,40 @@ def test_the_file_is_the_trained_model(
     trained(tiny, tmp_path / "out", rule=rule)
     state, model = kept_state(tmp_path / "out", "backbone"), load(str(tiny))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(state[f"weight.{name}"])
-            assert not torch.equal(parameter, before[name]), name  # everything learns, norms too
+    fill(model, state)
+    for name, parameter in model.named_parameters():
+        assert not torch.equal(parameter, before[name]), name  # everything learns, norms too
     fake_quantize(model, rule)
+    assert_file_is_model(tmp_path / "out", model)
+
+
+@pytest.mark.parametrize("has_preferences", [False, True])
+def test_the_file_is_the_trained_model_with_its_adaptors(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_preferences: bool
+) -> None:
+    monkeypatch.setattr(RunFolder, "remove", lambda self: None)
+    pairs = tiny / "pairs.jsonl" if has_preferences else None
+    steps = trained(tiny, tmp_path / "out", method="qat-lora", preferences=pairs)
+    stages = ["backbone", "adaptors", "preferences"][: 3 if has_preferences else 2]
+    assert [stage for stage, _ in steps] == [stage for stage in stages for _ in range(6)]
+    backbone, adaptors = (kept_state(tmp_path / "out", stage) for stage in stages[:2])
+    assert len([name for name in adaptors if name.startswith("weight.")]) == 2 * 7 * 2  # and nothing else
+    model = add_adaptors(load(str(tiny)))
+    assert (model.config.lora_rank, model.config.lora_scale) == (16, 2.0)
+    begun = {name: p.detach().clone() for name, p in model.named_parameters()}
+    fill(model, backbone)
+    fill(model, adaptors)
+    after_adaptors = {name: p.detach().clone() for name, p in model.named_parameters()}
+    assert not any(torch.equal(begun[name], p) for name, p in after_adaptors.items())
+    if has_preferences:
+        fill(model, kept_state(tmp_path / "out", "preferences"))
+        assert not any(torch.equal(after_adaptors[name], p) for name, p in model.named_parameters())
+        losses = [step.loss for stage, step in steps if stage == "preferences"]
+        assert losses[0] == pytest.approx(math.log(2), abs=1e-6)  # no answer has gained anything yet
+        assert losses[-1] < 0.9 * losses[0]
+    fake_quantize(model, "signed")
+    written = open_checkpoint(tmp_path / "out")
+    assert set(written.dtypes.values()) == {"int4_group32", "int8_channel", "bf16", "F32"}
     assert_file_is_model(tmp_path / "out", model)
 
 
@@ -159,6 +215,31 @@ def test_a_broken_off_run_goes_on_and_ends_with_the_same_file(tiny: Path, tmp_pa
     assert 0 < len(rest) < 3
     assert files(tmp_path / "out") == files(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_every_stage_goes_on_after_a_break(tiny: Path, tmp_path: Path) -> None:
+    changes = {"method": "qat-lora", "preferences": tiny / "pairs.jsonl"}
+    steps = trained(tiny, tmp_path / "whole", **changes)
+    told: list[tuple[str, Step]] = []
+    for stop in (9, 7):  # in the midst of adaptors, and then of preferences
+        with pytest.raises(KeyboardInterrupt):
+            trained(tiny, tmp_path / "out", stop_after=stop, seen=told, **changes)
+        assert not (tmp_path / "out").exists()
+        told.pop()  # its weights were not saved: it comes again
+    trained(tiny, tmp_path / "out", seen=told, **changes)
+    assert [(stage, step.loss) for stage, step in told] == [(stage, step.loss) for stage, step in steps]
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_adaptors_leave_the_backbone_as_it_is_and_bring_it_nearer(tiny: Path, tmp_path: Path) -> None:
+    trained(tiny, tmp_path / "qat", length=128)
+    trained(tiny, tmp_path / "lora", method="qat-lora", length=128, adaptors=settings(20, 5e-3))
+    plain, adapted = (pack_checkpoint(open_checkpoint(tmp_path / name)) for name in ("qat", "lora"))
+    assert len(adapted.matrices) - len(plain.matrices) == 2 * 7 * 2
+    for name, matrix in plain.matrices.items():
+        assert np.array_equal(matrix.data, adapted.matrices[name].data), name
+    assert divergence(tmp_path / "lora", tiny) < 0.9 * divergence(tmp_path / "qat", tiny)
 
 
 def test_another_recipe_leaves_unfinished_work_alone(tiny: Path, tmp_path: Path) -> None:
@@ -207,6 +288,9 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(tiny: Path, tmp_path: Path
         ({"rule": "seek"}, "scale rule 'seek' is unknown"),
         ({"loss": "kl"}, "loss 'kl' is unknown"),
         ({"length": 1}, "`length` must be at least 2, got 1"),
+        ({"rank": 0}, "`rank` must be at least 1, got 0"),
+        ({"scale": 0.0}, "`scale` must be above 0 and finite, got 0.0"),
+        ({"beta": math.inf}, "`beta` must be above 0 and finite, got inf"),
         ({"fake_quant_after": 1}, "is for the loss 'text'"),
         ({"loss": "text", "fake_quant_after": 200}, "must be under the 200 steps, got 200"),
     ):
@@ -224,6 +308,12 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(tiny: Path, tmp_path: Path
         trained(tiny, tmp_path / "in")
     with pytest.raises(ConfigError, match=r"none\.txt"):
         trained(tiny, tmp_path / "out", data=tmp_path / "none.txt")
+    with pytest.raises(ConfigError, match="preferences are for the method 'qat-lora', got 'qat'"):
+        trained(tiny, tmp_path / "out", preferences=tiny / "pairs.jsonl")
+    with pytest.raises(ConfigError, match=r"none\.jsonl has no data"):
+        trained(tiny, tmp_path / "out", method="qat-lora", preferences=tmp_path / "none.jsonl")
+    with pytest.raises(ConfigError, match="`rank` must be from 1 to the model's width of 48, got 49"):
+        trained(tiny, tmp_path / "out", method="qat-lora", rank=49)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
@@ -237,3 +327,7 @@ def test_the_memory_that_it_says_grows_with_what_is_asked() -> None:
     weights = 4 * LLAMA32_1B.n_parameters / (1 << 30)
     assert 5 * weights < gib[0] < gib[1] - weights
     assert gib[1] < gib[2] < 20 * weights
+    adapted = QatRecipe(method="qat-lora")
+    assert memory_estimate(LLAMA32_1B, adapted) == memory_estimate(LLAMA32_1B, QatRecipe())
+    with_pairs = memory_estimate(LLAMA32_1B, adapted, has_preferences=True)
+    assert with_pairs > memory_estimate(LLAMA32_1B, adapted)  # twice as many rows, two answers of each pair
