@@ -170,12 +170,21 @@ def calls_of(answer: Any, stream: bool) -> tuple[list[tuple[str, str]], str]:
     return [(names[i], arguments[i]) for i in sorted(names)], str(reason)
 
 
+def test_a_required_call_that_is_cut_is_text(client: openai.OpenAI) -> None:
+    for seed in range(3):
+        options: Any = {"tools": [ADD], "tool_choice": "required", "seed": seed, "max_tokens": 12}
+        (choice,) = ask(client, **options).choices
+        assert (choice.finish_reason, choice.message.tool_calls) == ("length", None)
+        assert choice.message.content.startswith('{"name"')
+
+
 @pytest.mark.parametrize("model", ["tiny", "tiny-llama3"])
-def test_the_named_tool_is_called_and_once(client: openai.OpenAI, model: str) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_named_tool_is_called_and_once(client: openai.OpenAI, model: str, stream: bool) -> None:
     named: Any = {"type": "function", "function": {"name": "add"}}
     for seed in range(3):
-        answer = ask(client, model=model, tools=[NOW, ADD], tool_choice=named, seed=seed)
-        ((name, arguments),), _ = calls_of(answer, False)
+        answer = ask(client, model=model, tools=[NOW, ADD], tool_choice=named, seed=seed, stream=stream)
+        ((name, arguments),), _ = calls_of(answer, stream)
         assert name == "add"
         jsonschema.validate(json.loads(arguments), ADD["function"]["parameters"])
 
@@ -251,3 +260,70 @@ def test_a_strict_tool_leaves_the_rest_of_the_answer_free(client: openai.OpenAI)
     for seed in range(3):
         (choice,) = ask(client, tools=[strict], seed=seed, max_tokens=40).choices
         assert (choice.finish_reason, choice.message.tool_calls) == ("length", None)
+
+
+def respond(client: openai.OpenAI, form: Any, **more: Any) -> Any:
+    settings: Any = {"model": "tiny", "max_output_tokens": 200, "temperature": 1.0, **more}
+    return client.responses.create(input="hm", text={"format": form}, **settings)
+
+
+FLAT: Any = {"type": "json_schema", "name": "llama", "schema": SCHEMA, "strict": True}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_response_is_json_of_its_schema_streamed_or_not(client: openai.OpenAI, seed: int) -> None:
+    whole = respond(client, FLAT, extra_body={"seed": seed})
+    assert whole.status == "completed"
+    jsonschema.validate(json.loads(whole.output_text), SCHEMA)
+    assert whole.text.format.schema_ == SCHEMA
+    events = list(respond(client, FLAT, extra_body={"seed": seed}, stream=True))
+    told = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert told == whole.output_text
+    assert client.responses.retrieve(whole.id).text.format == whole.text.format
+
+
+def test_a_response_is_in_other_languages_too(client: openai.OpenAI) -> None:
+    for form, pattern in OTHERS:
+        assert regex.fullmatch(pattern, respond(client, form).output_text)
+    wool = respond(client, {"type": "json_object"}, extra_body={"seed": 1}, max_output_tokens=16)
+    assert wool.output_text[0] == "{"
+    assert respond(client, {"type": "text"}).output_text[:1] != "{"
+    parsed = client.responses.parse(model="tiny", input="hm", text_format=Llama, max_output_tokens=150)
+    assert isinstance(parsed.output_parsed, Llama)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_response_cannot_be_held_to_is_the_client_s_mistake(
+    client: openai.OpenAI, stream: bool
+) -> None:
+    for form in ({**FLAT, "schema": {"not": {}}}, {"type": "regex", "regex": "("}):
+        with pytest.raises(openai.BadRequestError) as refusal:
+            respond(client, form, stream=stream)
+        assert refusal.value.code == "invalid_constraint"
+
+
+def test_a_response_calls_what_is_required(client: openai.OpenAI) -> None:
+    for stream in (False, True):
+        tools: Any = [{"type": "function", **ADD["function"]}]
+        answer: Any = client.responses.create(
+            model="tiny", input="hm", tools=tools, tool_choice="required", max_output_tokens=200,
+            parallel_tool_calls=False, stream=stream,
+        )  # fmt: skip
+        if stream:
+            answer = list(answer)[-1].response
+        (call,) = answer.output
+        assert (call.type, call.name) == ("function_call", "add")
+        jsonschema.validate(json.loads(call.arguments), ADD["function"]["parameters"])
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "add"}])
+def test_anthropic_s_clients_have_calls_enforced_too(server: Live, choice: Any) -> None:
+    tools = [{"name": "add", "input_schema": ADD["function"]["parameters"]}]
+    said = [{"role": "user", "content": "hm"}]
+    choice = {**choice, "disable_parallel_tool_use": True}
+    body = {"model": "tiny", "max_tokens": 200, "messages": said, "tools": tools, "tool_choice": choice}
+    answer = server.http.post("/v1/messages", json=body).json()
+    assert answer["stop_reason"] == "tool_use"
+    (call,) = answer["content"]
+    assert (call["type"], call["name"]) == ("tool_use", "add")
+    jsonschema.validate(call["input"], ADD["function"]["parameters"])

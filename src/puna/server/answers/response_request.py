@@ -21,6 +21,7 @@ from puna.server.schemas.chat import (
 )
 from puna.server.schemas.chat import Message as ChatMessage
 from puna.server.schemas.items import Item
+from puna.server.schemas.response_format import as_response_format
 from puna.server.schemas.responses import (
     AllowedTools,
     ConversationLink,
@@ -77,6 +78,8 @@ def chat_of(body: InputTokensBody, items: Sequence[Item], standing: Sequence[str
     given |= {name: getattr(body, name) for name in (*_DRAWING, "parallel_tool_calls")}
     if tools:
         given |= {"tools": tools, "tool_choice": choice}
+    if body.text is not None:
+        given["response_format"] = as_response_format(body.text.format)
     if isinstance(body, ResponseBody):
         given["max_completion_tokens"] = body.max_output_tokens
         if "message.output_text.logprobs" in (body.include or ()):
@@ -93,7 +96,7 @@ def begin_response(body: ResponseBody, prompt: Mapping[str, Any] | None) -> Resp
     """
     text: dict[str, Any] = {"format": {"type": "text"}}
     if body.text is not None:
-        text |= body.text.model_dump(exclude_none=True)
+        text |= body.text.model_dump(by_alias=True, exclude_none=True)
     choice = body.tool_choice or "auto"
     conversation = body.conversation_id
     return Response(

@@ -16,9 +16,12 @@ __all__ = [
     "JsonObjectFormat",
     "JsonSchemaFormat",
     "NamedSchema",
+    "NamedSchemaFormat",
     "RegexFormat",
     "ResponseFormat",
+    "TextForm",
     "TextFormat",
+    "as_response_format",
     "constraint_of",
 ]
 
@@ -47,6 +50,12 @@ class NamedSchema(Body):
     description: str | None = None
     json_schema: dict[str, Any] | None = Field(None, alias="schema", description="Default: any object.")
     strict: bool | None = Field(None, description="Taken and without effect: every schema is enforced.")
+
+
+class NamedSchemaFormat(NamedSchema):
+    """JSON as a schema says, in the words of the Responses API."""
+
+    type: Literal["json_schema"]
 
 
 class JsonSchemaFormat(Body):
@@ -81,6 +90,20 @@ ResponseFormat = Annotated[
     TextFormat | JsonObjectFormat | JsonSchemaFormat | RegexFormat | GrammarFormat | ChoicesFormat,
     Field(discriminator="type"),
 ]
+
+TextForm = Annotated[
+    TextFormat | JsonObjectFormat | NamedSchemaFormat | RegexFormat | GrammarFormat | ChoicesFormat,
+    Field(discriminator="type"),
+]
+"""The same in the words of the Responses API."""
+
+
+def as_response_format(form: TextForm | None) -> ResponseFormat | None:
+    """What the Responses API says, in the words of chat completions."""
+    if isinstance(form, NamedSchemaFormat):
+        named = NamedSchema(**form.model_dump(by_alias=True, exclude={"type"}))
+        return JsonSchemaFormat(type="json_schema", json_schema=named)
+    return form
 
 
 def constraint_of(response_format: ResponseFormat | None) -> Constraint | None:

@@ -10,7 +10,7 @@ from puna.server.schemas.base import Body, Metadata, Reply
 from puna.server.schemas.chat import MAX_TOOLS
 from puna.server.schemas.items import InputItem, Item, ItemId, SentText
 from puna.server.schemas.lists import ListReply
-from puna.server.schemas.response_format import TextFormat
+from puna.server.schemas.response_format import TextForm
 from puna.server.schemas.sampling import Drawing
 
 __all__ = [
@@ -75,7 +75,7 @@ class AllowedTools(Body):
 class TextConfig(Body):
     """The form of a text."""
 
-    format: TextFormat | None = None
+    format: TextForm | None = Field(None, description="What the text must be.")
     verbosity: Literal["low", "medium", "high"] | None = Field(None, description="Taken and without effect.")
 
 
