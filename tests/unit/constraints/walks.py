@@ -48,3 +48,13 @@ def random_answer(
         if matcher.is_over:
             return ids
     return None
+
+
+def is_allowed(compiler: Compiler, constraint: Constraint, text: str, end: int) -> bool:
+    """Whether a text, special tokens in it included, may be a whole answer."""
+    matcher = compiler.matcher(constraint, [end])
+    for token in compiler._tokenizer.encode_with_special(text):
+        if matcher.is_over or matcher.permitted([token]) != [token]:
+            return False
+        matcher.take(token)
+    return matcher.is_over or bool(allowed_by(matcher, compiler)[end])

@@ -6,7 +6,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-from tests.unit.constraints.walks import allowed_by, random_answer
+from tests.unit.constraints import walks
+from tests.unit.constraints.walks import random_answer
 
 from puna.constraints import Compiler, JsonSchema, Lark
 from puna.errors import ConstraintError
@@ -79,6 +80,10 @@ def end_of(compiler: Compiler) -> int:
     return min(compiler._tokenizer.eos_ids)
 
 
+def is_allowed(compiler: Compiler, grammar: Lark, text: str) -> bool:
+    return walks.is_allowed(compiler, grammar, text, end_of(compiler))
+
+
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("tools", SETS, ids=range(len(SETS)))
@@ -124,17 +129,6 @@ def test_calls_go_on_only_where_they_may(form: ToolForm, small: Compiler) -> Non
         grammar = must_call([NOW], form, several=several, has_tag=False)
         assert is_allowed(small, grammar, told)
         assert is_allowed(small, grammar, two) == several
-
-
-def is_allowed(compiler: Compiler, grammar: Lark, text: str) -> bool:
-    matcher = compiler.matcher(grammar, [end_of(compiler)])
-    for token in compiler._tokenizer.encode_with_special(text):
-        if matcher.is_over:
-            return False
-        if matcher.permitted([token]) != [token]:
-            return False
-        matcher.take(token)
-    return matcher.is_over or bool(allowed_by(matcher, compiler)[end_of(compiler)])
 
 
 def test_json_may_come_in_place_of_a_call(small: Compiler) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from puna.constraints.forms import Constraint
+from puna.constraints import Compiler, Constraint
 from puna.engine.request import Event, Request, TokenLogprob, Usage
 from puna.engine.stop import StopTexts
 from puna.tokens import TextStream, Tokenizer
@@ -19,7 +19,7 @@ class ScriptedEngine:
 
     Attributes:
         prompts: ids of every prompt, in their order.
-        constraints: those that it was told to prepare; it says what it likes all the same.
+        constraints: that of every prompt, None where it had none; it says what it likes all the same.
         cancelled: requests that were cancelled.
     """
 
@@ -34,16 +34,18 @@ class ScriptedEngine:
         """
         self._tokenizer = tokenizer
         self._script = script
+        self._compiler = Compiler(tokenizer, tokenizer.vocab_size)
         self.prompts: list[list[int]] = []
-        self.constraints: list[Constraint] = []
+        self.constraints: list[Constraint | None] = []
         self.cancelled: list[Request] = []
         self._is_cancelled = threading.Condition()
 
     def prepare(self, constraint: Constraint) -> None:
-        self.constraints.append(constraint)
+        self._compiler.prepare(constraint)
 
     def submit(self, request: Request) -> None:
         self.prompts.append(list(request.prompt))
+        self.constraints.append(request.params.constraint)
         text = self._tokenizer.decode(request.prompt)
         said = next((answer for key, answer in self._script.items() if key in text), "hum")
         ids = self._tokenizer.encode_with_special(said)

@@ -8,10 +8,12 @@ from typing import Any
 
 import openai
 import pytest
+from tests.unit.constraints import walks
 from tests.unit.server.live import Live
 from tests.unit.server.scripted import ScriptedEngine
 
 from puna import Llama
+from puna.constraints import Compiler
 
 WEATHER: Any = {
     "type": "function",
@@ -129,6 +131,59 @@ def test_only_the_named_tool_is_called(client: openai.OpenAI) -> None:
     named: Any = {"type": "function", "function": {"name": "other"}}
     (choice,) = ask(client, "one call", tools=[WEATHER, other], tool_choice=named).choices
     assert choice.message.tool_calls is None
+
+
+STRICT: Any = {**WEATHER, "function": {**WEATHER["function"], "strict": True}}
+GOOD_CALL = '<|python_tag|>{"name": "weather", "parameters": {"city": "Cusco"}}'
+BAD_CALL = '<|python_tag|>{"name": "weather", "parameters": {"city": 7}}'
+OTHER_CALL = '{"name": "launch", "parameters": {"city": "Cusco"}}'
+
+
+def is_allowed(scripted: Llama, text: str) -> bool:
+    """Whether the constraint of the last request allows an answer."""
+    engine = scripted.engine
+    assert isinstance(engine, ScriptedEngine)
+    constraint = engine.constraints[-1]
+    if constraint is None:
+        return True
+    tokenizer = scripted.tokenizer
+    text = text.removeprefix("<|python_tag|>")
+    return walks.is_allowed(
+        Compiler(tokenizer, tokenizer.vocab_size), constraint, text, min(tokenizer.eos_ids)
+    )
+
+
+NAMED: Any = {"type": "function", "function": {"name": "weather"}}
+HELD: list[tuple[dict[str, Any], tuple[bool, bool, bool, bool]]] = [
+    # May it say: a call that suits the schema, one that does not, one of no tool, a text?
+    ({"tools": [WEATHER]}, (True, True, True, True)),
+    ({"tools": [WEATHER], "tool_choice": "auto"}, (True, True, True, True)),
+    ({"tools": [STRICT], "tool_choice": "auto"}, (True, False, True, True)),
+    ({"tools": [STRICT], "tool_choice": "none"}, (True, True, True, True)),
+    ({"tools": [WEATHER], "tool_choice": "required"}, (True, False, False, False)),
+    ({"tools": [STRICT], "tool_choice": "required"}, (True, False, False, False)),
+    ({"tools": [WEATHER], "tool_choice": NAMED}, (True, False, False, False)),
+]
+
+
+@pytest.mark.parametrize(("options", "expected"), HELD, ids=range(len(HELD)))
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_an_answer_is_held_to(
+    client: openai.OpenAI, scripted: Llama, options: Any, expected: tuple[bool, ...], stream: bool
+) -> None:
+    answer = ask(client, "one call", stream=stream, **options)
+    if stream:
+        list(answer)
+    texts = (GOOD_CALL, BAD_CALL, OTHER_CALL, "It is warm there.")
+    assert tuple(is_allowed(scripted, text) for text in texts) == expected
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED])
+@pytest.mark.parametrize("word", ["undeclared", "malformed", "wrong type"])
+def test_what_is_no_call_is_text_even_where_one_is_due(client: openai.OpenAI, word: str, choice: Any) -> None:
+    (answer,) = ask(client, word, tool_choice=choice).choices
+    assert answer.message.tool_calls is None
+    assert answer.message.content
 
 
 def test_an_unknown_tool_choice_is_the_client_s_mistake(client: openai.OpenAI) -> None:
