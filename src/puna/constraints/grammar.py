@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 from puna.constraints.forms import Choices, Constraint, JsonSchema, Lark, Regex
@@ -14,6 +16,12 @@ __all__ = ["grammar_of", "json_rule", "one_line", "refusal"]
 
 MAX_CHARACTERS = 65_536
 """Of a schema, pattern, grammar or list of choices: more would take seconds to compile."""
+
+# The library takes a state for each remainder of a division, which its own limits do not count.
+_MAX_REMAINDERS = 1_000
+_MAX_DIGITS = 40
+_FACTOR = re.compile(r'"multipleOf"\s*:\s*([0-9.eE+-]+)')
+_ESCAPED = re.compile(r"\\u00([0-7][0-9a-fA-F])")
 
 # One spelling of each value, so that most of what is not content is certain and costs no choice of the model.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -78,7 +86,34 @@ def _checked(what: str, text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise ConstraintError(f"the {what} has half a surrogate pair: {error}") from error
+    _check_factors(what, text)
     return text
+
+
+def _check_factors(what: str, text: str) -> None:
+    """Bound what divisions cost, in grammars too; those of all parts may have to hold at once."""
+    plain = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
+    remainders = math.lcm(*map(_remainders, _FACTOR.findall(plain)))
+    if remainders > _MAX_REMAINDERS:
+        raise ConstraintError(
+            f"the {what} has too large a `multipleOf`: without factors of 2 and 5, all of them together may "
+            f"come to {_MAX_REMAINDERS}; leave it out and check the answer"
+        )
+
+
+def _remainders(factor: str) -> int:
+    """A factor without its powers of 2 and 5, which the last digits decide."""
+    try:
+        digits = Decimal(factor).as_tuple().digits
+    except ArithmeticError:  # no number: the library says so
+        return 1
+    if len(digits) > _MAX_DIGITS:
+        return _MAX_REMAINDERS + 1
+    rest = int("".join(map(str, digits)))
+    for prime in (2, 5):
+        while rest and rest % prime == 0:
+            rest //= prime
+    return max(rest, 1)
 
 
 def refusal(constraint: Constraint, complaint: str) -> ConstraintError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from decimal import Decimal
 from typing import Any
 
 import jsonschema
@@ -173,6 +174,10 @@ BAD: list[tuple[Constraint, str]] = [
     (JsonSchema({"items": {"type": "string", "pattern": "(?=a)b"}}), "at #/items: regex parse error"),
     (JsonSchema({"type": "integer", "minimum": 5, "maximum": 3}), "at #: Unsatisfiable schema: minimum"),
     (JsonSchema({"enum": []}), "Unsatisfiable"),
+    (JsonSchema({"type": "integer", "multipleOf": 1_000_003}), "schema has too large a `multipleOf`"),
+    (JsonSchema({"allOf": [{"multipleOf": 97}, {"multipleOf": 0.89}]}), "all of them together may come to"),
+    (Lark('start: %json {"\\u006dultipleOf" : 99991}'), "grammar has too large a `multipleOf`"),
+    (Lark('start: %json {"multipleOf": 99991e-2}'), "grammar has too large a `multipleOf`"),
     (JsonSchema(False), "`not` cannot be enforced"),
     (JsonSchema(5), "must be an object, true, or a pydantic model class, got 5"),  # type: ignore[arg-type]
     (JsonSchema({"const": float("nan")}), "must consist of what JSON has"),
@@ -198,6 +203,14 @@ BAD: list[tuple[Constraint, str]] = [
 def test_a_refusal_says_what_and_where(constraint: Constraint, message: str, compiler: Compiler) -> None:
     with pytest.raises(ConstraintError, match=f"(?s){message}"):
         compiler.prepare(constraint)
+
+
+def test_factors_as_people_use_them_are_enforced(compiler: Compiler, smollm: Tokenizer) -> None:
+    for factor in (2, 7, 60, 1000, 1024, 86_400, 0.01, 0.25, 1e-8):
+        ids = random_answer(compiler, JsonSchema({"type": "number", "multipleOf": factor}), END, 1, limit=30)
+        if ids is not None:
+            value = json.loads(smollm.decode(ids), parse_float=Decimal, parse_int=Decimal)
+            assert value % Decimal(str(factor)) == 0
 
 
 @pytest.mark.parametrize("texts", [[], "red", ["red", 5]])
