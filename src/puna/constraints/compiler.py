@@ -105,7 +105,11 @@ class Compiler:
         )
         if first < 0:
             raise refusal(constraint, "no answer suits it")
-        if first < self._vocab_size and not (trial.consume_token(first) and trial.rollback(1)):
+        if first >= self._vocab_size:
+            return
+        if not trial.consume_token(first):
+            raise refusal(constraint, trial.get_error())
+        if not trial.rollback(1):
             raise refusal(constraint, f"`max_tokens`, `stop` and such are not supported: {trial.get_error()}")
 
     def _forget(self, text: str) -> None:

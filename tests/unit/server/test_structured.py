@@ -12,8 +12,11 @@ import pydantic
 import pytest
 import regex
 from tests.tiny import save_tiny, save_tiny_llama3
+from tests.unit.constraints.bombs import BOMBS, HARMLESS
 from tests.unit.server.conftest import hosted
 from tests.unit.server.live import Live, running
+
+from puna.constraints import Choices, JsonSchema, Regex
 
 SCHEMA: Any = {
     "type": "object",
@@ -243,6 +246,35 @@ def test_what_cannot_be_enforced_is_the_client_s_mistake(
     error = answer.json()["error"]
     assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_constraint")
     assert message in error["message"]
+
+
+def form_of(constraint: Any) -> Any:
+    if isinstance(constraint, JsonSchema):
+        return by_schema(constraint.schema)["response_format"]
+    if isinstance(constraint, Choices):
+        return {"type": "choices", "choices": constraint.texts}
+    if isinstance(constraint, Regex):
+        return {"type": "regex", "regex": constraint.pattern}
+    return {"type": "grammar", "grammar": constraint.grammar}
+
+
+# They meet a limit only after a while, and then only with a large vocabulary.
+GONE_OUT = ("repeated", "many states", "an ambiguous grammar", "a repeating grammar")
+
+
+# One cannot even be written by Python's json; `deep_json` of the attacks is of its kind.
+@pytest.mark.parametrize("name", sorted(set(BOMBS) - {"nested endlessly"}))
+def test_a_bomb_is_the_client_s_mistake_or_goes_out(server: Live, name: str) -> None:
+    body = {"model": "tiny", "prompt": "a", "max_tokens": 60, "seed": 1}
+    answer = server.http.post("/v1/completions", json={**body, "response_format": form_of(BOMBS[name])})
+    assert answer.status_code in (200, 400)
+    if answer.status_code == 400:
+        error = answer.json()["error"]
+        assert error["type"] == "invalid_request_error"
+        assert 10 < len(error["message"]) < 600
+    else:
+        assert name in HARMLESS or name in GONE_OUT
+    assert server.http.get("/v1/health").json() == {"status": "OK"}
 
 
 def test_a_constraint_that_runs_into_a_limit_is_the_client_s_mistake(server: Live) -> None:
