@@ -38,7 +38,7 @@ class Times:
     """Of one answer.
 
     Attributes:
-        first_ms: from the request to the first token.
+        first_ms: from the request to the first text.
         token_ms: from one token to the next, the mean over the answer.
     """
 
@@ -54,12 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         served, llama = stack.enter_context(serving(given.model)), stack.enter_context(load(given.model))
         connection = stack.enter_context(closing(http.client.HTTPConnection(urlsplit(served.url).netloc)))
         for _ in range(given.rounds + 1):
-            # Not the same prompt twice, whose cache would be found.
-            prompts = [_prompt(choose, given) for _ in range(2)]
-            engine.append(_without_http(llama, prompts[0], given.new_tokens))
-            server.append(_through_http(connection, served, prompts[1], given.new_tokens))
+            prompt = _prompt(choose, given)  # the two have caches of their own
+            engine.append(_without_http(llama, prompt, given.new_tokens))
+            server.append(_through_http(connection, served, prompt, given.new_tokens))
     rounds = list(zip(engine[1:], server[1:], strict=True))  # the first one warms
-    for name, unit in (("first_ms", "to the first token"), ("token_ms", "a token")):
+    for name, unit in (("first_ms", "to the first text"), ("token_ms", "a token")):
         alone = statistics.median(getattr(e, name) for e, _ in rounds)
         added = statistics.median(getattr(s, name) - getattr(e, name) for e, s in rounds)
         print(f"{unit}: engine {alone:.2f} ms, the server adds {added:.2f} ms ({added / alone:.1%})")
@@ -105,9 +104,9 @@ def _without_http(llama: Llama, prompt: list[int], new_tokens: int) -> Times:
         now, event = events.get()
         if event.error is not None:
             raise event.error
-        if event.tokens:
+        tokens += len(event.tokens)
+        if event.text:  # half a character waits for its rest, with and without HTTP
             times.append(now)
-            tokens += len(event.tokens)
         if event.is_last:
             return _times(began, times, tokens)
 
@@ -129,7 +128,7 @@ def _through_http(
         if line.startswith(b"data: {"):
             now = time.perf_counter()
             chunk = json.loads(line.removeprefix(b"data: "))
-            if chunk["choices"]:
+            if chunk["choices"] and chunk["choices"][0]["text"]:
                 times.append(now)
             tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
     if response.status != 200:

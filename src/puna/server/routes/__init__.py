@@ -20,9 +20,10 @@ from puna.server.routes import (
     tokens,
 )
 
+# A request is matched with them in this order, so those that answer come first.
 _GROUPS = (
-    chat, stored_chat, responses, stored_responses, conversations, prompts, messages, completions, embeddings,
-    models, tokens, system, admin,
+    chat, completions, responses, messages, embeddings, tokens, system, models, stored_chat, stored_responses,
+    conversations, prompts, admin,
 )  # fmt: skip
 
 ROUTERS = tuple(group.router for group in _GROUPS)
