@@ -85,11 +85,12 @@ nb::ndarray<nb::numpy, float> rotate_blocks(const std::string& isa, const Array<
     const auto n = static_cast<int64_t>(x.shape(0));
     PUNA_CHECK(block >= 1 && (block & (block - 1)) == 0 && n % block == 0,
                "rotate_blocks: `block` must be a power of two that divides the length");
-    std::vector<float> values(static_cast<size_t>(round_up(n, 16)), 0.0f);
-    std::copy_n(x.data(), n, values.begin());
-    find_kernels(isa).rotate_blocks(values.data(), round_up(n, 16), block);
+    Rows row(n);  // aligned, as the engine's are
+    row.reserve(1);
+    std::copy_n(x.data(), n, row.row(0));
+    find_kernels(isa).rotate_blocks(row.row(0), round_up(n, 16), block);
     auto out = new_array<float>({x.shape(0)});
-    std::copy_n(values.begin(), n, out.data());
+    std::copy_n(row.row(0), n, out.data());
     return out;
 }
 
