@@ -26,8 +26,9 @@ from benchmarks.options import positive
 from benchmarks.process import Job, Process
 from benchmarks.results import Report, Row, read_report, write_report
 from benchmarks.rounds import run_rounds
-from benchmarks.table import GROUPS, group_of, markdown, number
+from benchmarks.table import GROUPS, group_of, markdown
 from puna.engine.native import default_threads
+from puna.evaluate.chart import number
 from puna.evaluate.roofline import stream_read
 from puna.evaluate.speed import checkpoint_bytes
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from benchmarks.measures import MEASURES, Measure
 from benchmarks.random_checkpoint import SHAPES
 from benchmarks.results import Report, Row
+from puna.evaluate.chart import number
 from puna.evaluate.speed import Spread
 
-__all__ = ["GROUPS", "best_peer", "group_of", "labels", "markdown", "number"]
+__all__ = ["GROUPS", "best_peer", "group_of", "labels", "markdown", "measures_of"]
 
 # Formats that are compared with each other.
 GROUPS = {"4-bit": ("int4", "Q4_0", "8da4w", "Q4_1"), "bf16": ("bf16", "BF16")}
@@ -38,11 +39,6 @@ def best_peer(report: Report, measure: Measure, columns: Sequence[str]) -> Row |
         return None
     best = max if measure.more_is_better else min
     return best(told, key=lambda pair: pair[0])[1]
-
-
-def number(value: float) -> str:
-    """Three digits or more, and no more than needed: 7.31, 30.4, 458, 1,119."""
-    return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def markdown(report: Report) -> str:

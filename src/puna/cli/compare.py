@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from puna.cli import options
-from puna.cli.output import print_json, print_table, size_text
+from puna.cli.output import print_json, print_table, size_text, write_text
 
 if TYPE_CHECKING:
     from puna.evaluate.compare import Comparison
@@ -31,6 +31,7 @@ def compare(
     ] = 8192,
     window: Annotated[int, typer.Option("--window", metavar="N", help="Tokens seen at once.")] = 512,
     threads: options.Threads = None,
+    chart: options.Chart = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare two models of one vocabulary on a text.
@@ -38,6 +39,7 @@ def compare(
     Perplexity, the mean divergence of B's predictions from A's and how often both find the same token
     likeliest; size, speed and memory, each model in a process of its own.
     """
+    from puna.evaluate.compare import chart_of
     from puna.evaluate.compare import compare as run
 
     comparison = run(
@@ -49,6 +51,8 @@ def compare(
         window=window,
         threads=threads,
     )
+    if chart is not None:
+        write_text(chart, chart_of(comparison))
     if as_json:
         print_json(asdict(comparison))
     else:

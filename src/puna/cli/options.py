@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SERVER_URL",
     "Cache",
+    "Chart",
     "Choice",
     "Context",
     "Draft",
@@ -195,6 +196,10 @@ Stats = Annotated[
 SERVER_URL = "http://127.0.0.1:8321"
 ServerUrl = Annotated[
     str, typer.Option("--server", metavar="URL", help="A running server; PUNA_API_KEY is the key, if any.")
+]
+Chart = Annotated[
+    Path | None,
+    typer.Option("--chart", metavar="FILE.svg", help="Draw it too, into this file.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
+
+from puna.errors import ConfigError
 
 __all__ = [
     "duration_text",
@@ -19,6 +22,7 @@ __all__ = [
     "say",
     "size_text",
     "visible",
+    "write_text",
 ]
 
 # Control characters could move the cursor, retitle the window or fill the clipboard. C0 has pictures in
@@ -80,6 +84,20 @@ def duration_text(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that a command was asked for, in one step.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def is_terminal() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,21 @@ from numpy.typing import NDArray
 
 from puna.engine.native import NativeEngine
 from puna.errors import ConfigError
-from puna.evaluate.speed import SpeedReport, SpeedSettings, measure_apart
-from puna.llama import load
+from puna.evaluate.chart import Bar, Panel, svg
+from puna.evaluate.speed import SpeedReport, SpeedSettings, Spread, measure_apart
+from puna.llama import Llama, load
 
-__all__ = ["Agreement", "Comparison", "compare", "compare_on"]
+__all__ = [
+    "Agreement",
+    "Comparison",
+    "agreement_of",
+    "chart_of",
+    "compare",
+    "compare_loaded",
+    "compare_on",
+    "log_probabilities",
+    "read_text",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,27 +89,73 @@ def compare(
         PunaError: whatever loading a model raises.
         ConfigError: the text cannot be read or is too short, or the vocabularies differ.
     """
-    try:
-        words = text.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{text} cannot be read as text: {error}") from error
+    words = read_text(text)
     with (
         load(reference, format=formats[0], threads=threads, context=window) as a,
         load(other, format=formats[1], threads=threads, context=window) as b,
     ):
-        tokens = a.tokenizer.encode(words)[:max_tokens]
-        if b.tokenizer.encode(words)[:max_tokens] != tokens:
-            raise ConfigError(
-                f"{reference} and {other} must have one vocabulary, they read the text differently"
-            )
-        assert isinstance(a.engine, NativeEngine)
-        assert isinstance(b.engine, NativeEngine)
-        agreement = compare_on(a.engine, b.engine, tokens, window=window)
+        agreement = compare_loaded(a, b, words, max_tokens=max_tokens, window=window)
     speeds = [
         measure_apart(SpeedSettings(model=name, format=format, threads=threads, new_tokens=32, repeats=3))
         for name, format in zip((reference, other), formats, strict=True)
     ]
     return Comparison(agreement=agreement, reference=speeds[0], other=speeds[1])
+
+
+def read_text(path: Path) -> str:
+    """Read a text.
+
+    Raises:
+        ConfigError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as text: {error}") from error
+
+
+def compare_loaded(reference: Llama, other: Llama, text: str, *, max_tokens: int, window: int) -> Agreement:
+    """Compare the predictions of two loaded models on a text.
+
+    Args:
+        reference: what the other is measured against.
+        other: the model in question; may be the same.
+        text: any text.
+        max_tokens: at most so many tokens of it, from its beginning.
+        window: see `compare_on`.
+
+    Raises:
+        ConfigError: the text is too short, or the vocabularies differ.
+        CapacityError: the window is longer than a model's context.
+    """
+    tokens = reference.tokenizer.encode(text)[:max_tokens]
+    if other.tokenizer.encode(text)[:max_tokens] != tokens:
+        names = f"{reference.info.name} and {other.info.name}"
+        raise ConfigError(f"{names} must have one vocabulary, they read the text differently")
+    assert isinstance(reference.engine, NativeEngine)
+    assert isinstance(other.engine, NativeEngine)
+    return compare_on(reference.engine, other.engine, tokens, window=window)
+
+
+def chart_of(comparison: Comparison) -> str:
+    """Draw both models' perplexity, size, memory and speed as an SVG file's text."""
+    a, b, found = comparison.reference, comparison.other, comparison.agreement
+    names = (a.model, b.model) if a.model != b.model else (f"{a.model} (A)", f"{b.model} (B)")
+    rows = [
+        (
+            f"perplexity over {found.tokens} tokens (less is better)",
+            (Spread.of([found.reference_perplexity]), Spread.of([found.perplexity])),
+        ),
+        ("file size, MB (less is better)", [Spread.of([r.file_bytes / 1e6]) for r in (a, b)]),
+        ("peak memory, MB (less is better)", [Spread.of([r.peak_rss_bytes / 1e6]) for r in (a, b)]),
+        ("decode, tokens a second (more is better)", [r.speed.decode_tokens_per_s for r in (a, b)]),
+        ("prefill, tokens a second (more is better)", [r.speed.prefill_tokens_per_s for r in (a, b)]),
+    ]
+    panels = [
+        Panel(title, [Bar(names[0], first, False), Bar(names[1], second, True)])
+        for title, (first, second) in rows
+    ]
+    return svg(f"{names[1]} against {names[0]}, {a.machine.cpu}, {a.threads} threads ({a.isa})", panels)
 
 
 def compare_on(
@@ -120,14 +177,32 @@ def compare_on(
     """
     if window < 2 or len(tokens) < 2:
         raise ConfigError(f"need a window and a text of at least 2 tokens, got {window} and {len(tokens)}")
+    return agreement_of(
+        (reference.logits(piece)[:-1], other.logits(piece)[:-1], piece[1:])
+        for piece in _windows(tokens, window)
+    )
+
+
+def agreement_of(
+    pieces: Iterable[tuple[NDArray[np.float32], NDArray[np.float32], Sequence[int]]],
+) -> Agreement:
+    """Compare two models' logits, whatever computed them.
+
+    Args:
+        pieces: at least one of: the reference's logits ``[tokens, vocabulary]``, the other model's, and the
+            tokens that came.
+
+    Raises:
+        ConfigError: the vocabularies differ in size.
+    """
     losses, divergences, same = [], [], []
-    for piece in _windows(tokens, window):
-        a, b = (_log_probabilities(engine.logits(piece)[:-1]) for engine in (reference, other))
+    for reference, other, tokens in pieces:
+        a, b = log_probabilities(reference), log_probabilities(other)
         if a.shape != b.shape:
             raise ConfigError(
                 f"the models must have one vocabulary, got {a.shape[1]} and {b.shape[1]} tokens in theirs"
             )
-        at = (np.arange(len(piece) - 1), np.asarray(piece[1:]))
+        at = (np.arange(len(tokens)), np.asarray(tokens))
         losses.append(np.stack([a[at], b[at]]))
         divergences.append((np.exp(a) * (a - b)).sum(1))
         same.append(a.argmax(1) == b.argmax(1))
@@ -149,7 +224,8 @@ def _windows(tokens: Sequence[int], window: int) -> Iterator[Sequence[int]]:
             yield piece
 
 
-def _log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Logits to the logarithms of probabilities, in double: ``[tokens, vocabulary]``."""
     wide = logits.astype(np.float64)
     wide -= wide.max(1, keepdims=True)
     return np.asarray(wide - np.log(np.exp(wide).sum(1, keepdims=True)))

@@ -10,7 +10,9 @@ import pytest
 from benchmarks.chart import svg
 from benchmarks.measures import MEASURES
 from benchmarks.results import Report, Row, read_report, write_report
-from benchmarks.table import best_peer, labels, markdown, number
+from benchmarks.table import best_peer, labels, markdown
+
+from puna.evaluate.chart import number
 
 MACHINE = {
     "cpu": "Some <CPU>", "usable_cpus": 2, "memory_bytes": 3 << 30, "platform": "Linux-9", "isa": "avx2",

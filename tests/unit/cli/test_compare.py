@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 from tests.tiny import save_tiny
 
@@ -26,10 +27,14 @@ def test_table_and_json(puna, tmp_path):
     assert report["agreement"]["mean_kl"] > 0
     assert report["other"]["formats"] == {"int8_channel": 2, "int4_group32": 14}
     assert report["reference"]["formats"] == {"f32": 16}
-    done = puna(*arguments)
+    done = puna(*arguments, "--chart", tmp_path / "chart.svg")
     assert done.returncode == 0, done.stderr
     assert "perplexity over 238 tokens" in done.stdout
     assert f"{report['agreement']['reference_perplexity']:.4f}" in done.stdout
+    root = ElementTree.parse(tmp_path / "chart.svg").getroot()
+    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert [texts.count(name) for name in ("a", "b")] == [5, 5]
+    assert "perplexity over 238 tokens (less is better)" in texts
 
 
 def test_a_text_that_is_not_there(refused, tmp_path):

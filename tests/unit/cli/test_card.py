@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import json
+
+from tests.tiny import save_tiny
+
+
+def test_table_and_json(puna, tmp_path):
+    save_tiny(tmp_path / "a")
+    save_tiny(tmp_path / "b", seed=1)
+    (tmp_path / "text.txt").write_text("Llamas hum. " * 20)
+    question = {"question": "Who hums?", "choices": [" a llama", " a stone"], "answer": 0}
+    (tmp_path / "hums.jsonl").write_text(json.dumps(question))
+    arguments = ["card", tmp_path / "a", tmp_path / "b", "--rounds", "1", "--new-tokens", "8"]
+    measured = ["--text", tmp_path / "text.txt", "--questions", tmp_path / "hums.jsonl"]
+    done = puna(*arguments, *measured, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    a, b = report["rows"]
+    assert (a["model"], b["model"]) == ("a", "b")
+    assert a["inference"]["file_bytes"] == sum(f.stat().st_size for f in (tmp_path / "a").iterdir())
+    assert b["inference"]["decode_tokens_per_s"]["median"] > 0
+    assert a["quality"]["agreement"]["mean_kl"] == 0
+    assert b["quality"]["agreement"]["mean_kl"] > 0
+    assert report["tokens"] == 239
+    assert a["quality"]["benchmarks"]["hums"] in (0, 1)
+    assert a["published"] is None
+    done = puna(*arguments, *measured)
+    assert done.returncode == 0, done.stderr
+    assert f"{b['quality']['perplexity']:.4f}" in done.stdout
+    head = next(line for line in done.stdout.splitlines() if "perplexity" in line)
+    assert head.split()[-1] == "hums"
+    assert "published" not in done.stdout
+
+
+def test_what_cannot_be_read_is_told_before_the_work(refused, tmp_path):
+    message = refused("card", tmp_path, "--questions", tmp_path / "none", status=2)
+    assert "cannot be read as text" in message
