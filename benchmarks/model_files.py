@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.random_checkpoint import SHAPES, RandomCheckpoint
+from puna.export.gguf import write_gguf
+from puna.export.huggingface import write_huggingface
 from puna.models import store
 from puna.models.catalogue import DEFAULT_MODEL
 from puna.models.open import open_checkpoint
@@ -18,17 +20,11 @@ __all__ = ["DEFAULT_SHAPE", "model_file", "offered", "sha256"]
 DEFAULT_SHAPE = "llama3.2-1b"
 
 
-def _gguf_bf16(checkpoint: RandomCheckpoint, path: Path) -> None:
-    from benchmarks.gguf_file import write_bf16
-
-    write_bf16(checkpoint, path)
-
-
 def _gguf_q4_0(checkpoint: RandomCheckpoint, path: Path) -> None:
-    from benchmarks.gguf_file import quantize_q4_0, write_bf16
+    from benchmarks.gguf_file import quantize_q4_0
 
     source = path.with_name(f"source.{path.name}")
-    write_bf16(checkpoint, source)
+    write_gguf(checkpoint, source)
     quantize_q4_0(source, path)
     source.unlink()
 
@@ -39,20 +35,14 @@ def _executorch(checkpoint: RandomCheckpoint, path: Path) -> None:
     export_8da4w(checkpoint, path)
 
 
-def _hugging_face(checkpoint: RandomCheckpoint, path: Path) -> None:
-    from benchmarks.hf_folder import write_bf16
-
-    write_bf16(checkpoint, path)
-
-
 # How a kind of file ends, and what writes it.
-_RANDOM: dict[str, tuple[str, Callable[[RandomCheckpoint, Path], None]]] = {
+_RANDOM: dict[str, tuple[str, Callable[[RandomCheckpoint, Path], object]]] = {
     "puna-int4": ("-int4", lambda checkpoint, path: write_checkpoint(checkpoint, path, "int4")),
     "puna-bf16": ("-bf16", lambda checkpoint, path: write_checkpoint(checkpoint, path, "bf16")),
-    "gguf-bf16": ("-bf16.gguf", _gguf_bf16),
+    "gguf-bf16": ("-bf16.gguf", write_gguf),
     "gguf-q4_0": ("-q4_0.gguf", _gguf_q4_0),
     "pte-8da4w": ("-8da4w.pte", _executorch),
-    "hf-bf16": ("-hf", _hugging_face),
+    "hf-bf16": ("-hf", write_huggingface),
 }
 # The default model as it is published, and as Puna's store keeps it.
 _DEFAULT = ("default-gguf", "default-puna")

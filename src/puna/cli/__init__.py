@@ -16,11 +16,13 @@ import typer
 import puna
 from puna.cli import (
     bench,
+    card,
     chat,
     compare,
     complete,
     convert,
     doctor,
+    export,
     key,
     prompt_format,
     ps,
@@ -57,7 +59,9 @@ for command in (
     ps.top,
     key.key,
     convert.convert,
+    export.export,
     compare.compare,
+    card.card,
     quantize.quantize,
     show.show,
     bench.bench,

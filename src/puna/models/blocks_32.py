@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from puna.models.block_fields import Bytes, Floats, fields, half
 
 __all__ = [
+    "from_integers",
     "iq4_nl",
     "q4_0",
     "q4_0_integers",
@@ -69,6 +70,28 @@ def q8_0_integers(blocks: Bytes) -> NDArray[np.int8]:
 def q4_0_integers(blocks: Bytes) -> NDArray[np.int8]:
     """The integers of Q4_0, -8 to 7, ``[blocks, 32]``."""
     return _nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)
+
+
+def from_integers(integers: NDArray[np.int8], scales: NDArray[np.float16], bits: int) -> Bytes:
+    """Blocks of Q4_0 or Q8_0 from integers and scales: the inverse of `q4_0_integers` and `q8_0_integers`.
+
+    Args:
+        integers: ``[rows, columns]``, columns a multiple of 32; from -8 to 7 for 4 bits.
+        scales: ``[rows, columns / 32]``.
+        bits: 4 or 8.
+
+    Returns:
+        ``[rows, bytes a row]``.
+    """
+    rows = len(integers)
+    values = integers.reshape(-1, 32)
+    if bits == 4:
+        codes = (values + np.int8(8)).view(np.uint8)
+        packed = codes[:, :16] | codes[:, 16:] << np.uint8(4)
+    else:
+        packed = values.view(np.uint8)
+    heads = np.ascontiguousarray(scales, "<f2").view(np.uint8).reshape(-1, 2)
+    return np.concatenate([heads, packed], axis=1).reshape(rows, -1)
 
 
 def _nibbles(packed: Bytes) -> Bytes:

@@ -22,7 +22,7 @@ from puna.models.gguf_vocabulary import tokenizer_json_from_gguf
 from puna.models.names import translate
 from puna.models.rotary import half_split_rows
 
-__all__ = ["GgufCheckpoint"]
+__all__ = ["ROPE_FACTORS", "GgufCheckpoint", "gguf_name"]
 
 _NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -41,7 +41,8 @@ _LAYER_NAMES = {
     "ffn_down": "mlp.down_proj",
 }
 _LAYER_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,3})\.([a-z_]+)\.weight")
-_ROPE_FACTORS = "rope_freqs.weight"
+ROPE_FACTORS = "rope_freqs.weight"
+"""The tensor that holds divisors of the rotary frequencies."""
 # Rotary tables that some converters stored; they follow from the config.
 _IGNORED = re.compile(r"blk\.[0-9]+\.attn_rot_embd\.weight")
 
@@ -81,7 +82,7 @@ class GgufCheckpoint:
             translate(name, _NAMES, _LAYER_TENSOR, _LAYER_NAMES): (part, name)
             for part in parts
             for name in part.tensors
-            if name != _ROPE_FACTORS and not _IGNORED.fullmatch(name)
+            if name != ROPE_FACTORS and not _IGNORED.fullmatch(name)
         }
         config = ModelConfig.from_gguf(self._metadata, _rope_factors(parts))
         self.config = replace(config, tied_embeddings="lm_head.weight" not in self._sources)
@@ -116,17 +117,27 @@ class GgufCheckpoint:
         return _vocabulary(str(self.path), self._metadata, self.config.vocab_size)
 
 
+def gguf_name(name: str) -> str:
+    """GGUF's name of the tensor that Hugging Face calls `name`."""
+    for theirs, ours in _NAMES.items():
+        if name == ours:
+            return theirs
+    _, _, layer, part = name.removesuffix(".weight").split(".", 3)
+    theirs = next(theirs for theirs, ours in _LAYER_NAMES.items() if ours == part)
+    return f"blk.{layer}.{theirs}.weight"
+
+
 def _rope_factors(parts: Iterable[GgufFile]) -> tuple[float, ...]:
-    file = next((part for part in parts if _ROPE_FACTORS in part.tensors), None)
+    file = next((part for part in parts if ROPE_FACTORS in part.tensors), None)
     if file is None:
         return ()
-    info = file.tensors[_ROPE_FACTORS]
+    info = file.tensors[ROPE_FACTORS]
     if info.dtype != "F32" or len(info.shape) != 1:
         raise CheckpointError(
-            f"{file.path}: `{_ROPE_FACTORS}` needs F32 numbers along one axis, "
+            f"{file.path}: `{ROPE_FACTORS}` needs F32 numbers along one axis, "
             f"got {info.dtype} of shape {info.shape}"
         )
-    return tuple(dequantize(info.dtype, file.data(_ROPE_FACTORS), info.shape).tolist())
+    return tuple(dequantize(info.dtype, file.data(ROPE_FACTORS), info.shape).tolist())
 
 
 def _vocabulary(source: str, metadata: dict[str, Any], vocab_size: int) -> Vocabulary:

@@ -21,7 +21,7 @@ from puna.models.tokenizer_json import (
     token_table,
 )
 
-__all__ = ["tokenizer_json_from_gguf"]
+__all__ = ["pre_tokenizer_name", "tokenizer_json_from_gguf"]
 
 # Llama 3 has 280,147 merges.
 _MAX_MERGES = 4 * MAX_TOKENS
@@ -40,6 +40,20 @@ _PRE_TOKENIZERS: dict[str, tuple[dict[str, Any], bool]] = {
     "llama3": (_LLAMA3, True),
     "smollm": (_SMOLLM, False),
 }
+
+
+def pre_tokenizer_name(pre_tokenizer: object, ignore_merges: bool) -> str | None:
+    """The name under which a file says how a byte-level vocabulary cuts a text.
+
+    Args:
+        pre_tokenizer: that section of a ``tokenizer.json``.
+        ignore_merges: whether a piece that is a token skips the merges.
+
+    Returns:
+        A value of ``tokenizer.ggml.pre`` that llama.cpp knows too; None where there is none.
+    """
+    names = ("gpt-2", "llama-bpe", "smollm")
+    return next((name for name in names if _PRE_TOKENIZERS[name] == (pre_tokenizer, ignore_merges)), None)
 
 
 def tokenizer_json_from_gguf(metadata: Mapping[str, Any]) -> TokenizerJson:

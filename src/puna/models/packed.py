@@ -30,6 +30,7 @@ from puna.models.safetensors import NewTensor, SafetensorsFile, write_safetensor
 __all__ = [
     "FORMATS",
     "PACKED_FORMATS",
+    "PackedAs",
     "PackedMatrix",
     "PackedModel",
     "PackedSource",
@@ -232,6 +233,46 @@ class PackedSource(Protocol):
     def packed(self, name: str) -> PackedMatrix:
         """The named matrix, in the format that `Checkpoint.dtypes` says."""
         ...
+
+
+class PackedAs:
+    """Another checkpoint as it would be packed, matrix by matrix; implements `Checkpoint` and `PackedSource`.
+
+    Attributes:
+        path: that of the source.
+        kind: that of the source.
+        config: that of the source.
+        dtypes: packed format of every matrix, ``F32`` for norms.
+    """
+
+    def __init__(self, source: Checkpoint, wanted: str) -> None:
+        """Pack nothing yet.
+
+        Args:
+            source: where matrices come from.
+            wanted: one of `FORMATS`.
+
+        Raises:
+            ConfigError: `wanted` is unknown.
+        """
+        self.path, self.kind, self.config = source.path, source.kind, source.config
+        self._source, self._wanted = source, wanted
+        formats = _wanted_formats(source, wanted)
+        self.dtypes = {name: formats.get(name, "F32") for name in source.config.tensor_shapes()}
+
+    def packed(self, name: str) -> PackedMatrix:
+        """The named matrix, packed anew at every call."""
+        return _pack_matrix(self._source, name, self._wanted)
+
+    def tensor(self, name: str) -> Tensor:
+        """The named tensor as float32, as the engine would compute with it."""
+        shape = self.config.tensor_shapes()[name]
+        values = self._source.tensor(name) if len(shape) == 1 else self.packed(name)
+        return Tensor(name, "F32", shape, values.to_float32().view(np.uint8))
+
+    def vocabulary(self) -> Vocabulary:
+        """The source's."""
+        return self._source.vocabulary()
 
 
 class PunaCheckpoint:

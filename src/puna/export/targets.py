@@ -1,0 +1,52 @@
+"""Every program's files that Puna writes, by name: `write`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from puna.errors import ConfigError, nearest
+from puna.models.checkpoint import Checkpoint
+from puna.models.packed import PackedAs, Progress
+
+__all__ = ["TARGETS", "write"]
+
+# A module of this package, and its function: (checkpoint, out, progress) -> what was rounded.
+_WRITERS = {
+    "gguf": ("gguf", "write_gguf"),
+    "huggingface": ("huggingface", "write_huggingface"),
+    "compressed-tensors": ("compressed_tensors", "write_compressed_tensors"),
+}
+TARGETS = tuple(_WRITERS)
+"""What a user may ask for."""
+
+Writer = Callable[[Checkpoint, Path, Progress | None], list[str]]
+
+
+def write(
+    checkpoint: Checkpoint, out: Path, target: str, wanted: str = "auto", progress: Progress | None = None
+) -> list[str]:
+    """Write a model for another program, all of it or nothing.
+
+    Args:
+        checkpoint: the source.
+        out: the file or folder to make; it must not exist yet.
+        target: one of `TARGETS`.
+        wanted: one of `puna.models.packed.FORMATS`, to which the matrices are rounded first; ``auto`` takes
+            them as they are.
+        progress: told of every tensor.
+
+    Returns:
+        What was rounded on the way from the checkpoint's own grid to the target's, a sentence each.
+
+    Raises:
+        ConfigError: the target or the format is unknown, or needs a package that is not there.
+        CheckpointError: the source is damaged, or the target cannot say what it is.
+        StoreError: `out` exists, cannot be written, or the disk is too full.
+    """
+    if target not in _WRITERS:
+        raise ConfigError(f"target {target!r} is unknown; {nearest(target, TARGETS)}")
+    module, function = _WRITERS[target]
+    run: Writer = getattr(import_module(f"puna.export.{module}"), function)
+    return run(checkpoint if wanted == "auto" else PackedAs(checkpoint, wanted), out, progress)
