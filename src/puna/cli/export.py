@@ -25,7 +25,7 @@ def export(
         typer.Option(
             "--to",
             metavar="NAME",
-            help="Whose files: gguf, huggingface, compressed-tensors.",
+            help="Whose files: gguf, huggingface, compressed-tensors, meta.",
             show_default=False,
         ),
     ],
@@ -52,7 +52,7 @@ def export(
     say(f"{path}: {size_text(checkpoint_bytes(path))}")
     say(f"{out}: {size_text(checkpoint_bytes(out))} as {target}")
     for note in notes:
-        say(f"rounded: {note}")
+        say(f"note: {note}")
     if row is not None:
         say(f"licence: {row.licence.name}, {row.licence.url}")
         for duty in row.licence.duties:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.errors import CheckpointError
+from puna.export.folded import require_plain
 from puna.export.huggingface import as_dtype, hf_config
 from puna.export.integers import integers_of, matrices
-from puna.export.plain import require_plain
 from puna.models.checkpoint import Checkpoint
 from puna.models.new_folder import new_folder
 from puna.models.packed import Progress, write_json, write_vocabulary
@@ -152,8 +152,8 @@ class _Writer:
         scales = [name for name in self._rounded if name in self._packed]
         others = [name for name in self._rounded if name not in self._packed]
         return [
-            *([f"numbers of {', '.join(others)} to float16"] if others else []),
-            *([f"scales of {len(scales)} matrices from float32 to float16"] if scales else []),
+            *([f"numbers of {', '.join(others)} are rounded to float16"] if others else []),
+            *([f"scales of {len(scales)} matrices are rounded from float32 to float16"] if scales else []),
         ]
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from puna.errors import CheckpointError
+from puna.export.folded import require_plain
 from puna.export.gguf_file import GgufTensor, Value, write_gguf_file
 from puna.export.gguf_vocabulary import vocabulary_keys
 from puna.export.integers import bf16_bits, integers_of, matrices, same_grid
-from puna.export.plain import require_plain
 from puna.models.blocks import known_dtypes
 from puna.models.blocks_32 import from_integers
 from puna.models.checkpoint import Checkpoint
@@ -27,6 +28,7 @@ __all__ = ["write_gguf"]
 # Our formats in GGUF's words. What has none of ours is GGUF's already.
 _TYPES = {
     "int4_group32": "Q4_0",
+    "int4_group32_f32": "Q4_0",
     "int8_group32": "Q8_0",
     "int8_channel": "Q8_0",
     "bf16": "BF16",
@@ -81,13 +83,21 @@ def write_gguf(checkpoint: Checkpoint, out: Path, progress: Progress | None = No
         tensors.insert(0, GgufTensor(ROPE_FACTORS, "F32", factors.shape, lambda: factors))
     with new_file(out, sum(tensor.n_bytes for tensor in tensors) + _KEYS_BYTES) as path:
         write_gguf_file(path, keys, tensors)
-    rounded = [name for name in types if checkpoint.dtypes[name] == "int8_channel"]
-    if not rounded:
-        return []
-    return [
-        f"{', '.join(rounded)}: the 8-bit integers stay, their scale a row (float32) is rounded to Q8_0's "
-        "float16"
-    ]
+    return _notes(checkpoint, types)
+
+
+def _notes(checkpoint: Checkpoint, types: Iterable[str]) -> list[str]:
+    rows = [name for name in types if checkpoint.dtypes[name] == "int8_channel"]
+    n_groups = sum(checkpoint.dtypes[name] == "int4_group32_f32" for name in types)
+    notes = []
+    if rows:
+        notes.append(
+            f"{', '.join(rows)}: the 8-bit integers stay, their scale a row (float32) is rounded to Q8_0's "
+            "float16"
+        )
+    if n_groups:
+        notes.append(f"the float32 scales of {n_groups} matrices are rounded to Q4_0's float16")
+    return notes
 
 
 def _type_of(checkpoint: Checkpoint, name: str) -> str:

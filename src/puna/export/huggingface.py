@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.errors import CheckpointError
+from puna.export.folded import folded
 from puna.export.integers import bf16_bits
-from puna.export.plain import require_plain
 from puna.models.checkpoint import Checkpoint
 from puna.models.config import ModelConfig, RopeScaling
 from puna.models.new_folder import new_folder
@@ -28,7 +28,8 @@ def write_huggingface(
     """Write a folder that transformers loads, all of it or nothing.
 
     Args:
-        checkpoint: the source; integers become the numbers they stand for.
+        checkpoint: the source; integers become the numbers they stand for, rotations and adaptors a part
+            of the weights, see `folded`.
         out: the folder to make; it must not exist yet.
         progress: told of every tensor.
         dtype: of the numbers in the file: ``BF16``, ``F16`` or ``F32``.
@@ -40,6 +41,8 @@ def write_huggingface(
         CheckpointError: the source is damaged, or transformers has no such model.
         StoreError: `out` exists, cannot be written, or the disk is too full.
     """
+    additions = checkpoint.config.additions
+    checkpoint = folded(checkpoint)
     shapes = checkpoint.config.tensor_shapes()
     config = hf_config(checkpoint, dtype)
     vocabulary = checkpoint.vocabulary()
@@ -63,11 +66,14 @@ def write_huggingface(
         write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
         write_json(folder / "config.json", config)
         write_vocabulary(folder, vocabulary)
-    return (
-        [f"numbers of {n_rounded} of {len(shapes)} tensors are rounded to {_NAMES[dtype]}"]
-        if n_rounded
-        else []
-    )
+    return [
+        *(f"{addition}: multiplied into the weights" for addition in additions),
+        *(
+            [f"numbers of {n_rounded} of {len(shapes)} tensors are rounded to {_NAMES[dtype]}"]
+            if n_rounded
+            else []
+        ),
+    ]
 
 
 def as_dtype(values: NDArray[np.float32], dtype: str) -> tuple[NDArray[np.generic], bool]:
@@ -95,7 +101,6 @@ def hf_config(checkpoint: Checkpoint, dtype: str) -> dict[str, object]:
     Raises:
         CheckpointError: the model has no such config.
     """
-    require_plain(checkpoint, "Hugging Face's config.json")
     model = _with_named_scaling(checkpoint.config)
     if model.rope_scaling is not None and model.rope_scaling.kind == "factors":
         raise CheckpointError(

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from puna.errors import ConfigError, nearest
+from puna.export.folded import folded
 from puna.models.checkpoint import Checkpoint
 from puna.models.packed import PackedAs, Progress
 
@@ -17,6 +18,7 @@ _WRITERS = {
     "gguf": ("gguf", "write_gguf"),
     "huggingface": ("huggingface", "write_huggingface"),
     "compressed-tensors": ("compressed_tensors", "write_compressed_tensors"),
+    "meta": ("meta", "write_meta"),
 }
 TARGETS = tuple(_WRITERS)
 """What a user may ask for."""
@@ -34,7 +36,7 @@ def write(
         out: the file or folder to make; it must not exist yet.
         target: one of `TARGETS`.
         wanted: one of `puna.models.packed.FORMATS`, to which the matrices are rounded first; ``auto`` takes
-            them as they are.
+            them as they are. ``bf16`` and ``f32`` make a plain Llama of a model with rotations or adaptors.
         progress: told of every tensor.
 
     Returns:
@@ -48,5 +50,7 @@ def write(
     if target not in _WRITERS:
         raise ConfigError(f"target {target!r} is unknown; {nearest(target, TARGETS)}")
     module, function = _WRITERS[target]
+    if wanted in ("bf16", "f32"):
+        checkpoint = folded(checkpoint)
     run: Writer = getattr(import_module(f"puna.export.{module}"), function)
     return run(checkpoint if wanted == "auto" else PackedAs(checkpoint, wanted), out, progress)

@@ -21,7 +21,7 @@ def test_says_what_is_rounded(puna, tmp_path):
     save_tiny(tmp_path / "tiny")
     done = puna("export", tmp_path / "tiny", tmp_path / "out", "--to", "huggingface", "--format", "int8")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[2:] == ["rounded: numbers of 21 of 21 tensors are rounded to bfloat16"]
+    assert done.stderr.splitlines()[2:] == ["note: numbers of 21 of 21 tensors are rounded to bfloat16"]
     assert set(open_checkpoint(tmp_path / "out").dtypes.values()) == {"BF16"}
 
 

@@ -27,7 +27,8 @@ def test_the_library_decodes_the_same_integers(make: Any, tmp_path: Path) -> Non
     assert write_compressed_tensors(checkpoint, tmp_path / "ct") == [
         "numbers of model.embed_tokens.weight, model.layers.0.input_layernorm.weight, "
         "model.layers.0.post_attention_layernorm.weight, model.layers.1.input_layernorm.weight, "
-        "model.layers.1.post_attention_layernorm.weight, model.norm.weight, lm_head.weight to float16"
+        "model.layers.1.post_attention_layernorm.weight, model.norm.weight, lm_head.weight "
+        "are rounded to float16"
     ]
     state = load_file(tmp_path / "ct" / "model.safetensors")
     for name in (name for name in checkpoint.config.tensor_shapes() if name.endswith("proj.weight")):
