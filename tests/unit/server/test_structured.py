@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
+import anthropic
 import jsonschema
 import openai
 import pydantic
@@ -359,3 +360,26 @@ def test_anthropic_s_clients_have_calls_enforced_too(server: Live, choice: Any) 
     (call,) = answer["content"]
     assert (call["type"], call["name"]) == ("tool_use", "add")
     jsonschema.validate(call["input"], ADD["function"]["parameters"])
+
+
+class Sound(pydantic.BaseModel):
+    """Has an end: Anthropic's client sends no lengths."""
+
+    sound: Literal["hum", "spit"]
+
+
+def test_anthropic_s_client_parses_a_message(server: Live) -> None:
+    base = server.url.removesuffix("/v1")
+    with anthropic.Anthropic(base_url=base, api_key="none", max_retries=0) as claude:
+        said: Any = [{"role": "user", "content": "hm"}]
+        message = claude.messages.parse(model="tiny", max_tokens=150, messages=said, output_format=Sound)
+    assert message.parsed_output is not None
+    assert message.parsed_output.sound in ("hum", "spit")
+
+
+def test_what_a_message_cannot_be_held_to_is_refused(server: Live) -> None:
+    config = {"format": {"type": "json_schema", "schema": {"not": {}}}}
+    said = [{"role": "user", "content": "hm"}]
+    body = {"model": "tiny", "max_tokens": 9, "messages": said, "output_config": config}
+    answer = server.http.post("/v1/messages", json=body)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")

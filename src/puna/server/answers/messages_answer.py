@@ -41,6 +41,7 @@ from puna.server.schemas.messages import (
     ToolUseBlock,
     ToolUseParam,
 )
+from puna.server.schemas.response_format import JsonSchemaFormat, NamedSchema
 
 __all__ = ["MessagesAnswer", "chat_of"]
 
@@ -69,6 +70,10 @@ def chat_of(body: CountBody) -> chat.ChatBody:
         for tool in body.tools or ()
     ]
     given: dict[str, Any] = {"model": body.model, "messages": messages}
+    if body.output_config and body.output_config.format:
+        schema = body.output_config.format.json_schema
+        named = NamedSchema.model_validate({"name": "answer", "schema": schema})
+        given["response_format"] = JsonSchemaFormat(type="json_schema", json_schema=named)
     if tools:
         given |= {"tools": tools, "tool_choice": _choice(body)}
     choice = body.tool_choice

@@ -29,6 +29,8 @@ __all__ = [
     "MessagesUsage",
     "NamedChoice",
     "NoChoice",
+    "OutputConfig",
+    "OutputFormat",
     "Ping",
     "RedactedThinkingParam",
     "SentMessage",
@@ -158,6 +160,20 @@ class Thinking(Body):
     display: Note | None = None
 
 
+class OutputFormat(Body):
+    """JSON as a schema says."""
+
+    type: Literal["json_schema"]
+    json_schema: dict[str, Any] = Field(alias="schema")
+
+
+class OutputConfig(Body):
+    """What the answer must be."""
+
+    format: OutputFormat | None = None
+    effort: Note | None = Field(None, description="Taken and without effect.")
+
+
 class MessagesMetadata(Body):
     """Taken and without effect."""
 
@@ -172,6 +188,7 @@ class CountBody(ModelName):
     tools: list[ToolParam] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: Annotated[AnyChoice | NoChoice | NamedChoice, Field(discriminator="type")] | None = None
     thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
 
     @field_validator("tools", mode="before")
     @classmethod
