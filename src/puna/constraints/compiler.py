@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Compiler"]
 
-_MAX_KEPT = 32
+_MAX_KEPT = 16
 _MAX_KEPT_CHARACTERS = 1_048_576
 
 
