@@ -20,6 +20,7 @@ from puna.nn.rounding import GROUP, HIGH, LOW, group_scales, scale_of_groups
 __all__ = ["gptq"]
 
 _BLOCK = 4 * GROUP
+_SOLVED_AT_ONCE = 256
 
 
 def gptq(
@@ -115,16 +116,34 @@ def _factor(hessian: Tensor, damping: float) -> Tensor:
     diagonal = hessian.diagonal()
     # An input that is always 0 says nothing of its column, which is rounded to nearest.
     diagonal[diagonal == 0] = diagonal.mean().clamp(min=torch.finfo(hessian.dtype).tiny)
-    step, one = damping * diagonal.mean(), torch.eye(len(hessian), dtype=hessian.dtype)
+    step = damping * diagonal.mean()
     while True:
         diagonal += step
         # In reverse order, the inverse of the lower factor is the upper factor of the inverse.
         lower, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
         if not failed:
-            upper: Tensor = torch.linalg.solve_triangular(lower, one, upper=False).flip(0, 1)
+            upper = _inverse_of_lower(lower).flip(0, 1)
             if upper.isfinite().all() and (upper.diagonal() > 0).all():
                 return upper.contiguous()
         step = 10 * step
+
+
+def _inverse_of_lower(lower: Tensor) -> Tensor:
+    """The inverse of a lower triangular matrix, by halves: two thirds of the products of solving for it.
+
+    Their sizes are those at which a matrix product is fast, too.
+    """
+    n, half = len(lower), len(lower) // 2
+    if n <= _SOLVED_AT_ONCE:
+        one = torch.eye(n, dtype=lower.dtype)
+        solved: Tensor = torch.linalg.solve_triangular(lower, one, upper=False)
+        return solved
+    inverse = torch.zeros_like(lower)
+    inverse[:half, :half] = _inverse_of_lower(lower[:half, :half])
+    inverse[half:, half:] = _inverse_of_lower(lower[half:, half:])
+    product = lower[half:, :half] @ inverse[:half, :half]
+    torch.mm(inverse[half:, half:], product, out=inverse[half:, :half]).neg_()
+    return inverse
 
 
 def _filled(block: Tensor) -> Tensor:

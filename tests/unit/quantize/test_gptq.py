@@ -10,7 +10,7 @@ from puna.nn.rounding import group_scales, round_groups
 from puna.quantize.gptq import gptq
 
 
-def problem(rows: int, columns: int, n: int = 400) -> tuple[Tensor, Tensor]:
+def problem(rows: int, columns: int, n: int = 700) -> tuple[Tensor, Tensor]:
     """Weights, and inputs whose columns depend on one another and differ in size."""
     generator = torch.Generator().manual_seed(columns)
     mix = torch.randn(columns, columns, generator=generator, dtype=torch.float64) / columns**0.5
@@ -50,7 +50,7 @@ def dequantized(q: Tensor, scales: Tensor) -> Tensor:
     return (q * scales.repeat_interleave(32, 1)[:, : q.shape[1]]).double()
 
 
-@pytest.mark.parametrize("columns", [8, 32, 64, 80, 160])
+@pytest.mark.parametrize("columns", [8, 32, 64, 80, 160, 601])
 @pytest.mark.parametrize("rule", ["range", "signed"])
 def test_it_is_the_textbook_algorithm(rule: str, columns: int) -> None:
     weight, hessian = problem(24, columns)
