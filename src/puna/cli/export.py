@@ -25,7 +25,7 @@ def export(
         typer.Option(
             "--to",
             metavar="NAME",
-            help="Whose files: gguf, huggingface, compressed-tensors, meta.",
+            help="Whose files: gguf, huggingface, compressed-tensors, meta, peft.",
             show_default=False,
         ),
     ],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from puna.errors import CheckpointError
 from puna.models.checkpoint import Checkpoint, Tensor, Vocabulary
 
-__all__ = ["folded", "require_plain"]
+__all__ = ["folded", "require_plain", "rotated"]
 
 _ROTATION = "model.norm.rotation.weight"
 
@@ -34,23 +34,24 @@ def require_plain(checkpoint: Checkpoint, target: str) -> None:
         )
 
 
-def folded(checkpoint: Checkpoint) -> Checkpoint:
+def folded(checkpoint: Checkpoint, *, with_adaptors: bool = True) -> Checkpoint:
     """The same function as a plain Llama: what it has beyond one is multiplied into its weights.
 
     Args:
         checkpoint: any model; one without `ModelConfig.additions` is returned as it is.
+        with_adaptors: False leaves them out, for what keeps them apart.
 
     Returns:
         A checkpoint of float32 tensors, each computed when it is asked for. A tied head that a matrix stood
         before is one of its own.
     """
-    return _Folded(checkpoint) if checkpoint.config.additions else checkpoint
+    return _Folded(checkpoint, with_adaptors) if checkpoint.config.additions else checkpoint
 
 
 class _Folded:
     """Implements `Checkpoint`, see `folded`."""
 
-    def __init__(self, source: Checkpoint) -> None:
+    def __init__(self, source: Checkpoint, with_adaptors: bool) -> None:
         given = source.config
         self.path, self.kind = source.path, source.kind
         self.config = replace(
@@ -63,6 +64,7 @@ class _Folded:
         )
         self.dtypes = dict.fromkeys(self.config.tensor_shapes(), "F32")
         self._source = source
+        self._with_adaptors = with_adaptors
 
     def tensor(self, name: str) -> Tensor:
         """The named tensor, what belongs to it multiplied in."""
@@ -84,15 +86,15 @@ class _Folded:
     def _linear(self, name: str) -> NDArray[np.float32]:
         config, stem = self._source.config, name.removesuffix(".weight")
         values = self._values(name)
-        if config.lora_rank:
+        if config.lora_rank and self._with_adaptors:
             down, up = (self._values(f"{stem}.lora_{half}.weight") for half in "AB")
             values = values + np.float32(config.lora_scale) * (up @ down)
         if config.has_down_rotation and stem.endswith("mlp.down_proj"):
-            values = _rotated(values, config.rotation_block)
+            values = rotated(values, config.rotation_block)
         return values
 
 
-def _rotated(values: NDArray[np.float32], block: int) -> NDArray[np.float32]:
+def rotated(values: NDArray[np.float32], block: int) -> NDArray[np.float32]:
     """Multiply every run of `block` columns by the normalized Hadamard matrix: ``[out, in]`` to the same."""
     shape, half = values.shape, 1
     while half < block:

@@ -19,6 +19,7 @@ _WRITERS = {
     "huggingface": ("huggingface", "write_huggingface"),
     "compressed-tensors": ("compressed_tensors", "write_compressed_tensors"),
     "meta": ("meta", "write_meta"),
+    "peft": ("peft", "write_peft"),
 }
 TARGETS = tuple(_WRITERS)
 """What a user may ask for."""
