@@ -18,6 +18,7 @@ check: lint types native races test ## all that .ci/run checks
 lint: ## format, style and spelling, Python and C++
 	ruff format --check .
 	ruff check .
+	ruff check --preview --select D417,DOC102,DOC202,DOC403 src # docstrings name what there is
 	codespell
 	clang-format --dry-run -Werror $(CSRC)
 

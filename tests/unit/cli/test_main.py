@@ -35,12 +35,13 @@ def test_shared_options_are_the_same_everywhere():
                 row = (tuple(parameter.opts), parameter.help, parameter.metavar, str(parameter.default))
                 told.setdefault(option, set()).add(row)
     assert set(told) >= SHARED
-    # `puna bench` has speculation off; compare and chat have words of their own for the other two.
+    # `puna bench` has speculation off; the others mean something of their own to each command.
     differing = {option for option, rows in told.items() if len(rows) > 1}
-    assert differing == {"--speculation", "--server", "--max-tokens"}
-    assert users["--threads"] == ["chat", "complete", "serve", "compare", "bench"]
+    assert differing == {"--speculation", "--server", "--max-tokens", "--new-tokens", "--seed", "--text"}
+    assert users["--threads"] == ["chat", "complete", "serve", "compare", "card", "bench"]
     assert users["--cache"] == ["chat", "complete", "serve", "show", "bench"]
-    assert users["--seed"] == users["--stop"] == ["chat", "complete"]
+    assert users["--stop"] == ["chat", "complete"]
+    assert users["--seed"] == ["chat", "complete", "quantize"]
 
 
 @pytest.mark.parametrize("name", ["chat", "complete", "convert", "show", "bench", "doctor"])
