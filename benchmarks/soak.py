@@ -23,7 +23,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _OVERLOAD = 10
 _GROWTH = 1.02
 _WARM_S = 60
+_CONTEXT = 1024  # so little that the cache of earlier prompts is soon full, and memory must stay flat
 
 
 @dataclass(slots=True)
@@ -50,12 +51,14 @@ class Soak:
     Attributes:
         answers: how many came to their end.
         left: how many the client left.
+        words: the words of all requests so far.
         problems: broken rules, in words.
         resident: the server's memory, bytes, over time.
     """
 
     answers: int = 0
     left: int = 0
+    words: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
 
@@ -63,7 +66,7 @@ class Soak:
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
 
-    with serving(given.model) as server:
+    with serving(given.model, ["--context", str(_CONTEXT)]) as server:
         soak = asyncio.run(_soak(server, given))
         soak.problems += _left_behind(server)
     if given.seconds >= _WARM_S:
@@ -113,10 +116,11 @@ async def _soak(server: Served, given: argparse.Namespace) -> Soak:
             choose = random.Random(f"{given.seed} {number}")
             while time.monotonic() < end_s:
                 word = "zq" + "".join(choose.choices(_LETTERS, k=10))
+                soak.words.add(word)
                 leave_after = choose.randint(1, 20) if choose.random() < 1 / 3 else None
                 prompt = f"Say the word {word} as often as you like."
                 answer = await ask(client, server, prompt, given.max_tokens, leave_after)
-                soak.problems += _wrong(answer, word, leave_after)
+                soak.problems += _wrong(answer, word, soak.words, leave_after)
                 soak.answers += answer.is_ended
                 soak.left += not answer.is_ended
 
@@ -165,20 +169,20 @@ def _p95(ordered: Sequence[float]) -> float:
     return statistics.quantiles(ordered, n=20)[-1]
 
 
-def _wrong(answer: Answer, word: str, leave_after: int | None) -> list[str]:
+def _wrong(answer: Answer, word: str, words: Set[str], leave_after: int | None) -> list[str]:
     if answer.status != 200:
         return [f"status {answer.status} where there was room"]
     problems = []
     if not answer.is_ended and leave_after is None:
         problems.append(f"the answer about {word} was cut: {answer.text!r}")
-    return problems + [f"{other} in the answer about {word}" for other in _strangers(answer.text, word)]
-
-
-def _strangers(text: str, word: str) -> list[str]:
-    """Words of the right form that are not nearly the right one: a small model misspells its own."""
-    return [
-        other for other in _WORD.findall(text) if sum(a == b for a, b in zip(other, word, strict=True)) < 6
+    return problems + [
+        f"{other} in the answer about {word}" for other in _strangers(answer.text, word, words)
     ]
+
+
+def _strangers(text: str, word: str, words: Set[str]) -> list[str]:
+    """Words of other requests; a small model also misspells its own, and invents some."""
+    return [other for other in _WORD.findall(text) if other != word and other in words]
 
 
 def _left_behind(server: Served) -> list[str]:

@@ -28,13 +28,15 @@ def test_clients_come_and_go_and_too_many_are_refused(tmp_path: Path) -> None:
     [
         (Answer(200, "zqaaaaaaaaaa zqaaaaaaaaab", is_ended=True), None, None),
         (Answer(200, "zqbcdefghijk", is_ended=True), None, "zqbcdefghijk in the answer about zqaaaaaaaaaa"),
+        (Answer(200, "zqzzzzzzzzzz", is_ended=True), None, None),
         (Answer(200, "hm", is_ended=False), None, "the answer about zqaaaaaaaaaa was cut: 'hm'"),
         (Answer(200, "hm", is_ended=False), 1, None),
         (Answer(503), None, "status 503 where there was room"),
     ],
 )
 def test_what_is_wrong_with_an_answer(answer: Answer, leave_after: int | None, problem: str | None) -> None:
-    assert soak._wrong(answer, "zqaaaaaaaaaa", leave_after) == ([problem] if problem else [])
+    words = {"zqaaaaaaaaaa", "zqbcdefghijk"}
+    assert soak._wrong(answer, "zqaaaaaaaaaa", words, leave_after) == ([problem] if problem else [])
 
 
 def test_memory_that_grows_is_told() -> None:
