@@ -24,13 +24,11 @@ from urllib.parse import urlsplit
 
 from benchmarks.machine import describe
 from benchmarks.options import positive
-from benchmarks.served import Served, serving
+from benchmarks.served import Served, completion_body, random_prompt, serving
 from puna.engine.request import Event, Request, SamplingParams
 from puna.llama import Llama, load
 
 __all__ = ["main"]
-
-_FIRST_TOKEN_ID = 8  # below lie special tokens of some vocabularies
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         served, llama = stack.enter_context(serving(given.model)), stack.enter_context(load(given.model))
         connection = stack.enter_context(closing(http.client.HTTPConnection(urlsplit(served.url).netloc)))
         for _ in range(given.rounds + 1):
-            prompt = _prompt(choose, given)  # the two have caches of their own
+            # The same for both, which have caches of their own.
+            prompt = random_prompt(choose, given.prompt_tokens, given.vocabulary)
             engine.append(_without_http(llama, prompt, given.new_tokens))
             server.append(_through_http(connection, served, prompt, given.new_tokens))
     rounds = list(zip(engine[1:], server[1:], strict=True))  # the first one warms
@@ -84,10 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _prompt(choose: random.Random, given: argparse.Namespace) -> list[int]:
-    return [choose.randrange(_FIRST_TOKEN_ID, given.vocabulary) for _ in range(given.prompt_tokens)]
-
-
 def _without_http(llama: Llama, prompt: list[int], new_tokens: int) -> Times:
     events: queue.SimpleQueue[tuple[float, Event]] = queue.SimpleQueue()
     request = Request(
@@ -114,10 +109,7 @@ def _without_http(llama: Llama, prompt: list[int], new_tokens: int) -> Times:
 def _through_http(
     connection: http.client.HTTPConnection, server: Served, prompt: list[int], new_tokens: int
 ) -> Times:
-    body = {
-        "model": server.model, "prompt": prompt, "max_tokens": new_tokens, "temperature": 0,
-        "stream": True, "stream_options": {"include_usage": True},
-    }  # fmt: skip
+    body = completion_body(server, prompt, new_tokens)
     text = json.dumps(body)
     began = time.perf_counter()
     connection.request("POST", "/v1/completions", text, {"content-type": "application/json"})

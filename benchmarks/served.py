@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import socket
 import subprocess
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import httpx2
 
-__all__ = ["Answer", "Served", "ask", "free_port", "serving"]
+__all__ = ["Answer", "Served", "ask", "completion_body", "free_port", "random_prompt", "serving"]
+
+_FIRST_TOKEN_ID = 8  # the ids that begin, end or pad a text often lie below
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,19 @@ class Answer:
     first_s: float | None = None
     whole_s: float = 0.0
     is_ended: bool = False
+
+
+def random_prompt(choose: random.Random, n_tokens: int, vocabulary: int) -> list[int]:
+    """Token ids below `vocabulary`."""
+    return [choose.randrange(_FIRST_TOKEN_ID, vocabulary) for _ in range(n_tokens)]
+
+
+def completion_body(server: Served, prompt: Sequence[int], new_tokens: int) -> dict[str, object]:
+    """A request for a greedy, streamed completion that tells its tokens at the end."""
+    return {
+        "model": server.model, "prompt": prompt, "max_tokens": new_tokens, "temperature": 0,
+        "stream": True, "stream_options": {"include_usage": True},
+    }  # fmt: skip
 
 
 def free_port() -> int:

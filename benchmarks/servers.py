@@ -19,17 +19,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx2
 
 from benchmarks.machine import describe
 from benchmarks.options import positive
-from benchmarks.served import Served, free_port, serving
+from benchmarks.served import Served, completion_body, free_port, random_prompt, serving
 
 __all__ = ["main"]
-
-_FIRST_TOKEN_ID = 8  # below lie special tokens of some vocabularies
 
 
 @dataclass(slots=True)
@@ -119,23 +118,20 @@ def _is_healthy(url: str) -> bool:
 
 
 async def _rounds(servers: dict[str, Served], given: argparse.Namespace) -> list[Burst]:
-    choose, bursts = random.Random(given.seed), []
+    prompt = partial(random_prompt, random.Random(given.seed), given.prompt_tokens, given.vocabulary)
+    bursts = []
     limits = httpx2.Limits(max_connections=max(given.requests))
     async with httpx2.AsyncClient(timeout=3600, limits=limits) as client:
         for server in servers.values():
-            await _complete(client, server, _prompt(choose, given), 2)  # loads and warms
+            await _complete(client, server, prompt(), 2)  # loads and warms
         for round in range(given.rounds):
             for requests in given.requests:
-                prompts = [_prompt(choose, given) for _ in range(requests)]
+                prompts = [prompt() for _ in range(requests)]
                 names = list(servers)[:: 1 if round % 2 == 0 else -1]
                 for name in names:
                     bursts.append(await _burst(client, name, servers[name], prompts, given.new_tokens))
                     print(bursts[-1], file=sys.stderr)
     return bursts
-
-
-def _prompt(choose: random.Random, given: argparse.Namespace) -> list[int]:
-    return [choose.randrange(_FIRST_TOKEN_ID, given.vocabulary) for _ in range(given.prompt_tokens)]
 
 
 async def _burst(
@@ -153,10 +149,7 @@ async def _complete(
     client: httpx2.AsyncClient, server: Served, prompt: list[int], new_tokens: int
 ) -> tuple[float, int]:
     """Time to the first piece, and how many tokens came."""
-    body = {
-        "model": server.model, "prompt": prompt, "max_tokens": new_tokens, "temperature": 0,
-        "stream": True, "stream_options": {"include_usage": True},
-    }  # fmt: skip
+    body = completion_body(server, prompt, new_tokens)
     began, first_s, tokens = time.perf_counter(), None, 0
     async with client.stream("POST", f"{server.url}/completions", json=body) as response:
         response.raise_for_status()
