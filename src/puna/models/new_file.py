@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from puna.errors import StoreError
+from puna.models.new_folder import require_new
 from puna.models.room import require_room
 
 __all__ = ["new_file"]
@@ -27,8 +28,7 @@ def new_file(out: Path, n_bytes: int) -> Iterator[Path]:
     Raises:
         StoreError: `out` exists, cannot be written, or the disk is too full.
     """
-    if out.exists():
-        raise StoreError(f"{out} exists already; remove it first or choose another name")
+    require_new(out)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

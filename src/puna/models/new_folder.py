@@ -1,4 +1,4 @@
-"""Making a folder in one step, all of it or nothing: `new_folder`."""
+"""Making a folder in one step, all of it or nothing: `new_folder`, `require_new`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from pathlib import Path
 from puna.errors import StoreError
 from puna.models.room import require_room
 
-__all__ = ["new_folder"]
+__all__ = ["new_folder", "require_new"]
+
+
+def require_new(out: Path) -> None:
+    """Refuse to write over what is there, before a long job begins.
+
+    Raises:
+        StoreError: `out` exists.
+    """
+    if out.exists():
+        raise StoreError(f"{out} exists already; remove it first or choose another name")
 
 
 @contextmanager
@@ -28,8 +38,7 @@ def new_folder(out: Path, n_bytes: int) -> Iterator[Path]:
     Raises:
         StoreError: `out` exists, cannot be written, or the disk is too full.
     """
-    if out.exists():
-        raise StoreError(f"{out} exists already; remove it first or choose another name")
+    require_new(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))

@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from puna.errors import CheckpointError, ConfigError, StoreError
+from puna.errors import CheckpointError, ConfigError
 from puna.models.checkpoint import Checkpoint
+from puna.models.new_folder import require_new
 from puna.models.packed import write_checkpoint
 from puna.nn.model import Layer
 from puna.quantize.calibration import calibration_tokens
@@ -63,8 +64,7 @@ def quantize(
         CheckpointError: the checkpoint is damaged, or has a weight that cannot be quantized.
         StoreError: `out` exists, cannot be written, or the disk is too full.
     """
-    if out.exists():
-        raise StoreError(f"{out} exists already; remove it first or choose another name")
+    require_new(out)
     if recipe.method == "ptq":
         told = None if progress is None else partial(progress, "rounding")
         write_checkpoint(RoundedCheckpoint(checkpoint, recipe.rule), out, "auto", told)

@@ -19,8 +19,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from puna.errors import CheckpointError, ConfigError, StoreError
+from puna.errors import CheckpointError, ConfigError
 from puna.models.checkpoint import Checkpoint
+from puna.models.new_folder import require_new
 from puna.models.packed import write_checkpoint
 from puna.nn.checkpoint import from_checkpoint
 from puna.nn.fake_quantized import fake_quantize
@@ -66,8 +67,7 @@ def quantize_by_training(
         CheckpointError: the checkpoint is damaged, or has a weight that is no number.
         StoreError: `out` exists, cannot be written, or the disk is too full.
     """
-    if out.exists():
-        raise StoreError(f"{out} exists already; remove it first or choose another name")
+    require_new(out)
     if preferences is not None and recipe.method != "qat-lora":
         raise ConfigError(f"preferences are for the method 'qat-lora', got {recipe.method!r}")
     vocabulary = checkpoint.vocabulary()
