@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from tests.unit.server.live import running
 
 from puna.errors import ConfigError
 from puna.server.settings import ServerSettings
+from puna.server.watch.traces import tracing
 
 CLIENT = "00-" + "a1" * 16 + "-" + "b2" * 8 + "-01"
 
@@ -121,3 +123,9 @@ def test_a_collector_that_is_away_costs_no_answer(
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="http://HOST:PORT"):
         ServerSettings(traces_url="localhost:4318")
+
+
+def test_without_the_sdk_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(ConfigError, match=r"pip install 'puna\[traces\]'"), tracing("http://h", "srv_test"):
+        pass
