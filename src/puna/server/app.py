@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.middleware.cors import CORSMiddleware
 
 import puna
+from puna.server.door.busy import BusyCheck, CrowdCheck
 from puna.server.door.hosts import HostCheck
 from puna.server.door.keys import KeyCheck
 from puna.server.door.sizes import SizeCheck
@@ -51,6 +52,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     install_handlers(app)
     # The last one added is the first one passed.
+    app.add_middleware(BusyCheck, pool=services.pool)
     app.add_middleware(SizeCheck, settings=services.settings)
     if services.settings.keys:
         app.add_middleware(KeyCheck, keys=services.settings.keys)
@@ -63,6 +65,7 @@ def create_app(services: Services) -> FastAPI:
             expose_headers=["x-request-id", "retry-after"],
         )
     app.add_middleware(HostCheck, settings=services.settings)
+    app.add_middleware(CrowdCheck, max_requests=services.settings.max_connections)
     app.add_middleware(RequestLog, metrics=services.metrics, tracer=services.tracer)
     return app
 

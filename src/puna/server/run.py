@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from puna.errors import ConfigError
 from puna.models.local import LocalModel
 from puna.server.app import create_app
 from puna.server.background import Background
+from puna.server.door.protocol import HttpProtocol
 from puna.server.errors import ApiError
 from puna.server.hosting.hosted import HostedModel, host_local
 from puna.server.hosting.pool import ModelPool
@@ -31,44 +31,8 @@ from puna.server.watch.traces import tracing
 
 __all__ = ["Server", "bind", "host_all", "serve"]
 
-_MAX_HEADER_BYTES = 32 * 1024
 _GRACE_S = 2.0  # for answers that were cut to be sent
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class _TimedProtocol(H11Protocol):
-    """HTTP/1.1 that does not wait for ever for a request's headers; uvicorn's does, once a byte has come."""
-
-    _overdue: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget()
-        super().connection_lost(exc)
-
-    def _watch(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
-            self._forget()
-        elif self._overdue is None:
-            seconds = self.config.app.state.services.settings.read_timeout_s  # type: ignore[union-attr]
-            self._overdue = self.loop.call_later(seconds, self._give_up)
-
-    def _forget(self) -> None:
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
-
-    def _give_up(self) -> None:
-        self._overdue = None
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -83,13 +47,11 @@ class Server(uvicorn.Server):
         settings = services.settings
         config = uvicorn.Config(
             create_app(services),
-            http=_TimedProtocol,
+            http=HttpProtocol,
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=settings.max_connections,
-            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
             timeout_graceful_shutdown=int(settings.drain_s + _GRACE_S) + 1,
         )
         super().__init__(config)
@@ -202,12 +164,6 @@ async def _serve(
     on_ready: Callable[[int, str], None],
 ) -> None:
     pool, state = ModelPool(models, settings, memory_bytes), State(settings)
-    if len(models) == 1:
-        try:
-            async with pool.use(models[0].id):
-                pass
-        except ApiError as error:
-            raise error.__cause__ or ConfigError(error.message) from error
     instance = new_id("srv_")
     with tracing(settings.traces_url, instance) as tracer:
         services = Services(
@@ -220,6 +176,19 @@ async def _serve(
             instance=instance,
         )
         server = Server(services)
+        # What is there now stays; looking through all of it for garbage would hold up clients for 0.1 s.
+        gc.collect()
+        gc.freeze()
+        if len(models) == 1:
+            await _load(pool, models[0])
         listener.listen(socket.SOMAXCONN)  # clients may connect from here on; they are answered in a moment
         on_ready(listener.getsockname()[1], instance)
         await server.serve([listener])
+
+
+async def _load(pool: ModelPool, model: HostedModel) -> None:
+    try:
+        async with pool.use(model.id):
+            pass
+    except ApiError as error:
+        raise error.__cause__ or ConfigError(error.message) from error

@@ -46,7 +46,7 @@ class ServerSettings:
         timeout_s: how long a request may take, waiting included.
         drain_s: how long running answers may go on once the server is told to stop.
         max_body_bytes: size of a request's body.
-        max_connections: open connections.
+        max_connections: requests at once, whatever they want.
         read_timeout_s: how long a client may take to send a request's headers, and its body.
         database_url: PostgreSQL database that keeps the state; None: SQLite, in the Puna folder.
         keep_state_days: how long stored completions and responses are kept; None: until they are deleted.

@@ -300,6 +300,31 @@ def test_header_without_end(live: Live) -> None:
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
 
 
+def test_a_long_header_that_comes_at_once(live: Live) -> None:
+    head = b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 40_000
+    assert raw(live, head + b"\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_body_behind_its_answer_does_not_hold_a_connection(live: Live) -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    assert raw(live, head + b"Content-Length: 50\r\n\r\n{").startswith(b"HTTP/1.1 408 ")
+
+
+def test_headers_behind_a_body_are_none(live: Live) -> None:
+    head = b"POST /v1/tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    body = json.dumps({"model": "tiny", "prompt": "a"}).encode()
+    chunks = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\nContent-Encoding: gzip\r\n\r\n"
+    answer = raw(live, head + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + chunks)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_request_to_speak_another_protocol_is_answered_in_this_one(live: Live) -> None:
+    head = b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+    answer = raw(live, head)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+
+
 def test_bytes_that_are_no_http(live: Live) -> None:
     assert raw(live, b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").startswith(b"HTTP/1.1 400")
 

@@ -22,7 +22,9 @@ from tests.tiny import save_tiny
 from tests.unit.server.conftest import hosted
 from tests.unit.server.live import Live, running
 
+from puna.server.door.busy import ANSWERING
 from puna.server.hosting.hosted import HostedModel
+from puna.server.routes import ROUTERS
 
 CHAT = "/v1/chat/completions"
 SILENT: Any = {"model": "scripted", "messages": [{"role": "user", "content": "fall silent"}]}
@@ -116,6 +118,46 @@ def test_too_many_are_told_when_to_come_back(scripted_model: HostedModel) -> Non
             assert 'puna_refused{model="scripted"} 2.0' in live.http.get("/metrics").text
             assert 'puna_running{model="scripted"} 1.0' in live.http.get("/metrics").text
         wait_for(lambda: admission(live).n_running == 0)
+
+
+@contextmanager
+def full(model: HostedModel, **settings: Any) -> Iterator[Live]:
+    """A server with one answer, for which there is just room."""
+    with serving(model, max_running=1, max_waiting=0, **settings) as live:
+        with live.http.stream("POST", CHAT, json={**SILENT, "stream": True}) as first:
+            lines = first.iter_lines()
+            next(lines)
+            yield live
+        wait_for(lambda: admission(live).n_running == 0)
+
+
+@pytest.mark.parametrize("route", ANSWERING)
+def test_a_full_server_does_not_look_at_bodies(scripted_model: HostedModel, route: str) -> None:
+    assert route in {each.path for group in ROUTERS for each in group.routes if "POST" in each.methods}  # type: ignore[attr-defined]
+    with full(scripted_model) as live:
+        answer = live.http.post(f"/v1{route}", content=b"{")
+        assert (answer.status_code, int(answer.headers["retry-after"])) == (429, 1)
+        assert "connection" not in answer.headers
+        assert answer.json()["error"]["type"] == "rate_limit_error"
+        assert f'puna_requests_total{{route="{route}",status="429"}} 1.0' in live.http.get("/metrics").text
+
+
+def test_a_full_server_reads_no_more_of_a_body_than_another(scripted_model: HostedModel) -> None:
+    with full(scripted_model, max_body_bytes=1000) as live:
+        answer = live.http.post(CHAT, content=(b" " * 600 for _ in range(2)))
+        assert answer.status_code == 413
+
+
+def test_too_many_requests_at_once_are_refused_whatever_they_want(scripted_model: HostedModel) -> None:
+    with serving(scripted_model, max_connections=1) as live:
+        with live.http.stream("POST", CHAT, json={**SILENT, "stream": True}) as first:
+            lines = first.iter_lines()
+            next(lines)
+            answer = live.http.get("/v1/models")
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+            assert "1 requests are open" in answer.json()["error"]["message"]
+            assert live.http.get("/v1/health").status_code == 200
+        wait_for(lambda: live.http.get("/v1/models").status_code == 200)
 
 
 def test_answers_that_wait_get_their_turn(tiny_folder: Path) -> None:

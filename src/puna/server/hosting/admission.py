@@ -62,6 +62,11 @@ class Admission:
         self.n_refused = 0
         self.reserved_tokens = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether not even one more answer could wait."""
+        return not self._may_wait(1)
+
     def check(self, n_answers: int) -> None:
         """Refuse at once what could not even wait.
 
@@ -71,8 +76,7 @@ class Admission:
         Raises:
             ApiError: 429, with the seconds after which to try again.
         """
-        free = max(0, self._max_running - self.n_running) if not self.n_waiting else 0
-        if self.n_waiting + n_answers - free > self._max_waiting:
+        if not self._may_wait(n_answers):
             self.n_refused += 1
             turns = (self.n_waiting + n_answers) / max(1, self.n_running)
             after = min(_LONGEST_ADVICE_S, math.ceil(turns * self._mean_s))
@@ -116,6 +120,10 @@ class Admission:
         finally:
             self._mean_s += 0.2 * (time.monotonic() - started_s - self._mean_s)
             self._release(client, n_tokens)
+
+    def _may_wait(self, n_answers: int) -> bool:
+        free = max(0, self._max_running - self.n_running) if not self.n_waiting else 0
+        return self.n_waiting + n_answers - free <= self._max_waiting
 
     async def _wait(self, client: str, n_tokens: int) -> None:
         if not self.n_waiting and self._fits(n_tokens):

@@ -62,7 +62,7 @@ class RequestLog:
                 await error_response(failed, scope)(scope, receive, marked)
         finally:
             # The pattern, not the path: a path may be of any length and hold anything.
-            route = getattr(scope.get("route"), "path", _UNKNOWN)
+            route: str = getattr(scope.get("route"), "path", None) or scope.get("puna.route", _UNKNOWN)
             self._metrics.on_request(route, status)
             describe(span, scope["method"], route, status, name)
             log(
