@@ -34,7 +34,7 @@ def quantize(
         typer.Option(
             "--calibration",
             metavar="TEXT",
-            help="For all but ptq: a text file, a .jsonl file or a folder of them.",
+            help="For all but ptq: text, .jsonl, .json, .parquet or .csv, a saved dataset, or a folder.",
             show_default=False,
         ),
     ] = None,

@@ -1,20 +1,23 @@
-"""Calibration text: from a file, a folder or JSONL to sequences of token ids."""
+"""Calibration text: from a file, a table or a folder of them to sequences of token ids."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from puna.errors import ConfigError
+from puna.quantize.tables import TABLES, contents, is_saved_dataset, read_saved_dataset, read_table
 from puna.tokens import Tokenizer
 
 __all__ = ["calibration_tokens", "read_texts"]
 
-_SUFFIXES = (".txt", ".md", ".jsonl")
+_SUFFIXES = (".txt", ".md", ".jsonl", *TABLES)
+_MAX_CHARACTERS = 1 << 30  # all of it is encoded, and the ids are in memory
 
 
 def calibration_tokens(path: Path, tokenizer: Tokenizer, *, sequences: int, length: int) -> Tensor:
@@ -32,7 +35,15 @@ def calibration_tokens(path: Path, tokenizer: Tokenizer, *, sequences: int, leng
     Raises:
         ConfigError: the text cannot be read, or is too short.
     """
-    ids = [token for text in read_texts(path) for token in tokenizer.encode(text)]
+    ids, n_characters = [], 0
+    for text in read_texts(path):
+        n_characters += len(text)
+        if n_characters > _MAX_CHARACTERS:
+            raise ConfigError(
+                f"{path} has more than {_MAX_CHARACTERS} characters; {sequences} sequences of {length} "
+                "tokens need far less: give a part of it"
+            )
+        ids += tokenizer.encode(text)
     if len(ids) < sequences * length:
         raise ConfigError(
             f"{path} has {len(ids)} tokens, {sequences} sequences of {length} need {sequences * length}; "
@@ -46,38 +57,72 @@ def read_texts(path: Path) -> Iterator[str]:
     """The texts at a path.
 
     Args:
-        path: a text file; a ``.jsonl`` file of objects with ``text``, or with ``messages`` of which the
-            contents are taken; or a folder of such files, which are read by name.
+        path: a text file; a ``.jsonl`` file of objects, or a ``.json`` file with a list of them, with
+            ``text``, or with ``messages`` of which the contents are taken; a ``.parquet`` or ``.csv`` file,
+            see `puna.quantize.tables`; a folder that `datasets` saved; or a folder of such files, which are
+            read by name, without ``.json``: in a folder that is as often a config as a text.
 
     Raises:
-        ConfigError: there is nothing there, it is not UTF-8, or a line is no such object.
+        ConfigError: there is nothing there, it is not UTF-8, or a line or table is nothing of the kind.
     """
+    if path.is_dir() and is_saved_dataset(path):
+        yield from read_saved_dataset(path)
+        return
     files = [path]
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
     if not files or not path.exists():
-        raise ConfigError(f"{path} has no text; give a text file, a .jsonl file or a folder of them")
+        raise ConfigError(
+            f"{path} has no text; give a text file, .jsonl, .json, .parquet or .csv, or a folder of them"
+        )
     for file in files:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file} cannot be read as text: {error}") from error
-        if file.suffix == ".jsonl":
-            yield from (_record(file, n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip())
-        else:
+        yield from read_table(file) if file.suffix in TABLES else _read_file(file)
+
+
+def _read_file(file: Path) -> Iterator[str]:
+    try:
+        if file.stat().st_size > 4 * _MAX_CHARACTERS:
+            raise ConfigError(f"{file} has more than {4 * _MAX_CHARACTERS} bytes; give a part of it")
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read as text: {error}") from error
+    match file.suffix:
+        case ".jsonl":
+            lines = enumerate(text.splitlines(), 1)
+            yield from (_record(f"{file}, line {n}", line) for n, line in lines if line.strip())
+        case ".json":
+            yield from _json_list(file, text)
+        case _:
             yield text
 
 
-def _record(file: Path, number: int, line: str) -> str:
+def _json_list(file: Path, text: str) -> Iterator[str]:
+    try:
+        records = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is not JSON: {error}") from error
+    if not isinstance(records, list):
+        raise ConfigError(f"{file} must hold a list of objects with `text` or `messages`")
+    yield from (_text_of(f"{file}, object {n}", record) for n, record in enumerate(records, 1))
+
+
+def _record(where: str, line: str) -> str:
     try:
         record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: is not JSON: {error}") from error
+    return _text_of(where, record)
+
+
+def _text_of(where: str, record: Any) -> str:
+    try:
         if "messages" in record:
-            return "\n".join(message["content"] for message in record["messages"])
+            return contents(record["messages"])
         text = record["text"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise ConfigError(
-            f"{file}, line {number}: needs an object with `text`, or with `messages` that have `content`"
+            f"{where}: needs an object with `text`, or with `messages` that have `content`"
         ) from error
     if not isinstance(text, str):
-        raise ConfigError(f"{file}, line {number}: `text` must be a string, got {type(text).__name__}")
+        raise ConfigError(f"{where}: `text` must be a string, got {type(text).__name__}")
     return text

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.tiny import add_parts, save_tiny
+from tests.tiny import VARIANTS, add_parts, save_tiny
 
 from puna.engine.native import NativeEngine
 from puna.errors import CheckpointError, ConfigError, StoreError
 from puna.models.open import open_checkpoint
-from puna.models.packed import pack_checkpoint
+from puna.models.packed import PunaCheckpoint, pack_checkpoint
 from puna.models.safetensors import write_safetensors
 from puna.nn.checkpoint import from_checkpoint
 from puna.nn.fake_quantized import fake_quantize, fake_tokens
@@ -307,6 +307,29 @@ def test_what_cannot_be_is_refused_at_once(model: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigError):
             Recipe(**wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["ptq", "gptq"])
+def test_a_width_that_is_no_multiple_of_32_has_a_shorter_group(method: str, tmp_path: Path) -> None:
+    """Its scale is that of the columns that are left, and nothing is added to what they compute."""
+    save_tiny(tmp_path / "in", **VARIANTS["odd sizes"])
+    (tmp_path / "in" / "text.txt").write_text(TEXT)
+    out = quantized(tmp_path / "in", tmp_path / "out", method=method, rule="range", **SMALL)
+    source, made = open_checkpoint(tmp_path / "in"), open_checkpoint(out)
+    assert isinstance(made, PunaCheckpoint)
+    for name, shape in source.config.tensor_shapes().items():
+        if ".layers." not in name or len(shape) == 1:
+            continue
+        parts = made.packed(name).to_integers()
+        assert parts is not None
+        q, scales = parts
+        assert shape[1] % 32, "every matrix of this model is to have a group that is not whole"
+        assert q.shape == shape
+        assert scales.shape == (shape[0], shape[1] // 32 + 1)
+        if method == "ptq":
+            rest = source.tensor(name).to_float32()[:, shape[1] // 32 * 32 :].astype(np.float64)
+            expected = np.abs(rest).max(1) / 7.5
+            np.testing.assert_allclose(scales[:, -1], expected, rtol=2.0**-10)
 
 
 def test_text_comes_from_files_folders_and_jsonl(tmp_path: Path) -> None:
