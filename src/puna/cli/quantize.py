@@ -94,6 +94,15 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            metavar="MODEL",
+            help="For qat: what gptq, spinquant or distill made of IN, to go on from.",
+            show_default=False,
+        ),
+    ] = None,
     preferences: Annotated[
         Path | None,
         typer.Option(
@@ -112,8 +121,14 @@ def quantize(
     steps: Annotated[int, typer.Option("--steps", metavar="N", help="For qat: steps of each stage.")] = 200,
     batch: Annotated[int, typer.Option("--batch", metavar="N", help="For qat: rows of a step.")] = 4,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", metavar="X", help="For qat: the highest, of all weights.")
-    ] = 2e-5,
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            metavar="X",
+            help="For qat: the highest, of all weights; default: 2e-5, with --start 0.01 steps of the grid.",
+            show_default=False,
+        ),
+    ] = None,
     adaptor_learning_rate: Annotated[
         float, typer.Option("--adaptor-learning-rate", metavar="X", help="For qat-lora: of the adaptors.")
     ] = 2e-4,
@@ -174,6 +189,7 @@ def quantize(
             method=method,
             rule=rule,
             data=data,
+            start=start,
             preferences=preferences,
             loss=loss,
             steps=steps,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainProgress", "TrainedOptions", "run_training"]
 
+_RATE, _RATE_ON_GRID = 2e-5, 1e-2  # of weights, and of weights counted in steps of their grid
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedOptions:
@@ -26,6 +28,7 @@ class TrainedOptions:
         method: qat or qat-lora.
         rule: for scales.
         data: texts and conversations.
+        start: name or path of a quantized model to begin with.
         preferences: pairs of answers.
         loss: what is to become small.
         steps: of each stage.
@@ -41,12 +44,13 @@ class TrainedOptions:
     method: str
     rule: str | None
     data: Path | None
+    start: str | None
     preferences: Path | None
     loss: str
     steps: int
     batch: int
     length: int | None
-    learning_rate: float
+    learning_rate: float | None
     adaptor_learning_rate: float
     preference_learning_rate: float
     fake_quant_after: int
@@ -59,6 +63,8 @@ def run_training(checkpoint: Checkpoint, out: Path, options: TrainedOptions) -> 
     Raises:
         PunaError: see `puna.train.qat.quantize_by_training`; ConfigError also where there is no data.
     """
+    from puna.models.open import open_checkpoint
+    from puna.models.store import path_of
     from puna.nn.rounding import DEFAULT_RULE
     from puna.train.qat import quantize_by_training
     from puna.train.qat_recipe import QatRecipe, memory_estimate
@@ -73,6 +79,9 @@ def run_training(checkpoint: Checkpoint, out: Path, options: TrainedOptions) -> 
             evaluate_every=max(1, options.steps // 10),
         )
 
+    rate = options.learning_rate
+    if rate is None:
+        rate = _RATE if options.start is None else _RATE_ON_GRID
     recipe = QatRecipe(
         method=options.method,
         rule=options.rule or DEFAULT_RULE,
@@ -80,12 +89,15 @@ def run_training(checkpoint: Checkpoint, out: Path, options: TrainedOptions) -> 
         length=512 if options.length is None else options.length,
         held_out=options.held_out,
         fake_quant_after=options.fake_quant_after,
-        backbone=settings(options.learning_rate),
+        backbone=settings(rate),
         adaptors=settings(options.adaptor_learning_rate),
         preferences=settings(options.preference_learning_rate),
     )
     if options.data is None:
         raise ConfigError(f"method {options.method!r} needs data to train on; give it with --data")
+    if options.start is not None and options.rule is not None:
+        raise ConfigError("`--rule` and `--start` cannot go together: the model has its scales already")
+    start = None if options.start is None else open_checkpoint(path_of(options.start))
     needs = memory_estimate(checkpoint.config, recipe, has_preferences=options.preferences is not None)
     say(f"needs about {size_text(needs)} of memory")
     with TrainProgress() as training:
@@ -95,6 +107,7 @@ def run_training(checkpoint: Checkpoint, out: Path, options: TrainedOptions) -> 
             recipe,
             data=options.data,
             preferences=options.preferences,
+            start=start,
             progress=training,
         )
 

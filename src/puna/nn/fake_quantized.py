@@ -13,10 +13,18 @@ from torch.nn.functional import embedding, linear
 from puna.nn.model import Linear, RotatedRMSNorm, Transformer
 from puna.nn.rounding import DEFAULT_RULE, GROUP, group_scales, round_groups, round_rows
 
-__all__ = ["Bf16Linear", "Int4Linear", "Int8Embedding", "Int8Linear", "fake_quantize", "fake_tokens"]
+__all__ = [
+    "Bf16Linear",
+    "Int4Linear",
+    "Int8Embedding",
+    "Int8Linear",
+    "fake_quantize",
+    "fake_tokens",
+    "straight_through",
+]
 
 
-def _straight_through(plain: Tensor, rounded: Tensor) -> Tensor:
+def straight_through(plain: Tensor, rounded: Tensor) -> Tensor:
     """The rounded values forwards, to the bit, and the gradient of the plain ones backwards."""
     return rounded.to(plain.dtype) + (plain - plain.detach())
 
@@ -30,7 +38,7 @@ def fake_tokens(x: Tensor) -> Tensor:
     Returns:
         The same shape and dtype: ``(q - zero) * scale`` as `quantize_row` of ``csrc/kernels`` has them.
     """
-    return _straight_through(x, _rounded_tokens(x.detach().float()))
+    return straight_through(x, _rounded_tokens(x.detach().float()))
 
 
 def _rounded_tokens(x: Tensor) -> Tensor:
@@ -47,8 +55,8 @@ class Bf16Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in]`` to ``[..., out]``."""
         return linear(
-            _straight_through(x, x.detach().bfloat16()),
-            _straight_through(self.weight, self.weight.detach().bfloat16()),
+            straight_through(x, x.detach().bfloat16()),
+            straight_through(self.weight, self.weight.detach().bfloat16()),
         )
 
 
@@ -71,7 +79,7 @@ class Int4Linear(Linear):
         """``[..., in]`` to ``[..., out]``."""
         q, scales = self.quantized()
         rounded = q * scales.repeat_interleave(GROUP, 1)[:, : q.shape[1]]
-        return self.adapt(linear(fake_tokens(x), _straight_through(self.weight, rounded)), x)
+        return self.adapt(linear(fake_tokens(x), straight_through(self.weight, rounded)), x)
 
 
 class Int8Linear(nn.Linear):
@@ -84,7 +92,7 @@ class Int8Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in]`` to ``[..., out]``."""
         q, scales = self.quantized()
-        return linear(fake_tokens(x), _straight_through(self.weight, q * scales))
+        return linear(fake_tokens(x), straight_through(self.weight, q * scales))
 
 
 class Int8Embedding(nn.Embedding):
@@ -94,7 +102,7 @@ class Int8Embedding(nn.Embedding):
         """Ids ``[...]`` to ``[..., dim]``."""
         rows = embedding(tokens, self.weight)
         q, scales = round_rows(rows.detach().flatten(0, -2))
-        return _straight_through(rows, (q * scales).reshape(rows.shape))
+        return straight_through(rows, (q * scales).reshape(rows.shape))
 
 
 def fake_quantize(model: Transformer, rule: str = DEFAULT_RULE) -> None:

@@ -15,6 +15,7 @@ from puna.models.checkpoint import Vocabulary
 from puna.models.packed import PackedMatrix
 from puna.nn.checkpoint import weights_of
 from puna.nn.fake_quantized import Bf16Linear, Int4Linear, Int8Embedding, Int8Linear
+from puna.nn.grid import GridLinear
 from puna.nn.model import Transformer
 from puna.nn.rounding import round_rows
 
@@ -66,7 +67,9 @@ class ModelCheckpoint:
 
     def tensor(self, name: str) -> StoredTensor:
         """The named parameter as float32, before any rounding."""
-        values = self._weights[name].detach().float().cpu().contiguous().numpy()
+        module = self._module(name)
+        weight = module.floats() if isinstance(module, GridLinear) else self._weights[name]
+        values = weight.detach().float().cpu().contiguous().numpy()
         return StoredTensor(name, "F32", values.shape, values.view(np.uint8))
 
     def packed(self, name: str) -> PackedMatrix:

@@ -1,9 +1,9 @@
 """Quantization-aware training: `quantize_by_training`, from a checkpoint to a 4-bit one.
 
 The model computes as its quantized form will while it learns, so that its weights settle where rounding
-does least harm. ``qat`` trains all weights. ``qat-lora`` then freezes them and trains bf16 adaptors beside
-the 4-bit matrices, and where there are preferences, both on those: the order in which the Llama 3.2
-quantized models were made.
+does least harm. ``qat`` trains all weights, or goes on from a quantized model with its integers, scales and
+norms. ``qat-lora`` then freezes the weights and trains bf16 adaptors beside the 4-bit matrices, and where
+there are preferences, both on those: the order in which the Llama 3.2 quantized models were made.
 
 What a stage of training has done lies in a folder beside the new one, from which the same call goes on after
 a break.
@@ -25,6 +25,7 @@ from puna.models.new_folder import require_new
 from puna.models.packed import write_checkpoint
 from puna.nn.checkpoint import from_checkpoint
 from puna.nn.fake_quantized import fake_quantize
+from puna.nn.grid import keep_grid
 from puna.nn.model import Transformer
 from puna.nn.packed import ModelCheckpoint
 from puna.train.adaptors import adaptor_parameters, add_adaptors, check_adaptable
@@ -50,6 +51,7 @@ def quantize_by_training(
     *,
     data: Path,
     preferences: Path | None = None,
+    start: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Train a model for its quantized form and write that as a Puna checkpoint, all of it or nothing.
@@ -60,6 +62,8 @@ def quantize_by_training(
         recipe: how.
         data: texts and conversations, see `puna.train.records`.
         preferences: pairs of answers, for ``qat-lora`` alone; None for no training on them.
+        start: what `puna.quantize` made of `checkpoint`, rotated or not, to begin with in its place; for
+            ``qat`` alone.
         progress: told of every step.
 
     Raises:
@@ -70,14 +74,17 @@ def quantize_by_training(
     require_new(out)
     if preferences is not None and recipe.method != "qat-lora":
         raise ConfigError(f"preferences are for the method 'qat-lora', got {recipe.method!r}")
+    if start is not None:
+        _check_start(start, checkpoint, recipe)
     vocabulary = checkpoint.vocabulary()
     rows, held_out = load_rows(data, vocabulary, recipe.length).split(recipe.held_out)
     pairs = [] if preferences is None else load_pairs(preferences, vocabulary, recipe.length)
     work = RunFolder(out.with_name(f".{out.name}.training"))
-    run = _Run(checkpoint, recipe, rows, held_out, work.path, progress)
+    run = _Run(checkpoint, recipe, rows, held_out, work.path, progress, start)
     work.begin(
         {
             "model": str(checkpoint.path.absolute()),
+            "start": None if start is None else str(start.path.absolute()),
             "data": _digest(rows, held_out),
             "preferences": _digest_pairs(pairs),
             "recipe": asdict(recipe),
@@ -103,10 +110,13 @@ class _Run:
         held_out: Rows,
         work: Path,
         progress: Progress | None,
+        start: Checkpoint | None,
     ) -> None:
         check_adaptable(checkpoint.config, recipe.rank)
-        self.model = from_checkpoint(checkpoint)
+        self.model = from_checkpoint(checkpoint if start is None else start)
         _check_finite(checkpoint, self.model)
+        self._is_rounding = start is not None
+        self._learned = dict(self.model.named_parameters()) if start is None else keep_grid(self.model, start)
         self._teacher = None
         if recipe.loss == "distill":
             self._teacher = from_checkpoint(checkpoint).requires_grad_(False)
@@ -114,18 +124,15 @@ class _Run:
         self._work, self._progress = work, progress
 
     def backbone(self) -> None:
-        """Train all weights, with rounding from the step on that the recipe says."""
-        model, recipe = self.model, self._recipe
-        is_rounding = False
+        """Train all weights, or what is on a grid, with rounding from the step on that the recipe says."""
+        recipe = self._recipe
 
         def before_step(step: int) -> None:
-            nonlocal is_rounding
-            if step >= recipe.fake_quant_after and not is_rounding:
-                fake_quantize(model, recipe.rule)
-                is_rounding = True
+            if step >= recipe.fake_quant_after and not self._is_rounding:
+                fake_quantize(self.model, recipe.rule)
+                self._is_rounding = True
 
-        parameters = dict(model.named_parameters())
-        self._stage("backbone", recipe.backbone, parameters, self._loss, self._rows, before_step)
+        self._stage("backbone", recipe.backbone, self._learned, self._loss, self._rows, before_step)
         before_step(recipe.backbone.steps)  # where a run that goes on had no step left
 
     def adaptors(self) -> None:
@@ -178,6 +185,21 @@ class _Run:
             before_step=before_step,
             progress=None if progress is None else lambda step: progress(name, step, settings.steps),
         )
+
+
+def _check_start(start: Checkpoint, checkpoint: Checkpoint, recipe: QatRecipe) -> None:
+    if recipe.method != "qat":
+        raise ConfigError(f"a model to start with is for the method 'qat', got {recipe.method!r}")
+    if recipe.fake_quant_after:
+        raise ConfigError("`fake_quant_after` must be 0 with a model to start with: it is rounded already")
+    check_adaptable(start.config, recipe.rank)
+    shapes = start.config.tensor_shapes()
+    for name, shape in checkpoint.config.tensor_shapes().items():
+        if shapes.get(name) != shape:
+            raise ConfigError(
+                f"{start.path} was not made from {checkpoint.path}: {name} has the shape {shapes.get(name)} "
+                f"there and {shape} here"
+            )
 
 
 def _check_finite(checkpoint: Checkpoint, model: Transformer) -> None:

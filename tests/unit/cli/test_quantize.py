@@ -52,6 +52,21 @@ def test_qat_tells_of_its_training(puna, model, tmp_path):
     assert formats == {"int4_group32", "int8_channel"}
 
 
+def test_qat_goes_on_from_a_rotated_model(puna, model, tmp_path):
+    text = ("--calibration", tmp_path / "text.txt", "--sequences", "4", "--length", "64")
+    turned, out = tmp_path / "turned", tmp_path / "out"
+    done = puna("quantize", model, turned, "--method", "spinquant", "--rotation-steps", "0", *text)
+    assert done.returncode == 0, done.stderr
+    asked = ("--method", "qat", "--start", turned, "--data", tmp_path / "text.txt", "--length", "32")
+    done = puna("quantize", model, out, *asked, "--steps", "2", "--batch", "2")
+    assert done.returncode == 0, done.stderr
+    assert open_checkpoint(out).config == open_checkpoint(turned).config
+    assert open_checkpoint(out).config.has_down_rotation
+    done = puna("quantize", model, tmp_path / "other", *asked, "--rule", "clip")
+    assert done.returncode == 2
+    assert "`--rule` and `--start` cannot go together" in done.stderr
+
+
 def test_qat_lora_tells_of_each_stage_and_writes_adaptors(puna, model, tmp_path):
     out, pairs = tmp_path / "out", tmp_path / "pairs.jsonl"
     pairs.write_text('{"prompt": "Hum?", "chosen": "Yes.", "rejected": "No"}\n' * 4)

@@ -19,9 +19,10 @@ from tests.tiny import save_tiny
 from puna.engine.native import NativeEngine
 from puna.errors import CheckpointError, ConfigError, StoreError
 from puna.models.open import open_checkpoint
-from puna.models.packed import pack_checkpoint
-from puna.nn.checkpoint import load
+from puna.models.packed import pack_checkpoint, write_checkpoint
+from puna.nn.checkpoint import from_checkpoint, load
 from puna.nn.fake_quantized import fake_quantize
+from puna.nn.grid import keep_grid
 from puna.nn.model import Transformer
 from puna.nn.packed import ModelCheckpoint
 from puna.quantize.recipe import Recipe
@@ -61,6 +62,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", params=["gptq", "spinquant"])
+def start(request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `puna quantize` makes of the tiny model, rotated and not."""
+    out = tmp_path_factory.mktemp("start") / request.param
+    recipe = Recipe(method=request.param, rule="search", sequences=32, length=128, rotation_steps=0)
+    quantize(open_checkpoint(tiny), out, recipe, calibration=tiny / "text.txt")
+    return out
+
+
 def settings(steps: int, rate: float = 1e-3) -> TrainSettings:
     return TrainSettings(steps=steps, batch=8, learning_rate=rate, save_every_s=0)
 
@@ -72,6 +82,7 @@ def trained(
     stop_after: int | None = None,
     data: Path | None = None,
     preferences: Path | None = None,
+    start: Path | None = None,
     seen: list[tuple[str, Step]] | None = None,
     **changes: Any,
 ) -> list[tuple[str, Step]]:
@@ -91,6 +102,7 @@ def trained(
         QatRecipe(**{"length": 40, **stages, **changes}),
         data=tiny / "text.txt" if data is None else data,
         preferences=preferences,
+        start=None if start is None else open_checkpoint(start),
         progress=progress,
     )
     return seen
@@ -204,6 +216,35 @@ def test_it_is_nearer_to_the_float_model_than_rounding_and_gptq(tiny: Path, tmp_
     assert by_training < 0.85 * min(by_rounding, by_gptq), (by_rounding, by_gptq, by_training)
 
 
+def test_a_quantized_model_is_where_training_begins(tiny: Path, start: Path, tmp_path: Path) -> None:
+    trained(tiny, tmp_path / "out", start=start, backbone=settings(1, 1e-9))
+    begun, written = (pack_checkpoint(open_checkpoint(path)) for path in (start, tmp_path / "out"))
+    assert begun.config == written.config
+    for name, matrix in begun.matrices.items():
+        assert np.array_equal(matrix.data, written.matrices[name].data), name
+
+
+def test_the_file_is_the_model_that_went_on_from_a_start(
+    tiny: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunFolder, "remove", lambda self: None)
+    trained(tiny, tmp_path / "out", start=start, backbone=settings(6, 0.2))
+    source = open_checkpoint(start)
+    model = from_checkpoint(source)
+    before = {name: p.detach().clone() for name, p in keep_grid(model, source).items()}
+    fill(model, kept_state(tmp_path / "out", "backbone"))
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert len(learned) == 2 * (7 * 2 + 2) + 1  # integers and scales of every matrix, and norms
+    assert not any(torch.equal(before[name], p) for name, p in learned.items())
+    assert_file_is_model(tmp_path / "out", model)
+
+
+def test_going_on_from_a_start_brings_it_nearer(tiny: Path, start: Path, tmp_path: Path) -> None:
+    trained(tiny, tmp_path / "out", start=start, length=128, backbone=settings(24, 1e-2))
+    begun, done = divergence(start, tiny), divergence(tmp_path / "out", tiny)
+    assert done < 0.9 * begun, (begun, done)
+
+
 def test_a_broken_off_run_goes_on_and_ends_with_the_same_file(tiny: Path, tmp_path: Path) -> None:
     steps = trained(tiny, tmp_path / "whole", loss="text", fake_quant_after=2)
     for stop in (2, 5):  # before rounding begins, and after
@@ -215,6 +256,17 @@ def test_a_broken_off_run_goes_on_and_ends_with_the_same_file(tiny: Path, tmp_pa
     assert 0 < len(rest) < 3
     assert files(tmp_path / "out") == files(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_training_from_a_start_goes_on_after_a_break(tiny: Path, start: Path, tmp_path: Path) -> None:
+    trained(tiny, tmp_path / "whole", start=start, backbone=settings(6, 0.2))
+    with pytest.raises(KeyboardInterrupt):
+        trained(tiny, tmp_path / "out", start=start, stop_after=4, backbone=settings(6, 0.2))
+    with pytest.raises(ConfigError, match="an unfinished run with another start; ask for the same"):
+        trained(tiny, tmp_path / "out", backbone=settings(6, 0.2))
+    rest = trained(tiny, tmp_path / "out", start=start, backbone=settings(6, 0.2))
+    assert len(rest) == 3
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
 def test_every_stage_goes_on_after_a_break(tiny: Path, tmp_path: Path) -> None:
@@ -315,6 +367,23 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(tiny: Path, tmp_path: Path
     with pytest.raises(ConfigError, match="`rank` must be from 1 to the model's width of 48, got 49"):
         trained(tiny, tmp_path / "out", method="qat-lora", rank=49)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_start_that_does_not_fit_is_refused(tiny: Path, start: Path, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "narrow", tie_word_embeddings=True, intermediate_size=96)
+    write_checkpoint(open_checkpoint(tiny), tmp_path / "int8", "int8")
+    write_checkpoint(open_checkpoint(tmp_path / "narrow"), tmp_path / "other", "int4")
+    for begin, changes, needed in (
+        (start, {"method": "qat-lora"}, "is for the method 'qat', got 'qat-lora'"),
+        (start, {"loss": "text", "fake_quant_after": 1}, "`fake_quant_after` must be 0"),
+        (tmp_path / "int8", {}, "q_proj is not 4-bit in groups of 32; training begins with a model that"),
+        (tiny, {}, "q_proj is not 4-bit in groups of 32"),
+        (tmp_path / "other", {}, r"was not made from .* has the shape \(96, 48\) there and \(112, 48\) here"),
+    ):
+        with pytest.raises(ConfigError, match=needed):
+            trained(tiny, tmp_path / "out", start=begin, **changes)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / ".out.training").exists()
 
 
 def test_the_memory_that_it_says_grows_with_what_is_asked() -> None:
