@@ -211,6 +211,16 @@ def test_responses_in_the_background(gpt: openai.OpenAI) -> None:
     assert gpt.responses.cancel(long.id).status == "cancelled"
 
 
+def test_responses_in_the_background_that_are_streamed(gpt: openai.OpenAI) -> None:
+    begin: Any = {"model": MODEL, "input": "Hum.", "max_output_tokens": 16, "background": True}
+    with gpt.responses.create(**begin, stream=True) as stream:
+        first = next(stream)
+    rest = list(gpt.responses.retrieve(first.response.id, stream=True, starting_after=first.sequence_number))
+    assert (first.type, rest[0].type) == ("response.created", "response.queued")
+    assert rest[-1].type in ("response.completed", "response.incomplete")
+    assert gpt.responses.retrieve(first.response.id) == rest[-1].response
+
+
 def test_conversations(gpt: openai.OpenAI) -> None:
     conversation = gpt.conversations.create(items=HUM, metadata={"a": "b"})
     assert gpt.conversations.retrieve(conversation.id).metadata == {"a": "b"}

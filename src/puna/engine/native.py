@@ -7,6 +7,7 @@ there is nothing to do.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -53,6 +54,8 @@ def default_threads() -> int:
 
 class NativeEngine:
     """A model, its cache and its threads; implements `Engine`.
+
+    On Linux its threads are as nice to others as the one that makes it.
 
     Attributes:
         context_tokens: positions that one prompt and its answer may take.
@@ -133,6 +136,7 @@ class NativeEngine:
         self._has_news = threading.Condition()
         self._is_closed = False
         self._thread: threading.Thread | None = None
+        self._niceness = _niceness()
 
     @property
     def free_cache_tokens(self) -> int:
@@ -225,6 +229,8 @@ class NativeEngine:
 
     def _run(self) -> None:
         """Step after step, until closed."""
+        if self._niceness > _niceness():
+            os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
         is_closed = False
         while not is_closed:
             with self._has_news:
@@ -351,6 +357,11 @@ class NativeEngine:
                 yield chunk, slices, np.asarray([taken], np.int32), np.arange(len(chunk), dtype=np.int64)
         finally:
             blocks.release(taken)
+
+
+def _niceness() -> int:
+    """How nice the calling thread is; elsewhere than on Linux that is a matter of the whole process."""
+    return os.getpriority(os.PRIO_PROCESS, 0) if sys.platform == "linux" else 0
 
 
 def _fulfil(task: Callable[[], T], future: Future[T]) -> None:

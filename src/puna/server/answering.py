@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from puna.server.answers.choices import Choices
-from puna.server.answers.conversation import plan_chat
+from puna.server.answers.conversation import is_quick, plan_chat
 from puna.server.answers.generation import Wanted
 from puna.server.answers.truncation import plan_truncated
 from puna.server.schemas.chat import ChatBody
@@ -36,8 +36,12 @@ async def answering(
     async with services.pool.use(body.model) as model:
         n = body.n or 1
         model.admission.check(n)
-        # In a thread, since a long conversation or a large tool takes a while.
-        plan = await asyncio.to_thread(plan_truncated if truncates else plan_chat, model.llama, body)
+        planning = plan_truncated if truncates else plan_chat
+        # A long conversation takes a while, and for a short one the way to a thread would be longer.
+        if is_quick(body):
+            plan = planning(model.llama, body)
+        else:
+            plan = await asyncio.to_thread(planning, model.llama, body)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         max_tokens = body.max_completion_tokens or body.max_tokens
         wanted = [

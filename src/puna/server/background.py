@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from puna.errors import StateError
 from puna.server import state
 from puna.server.errors import ApiError
+from puna.server.event_log import EventLogs
 from puna.server.state.store import State
 from puna.server.watch.log import log, log_error
 
@@ -17,7 +18,11 @@ _PULSE_S = 10.0
 
 
 class Background:
-    """Runs them, and says in the database that it still does, for servers that share it."""
+    """Runs them, and says in the database that it still does, for servers that share it.
+
+    Attributes:
+        logs: events of those that are streamed.
+    """
 
     def __init__(self, store: State, max_tasks: int) -> None:
         """Prepare to run things.
@@ -26,6 +31,7 @@ class Background:
             store: where their results go.
             max_tasks: so many at once, waiting ones included.
         """
+        self.logs = EventLogs()
         self._store = store
         self._max_tasks = max_tasks
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -63,15 +69,22 @@ class Background:
         if key in self._tasks:
             self._tasks[key].cancel()
 
+    def forget(self, key: str) -> None:
+        """Stop computing a response that was deleted, and drop its events."""
+        self.cancel(key)
+        self.logs.forget(key)
+
     async def close(self) -> None:
         """Wait until all are through; those that run for too long are cut when the models go."""
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        self.logs.close()
         if self._pulse is not None:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
 
     def _forget(self, key: str, task: asyncio.Task[None]) -> None:
         del self._tasks[key]
+        self.logs.end(key)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log_error(error)

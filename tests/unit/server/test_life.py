@@ -160,6 +160,21 @@ def test_too_many_requests_at_once_are_refused_whatever_they_want(scripted_model
         wait_for(lambda: live.http.get("/v1/models").status_code == 200)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+def test_what_computes_lets_clients_go_first(tiny_folder: Path) -> None:
+    before = {int(each.name) for each in Path("/proc/self/task").iterdir()}
+    with serving(hosted(tiny_folder, threads=2)) as live:
+        live.http.post(CHAT, json={**ENDLESS, "stream": False, "max_tokens": 1}).raise_for_status()
+        loaded: Any = live.services.pool.models["tiny"].loaded
+        engine = loaded.llama.engine._thread.native_id
+        usual = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, engine) == usual + 5
+        added = [int(each.name) for each in Path("/proc/self/task").iterdir() if int(each.name) not in before]
+        nice = [os.getpriority(os.PRIO_PROCESS, each) for each in added]
+        assert nice.count(usual + 5) == 3  # the engine's, its worker, and the one that loads
+        assert nice.count(usual) == len(nice) - 3 > 0  # the server's
+
+
 def test_answers_that_wait_get_their_turn(tiny_folder: Path) -> None:
     body = {**ENDLESS, "stream": False, "seed": 1, "max_tokens": 20}
     with serving(hosted(tiny_folder), max_running=2) as live:

@@ -304,6 +304,78 @@ def test_what_fails_in_the_background_says_so(client: openai.OpenAI) -> None:
     assert error.code == "invalid_prompt"
 
 
+def begin_stream(client: openai.OpenAI, given: str, **more: Any) -> list[Any]:
+    stream = client.responses.create(model="scripted", input=given, background=True, stream=True, **more)
+    return list(stream)
+
+
+def test_a_response_in_the_background_is_streamed_too(client: openai.OpenAI, live: Live) -> None:
+    events = begin_stream(client, "one call", tools=[WEATHER])
+    kinds = [event.type for event in events]
+    assert kinds[:3] == ["response.created", "response.queued", "response.in_progress"]
+    assert kinds[-1] == "response.completed"
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    first, last = events[0].response, events[-1].response
+    assert (first.status, first.background, first.output) == ("queued", True, [])
+    assert [event.response.status for event in events[1:3]] == ["queued", "in_progress"]
+    assert client.responses.retrieve(last.id) == last
+    for event in events:
+        EVENTS.validate_python(event.to_dict())
+    at_once = streamed(live, "one call", tools=[WEATHER])
+    assert kinds[2:] == [event["type"] for event in at_once][1:]
+
+
+def test_a_stream_is_taken_up_again_where_it_broke_off(client: openai.OpenAI) -> None:
+    events = begin_stream(client, "talk and call", tools=[WEATHER])
+    key = events[0].response.id
+    for after in (None, 0, 3, len(events) - 1, len(events) + 5):
+        more: Any = {} if after is None else {"starting_after": after}
+        again = list(client.responses.retrieve(key, stream=True, **more))
+        assert again == events[0 if after is None else after + 1 :]
+
+
+def test_a_client_that_leaves_does_not_end_what_is_in_the_background(
+    client: openai.OpenAI, live: Live, scripted: Llama
+) -> None:
+    begin: Any = {"model": "scripted", "input": "fall silent", "background": True, "stream": True}
+    with client.responses.create(**begin) as stream:
+        first = next(stream)
+        while next(stream).type != "response.output_text.delta":
+            pass
+    again = iter(client.responses.retrieve(first.response.id, stream=True, starting_after=2))
+    assert next(again).type == "response.output_item.added"  # while it is still being computed
+    assert client.responses.retrieve(first.response.id).status == "in_progress"
+    engine = scripted.engine
+    assert isinstance(engine, ScriptedEngine)
+    loaded = live.services.pool.models["scripted"].loaded
+    assert loaded is not None
+    assert loaded.admission.n_running == 1
+    assert client.responses.cancel(first.response.id).status == "cancelled"
+    assert [event.type for event in again][-1] == "response.output_text.delta"  # and then it ends
+    wait_for(lambda: not live.services.background._tasks)
+
+
+def test_a_stream_in_the_background_that_fails_says_so(client: openai.OpenAI) -> None:
+    kinds = [event.type for event in begin_stream(client, "x " * 5000)]
+    assert kinds == ["response.created", "response.queued", "response.failed"]
+
+
+def test_events_are_there_for_responses_that_were_begun_with_a_stream(
+    client: openai.OpenAI, live: Live
+) -> None:
+    plain = [ask(client, "x").id, ask(client, "x", background=True).id]
+    gone = begin_stream(client, "x")[0].response.id
+    live.services.background.logs._over.pop(gone).timer.cancel()
+    for key in (*plain, gone):
+        with pytest.raises(openai.BadRequestError, match="has no events"):
+            client.responses.retrieve(key, stream=True)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve("resp_none", stream=True)
+    deleted = begin_stream(client, "x")[0].response.id
+    client.responses.delete(deleted)
+    assert live.services.background.logs.find(deleted) is None
+
+
 def test_old_messages_are_left_out_on_request(live: Live) -> None:
     items: Any = [{"role": "developer", "content": "Stay."}]
     for i in range(40):
@@ -353,7 +425,6 @@ WRONG: dict[str, Any] = {
         "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [NOTHING]},
         "tools": [WEATHER],
     },
-    "background and stream": {"input": "x", "background": True, "stream": True},
     "background without store": {"input": "x", "background": True, "store": False},
     "an id that is none": {"input": "x", "previous_response_id": "a b"},
     "NUL in an id": {"input": "x", "conversation": "\0"},
@@ -394,4 +465,4 @@ def test_what_is_not_there_is_404(live: Live, path: str) -> None:
     for more in ({"previous_response_id": "resp_x"}, {"conversation": "conv_x"}, {"model": "x"}):
         body = {"model": "scripted", "input": "x", **more}
         assert live.http.post("/v1/responses", json=body).status_code == 404
-    assert live.http.get("/v1/responses/resp_x?stream=true").status_code == 400
+    assert live.http.get("/v1/responses/resp_x?stream=true").status_code == 404

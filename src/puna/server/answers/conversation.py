@@ -26,8 +26,11 @@ from puna.server.schemas.chat import (
 )
 from puna.server.schemas.response_format import constraint_of
 
-__all__ = ["ChatPlan", "plan_chat"]
+__all__ = ["QUICK_CHARACTERS", "ChatPlan", "is_quick", "plan_chat"]
 
+QUICK_CHARACTERS = 4096
+"""Texts up to this length are encoded in well under a millisecond."""
+_QUICK_MESSAGES = 32
 _MAX_TOOLS_CHARACTERS = 262_144  # more would take seconds to look at, and no model could read it
 
 
@@ -44,6 +47,14 @@ class ChatPlan:
     prompt: Sequence[int]
     tools: ToolSet | None
     constraint: Constraint | None
+
+
+def is_quick(body: ChatBody) -> bool:
+    """Whether to plan a chat takes no time to speak of: it is short, and has no tools and no constraint."""
+    if body.tools or body.response_format is not None or len(body.messages) > _QUICK_MESSAGES:
+        return False
+    texts = (_content(message.content or "") for message in body.messages)
+    return sum(map(len, texts)) <= QUICK_CHARACTERS
 
 
 def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:

@@ -54,7 +54,14 @@ class ResponseAnswer:
         self.response = response
         self._has_logprobs = has_logprobs
         self._n_events = 0
+        self._is_told = False
         self._open: Message | FunctionCall | None = None
+
+    def queued(self) -> Iterator[ResponseEvent]:
+        """The first events of one that has to wait; `events` goes on from them."""
+        self._is_told = True
+        yield self._state("response.created")
+        yield self._state("response.queued")
 
     async def events(self, choices: Choices) -> AsyncGenerator[ResponseEvent]:
         """All events but the last, which `last` gives once the response is kept."""
@@ -64,7 +71,8 @@ class ResponseAnswer:
                 if not has_begun:
                     # Not before the engine took the request, so that a refusal can be an error response.
                     has_begun = True
-                    yield self._state("response.created")
+                    if not self._is_told:
+                        yield self._state("response.created")
                     yield self._state("response.in_progress")
                 for each in self._more(choices.tokenizer, parts, event.logprobs):
                     yield each

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from puna._native import BLOCK_TOKENS
@@ -18,6 +21,8 @@ from puna.server.settings import ServerSettings
 from puna.server.watch.log import log
 
 __all__ = ["ModelPool"]
+
+_NICENESS = 5  # of what computes: clients are heard at once, and where nothing else runs it costs nothing
 
 
 class ModelPool:
@@ -42,6 +47,7 @@ class ModelPool:
         self._loading = asyncio.Lock()  # one at a time, or two would find the same room
         self._changed = asyncio.Event()
         self._expiring: set[asyncio.Future[bool]] = set()
+        self._loader = ThreadPoolExecutor(1, "puna-load", initializer=_step_back)
 
     def find(self, name: str) -> HostedModel:
         """The model of that name, however it is written; nothing is looked for on disk.
@@ -125,6 +131,7 @@ class ModelPool:
             if loaded is not None:
                 loaded.admission.close()
                 await asyncio.to_thread(loaded.llama.close)
+        self._loader.shutdown(wait=False)
 
     async def _load(self, model: HostedModel) -> Loaded:
         # A task of its own: whoever began it may leave, and the others still want the model.
@@ -138,7 +145,7 @@ class ModelPool:
             await self._make_room(model)
             started_s = time.monotonic()
             try:
-                llama = await asyncio.to_thread(model.load)
+                llama = await asyncio.get_running_loop().run_in_executor(self._loader, model.load)
             except Exception as error:
                 log("load_failed", model=model.id, kind=type(error).__name__, error=str(error))
                 raise ApiError(
@@ -190,3 +197,9 @@ class ModelPool:
             task = asyncio.ensure_future(self.unload(model))
             self._expiring.add(task)
             task.add_done_callback(self._expiring.discard)
+
+
+def _step_back() -> None:
+    """Let other threads go first; those that this one starts inherit it, the engine's too."""
+    if sys.platform == "linux":  # elsewhere it would concern the whole process
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from puna.constraints.forms import Constraint
 from puna.llama import Llama
 from puna.server.answers.completion_answer import CompletionAnswer
+from puna.server.answers.conversation import QUICK_CHARACTERS
 from puna.server.answers.generation import Wanted
 from puna.server.schemas.completions import Completion, CompletionBody
 from puna.server.schemas.response_format import constraint_of
@@ -51,7 +52,11 @@ async def _answer(services: Services, body: CompletionBody, client: str) -> Asyn
     async with services.pool.use(body.model) as model:
         n = body.n or 1
         model.admission.check(n * len(body.prompts()))
-        prompts, constraint = await asyncio.to_thread(_plan, model.llama, body)
+        n_characters = sum(len(prompt) for prompt in body.prompts() if isinstance(prompt, str))
+        if body.response_format is None and n_characters <= QUICK_CHARACTERS:
+            prompts, constraint = _plan(model.llama, body)
+        else:
+            prompts, constraint = await asyncio.to_thread(_plan, model.llama, body)
         max_tokens = body.max_tokens or _DEFAULT_TOKENS
         params = [
             body.params(i, max_tokens=max_tokens, logprobs=body.logprobs, constraint=constraint)

@@ -15,6 +15,7 @@ from puna.server.answers.items import stored
 from puna.server.answers.response_answer import ResponseAnswer
 from puna.server.answers.response_request import begin_response
 from puna.server.errors import ApiError, as_api_error
+from puna.server.event_log import EventLog
 from puna.server.response_context import ResponseContext, gather_context
 from puna.server.schemas.response_events import ResponseEvent
 from puna.server.schemas.responses import InputTokens, InputTokensBody, Response, ResponseBody
@@ -33,7 +34,8 @@ async def create_response(
 ) -> HttpResponse:
     """Respond to items, at once, as a stream of events, or in the background."""
     if body.background:
-        return json_reply(await _begin_in_background(services, body, client, owner))
+        response, log = await _begin_in_background(services, body, client, owner)
+        return json_reply(response) if log is None else await event_stream(request, log.read(0))
     context = await gather_context(services.state, body, owner)
     if body.stream:
         return await event_stream(request, _events(services, body, context, client, owner))
@@ -89,21 +91,21 @@ async def _events(
     yield answer.last()
 
 
-async def _begin_in_background(services: Services, body: ResponseBody, client: str, owner: str) -> Response:
+async def _begin_in_background(
+    services: Services, body: ResponseBody, client: str, owner: str
+) -> tuple[Response, EventLog | None]:
+    """A response that is queued, and its events where they are streamed."""
     if body.store is False:
         raise ApiError(400, "`background` needs `store`: the response is fetched later", param="store")
-    if body.stream:
-        raise ApiError(
-            400, "`background` and `stream` together are not supported; ask for one", param="stream"
-        )
     context = await gather_context(services.state, body, owner)
     services.pool.find(body.model)
     services.background.check()
     response = begin_response(body, context.prompt).model_copy(update={"status": "queued"})
     await _keep(services, response, context, owner)
-    work = _compute(services, body, context, response, client, owner)
+    log = services.background.logs.begin(response.id) if body.stream else None
+    work = _compute(services, body, context, response, log, client, owner)
     services.background.run(response.id, work)
-    return response
+    return response, log
 
 
 async def _compute(
@@ -111,23 +113,30 @@ async def _compute(
     body: ResponseBody,
     context: ResponseContext,
     queued: Response,
+    log: EventLog | None,
     client: str,
     owner: str,
 ) -> None:
-    running = queued.model_copy(update={"status": "in_progress", "output": []})
-    answer = _answer(body, running.model_copy(update={"output": []}))
-    is_told = False
+    answer = _answer(body, queued.model_copy(update={"output": []}))
+    tell = log.add if log else lambda _: None
+    for event in answer.queued():
+        tell(event)
+    answer.response = answer.response.model_copy(update={"status": "in_progress"})
+    is_running = False
     try:
         async with _running(services, body, context, answer, client) as events:
-            async for _ in events:
-                if not is_told:
-                    is_told = True
+            async for event in events:
+                if not is_running:
+                    is_running = True
+                    running = queued.model_copy(update={"status": "in_progress"})
                     await _finish(services, running, context, owner)
+                tell(event)
     except asyncio.CancelledError:
         return  # whoever cancelled it has written so
     except Exception as error:
         answer.fail(as_api_error(error))
-    await _finish(services, answer.response, context, owner)
+    if await _finish(services, answer.response, context, owner):
+        tell(answer.last())
 
 
 def _answer(body: ResponseBody, response: Response) -> ResponseAnswer:
@@ -144,6 +153,7 @@ async def _keep(services: Services, response: Response, context: ResponseContext
         await services.state.write(state.conversations.add_items, owner, response.conversation.id, said)
 
 
-async def _finish(services: Services, response: Response, context: ResponseContext, owner: str) -> None:
+async def _finish(services: Services, response: Response, context: ResponseContext, owner: str) -> bool:
+    """Write what became of a response in the background; False where it is not wanted any more."""
     kept = state.responses.StoredResponse(response.model_dump(exclude_unset=True), stored(context.new))
-    await services.state.write(state.responses.finish, owner, kept)
+    return await services.state.write(state.responses.finish, owner, kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi import Response as HttpResponse
 
 from puna.server import state
@@ -15,7 +15,7 @@ from puna.server.schemas.lists import After, Limit, ModelFilter, OrderOf, ends
 from puna.server.schemas.responses import ItemPage, ListedResponse, Response, ResponsePage
 from puna.server.services import Owner, TheServices
 from puna.server.state.pages import Page, paged
-from puna.server.wire.reply import json_reply
+from puna.server.wire.reply import STREAMED, event_stream, json_reply
 from puna.server.wire.strict import StrictRoute
 
 if TYPE_CHECKING:
@@ -49,24 +49,39 @@ async def list_responses(
     return json_reply(ResponsePage(object="list", data=data, has_more=page.has_more, **ends(ids)))
 
 
-@router.get("/{response_id}", response_model=Response)
+@router.get("/{response_id}", response_model=Response, responses=STREAMED)
 async def get_response(
+    request: Request,
     response_id: str,
     services: TheServices,
     owner: Owner,
-    stream: Annotated[bool, Query(description="Not supported.")] = False,
+    stream: Annotated[
+        bool, Query(description="The events of one that was begun with `background` and `stream`.")
+    ] = False,
+    starting_after: Annotated[
+        int | None, Query(ge=0, le=2**31 - 1, description="Only the events behind that number.")
+    ] = None,
 ) -> HttpResponse:
-    """One response."""
-    if stream:
-        raise ApiError(400, "a response that is kept cannot be streamed; leave `stream` out", param="stream")
-    return json_reply(_response(await services.state.read(state.responses.find, owner, response_id)))
+    """One response, or its events."""
+    found = await services.state.read(state.responses.find, owner, response_id)
+    if not stream:
+        return json_reply(_response(found))
+    log = services.background.logs.find(response_id)
+    if log is None:
+        raise ApiError(
+            400,
+            "this response has no events to be streamed: they are kept here while a response that was begun "
+            "with `background` and `stream` is computed, and ten minutes longer; leave `stream` out",
+            param="stream",
+        )
+    return await event_stream(request, log.read(0 if starting_after is None else starting_after + 1))
 
 
 @router.delete("/{response_id}", response_model=Deleted)
 async def delete_response(response_id: str, services: TheServices, owner: Owner) -> HttpResponse:
     """Keep a response no longer; what is being computed of it stops."""
     await services.state.write(state.responses.remove, owner, response_id)
-    services.background.cancel(response_id)
+    services.background.forget(response_id)
     return json_reply(Deleted(id=response_id, object="response", deleted=True))
 
 

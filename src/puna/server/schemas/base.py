@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -18,6 +19,7 @@ __all__ = [
     "ModelName",
     "NamedEvent",
     "Reply",
+    "Written",
 ]
 
 MAX_NAME = 512
@@ -56,6 +58,23 @@ class NamedEvent(Reply):
     """An event of a stream whose events have names."""
 
     type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An event as it was written once, to be sent again.
+
+    Attributes:
+        type: its name.
+        json: all of it.
+    """
+
+    type: str
+    json: str
+
+    def as_json(self) -> str:
+        """The event as JSON."""
+        return self.json
 
 
 class ModelName(Body):

@@ -31,6 +31,7 @@ class StateEvent(ResponseEvent):
 
     type: Literal[
         "response.created",
+        "response.queued",
         "response.in_progress",
         "response.completed",
         "response.incomplete",

@@ -12,11 +12,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from puna.server.errors import as_api_error, error_body
-from puna.server.schemas.base import NamedEvent, Reply
+from puna.server.schemas.base import NamedEvent, Reply, Written
 
 __all__ = ["STREAMED", "event_stream", "json_reply", "unless_gone"]
 
 T = TypeVar("T")
+Event = Reply | Written
 
 _WITHOUT_DONE = "/v1/openai/"  # whose clients, Llama Stack's old ones, take every event for JSON
 
@@ -36,11 +37,11 @@ def json_reply(reply: Reply) -> Response:
 
 
 async def event_stream(
-    request: Request, replies: AsyncGenerator[Reply], *, has_done: bool = True
+    request: Request, replies: AsyncGenerator[Event], *, has_done: bool = True
 ) -> Response:
     """Server-sent events, those that have a name with it.
 
-    What goes wrong before the first event is an error response; later it is an event.
+    What goes wrong before the first event is an error response; later it is an event. There may be none.
 
     Args:
         request: the client's, its body read.
@@ -48,7 +49,7 @@ async def event_stream(
         has_done: whether ``[DONE]`` is sent behind the last one.
     """
     try:
-        first = await unless_gone(request, anext(replies))
+        first = await unless_gone(request, _first(replies))
     except BaseException:
         await replies.aclose()
         raise
@@ -87,12 +88,17 @@ async def _gone(request: Request) -> None:
         pass
 
 
+async def _first(replies: AsyncGenerator[Event]) -> Event | None:
+    return await anext(replies, None)
+
+
 async def _lines(
-    request: Request, first: Reply, replies: AsyncGenerator[Reply], has_done: bool
+    request: Request, first: Event | None, replies: AsyncGenerator[Event], has_done: bool
 ) -> AsyncIterator[str]:
     async with aclosing(replies):
         try:
-            yield _line(first)
+            if first is not None:
+                yield _line(first)
             async for reply in replies:
                 yield _line(reply)
         except Exception as error:
@@ -103,6 +109,6 @@ async def _lines(
         yield "data: [DONE]\n\n"
 
 
-def _line(reply: Reply) -> str:
-    name = f"event: {reply.type}\n" if isinstance(reply, NamedEvent) else ""
+def _line(reply: Event) -> str:
+    name = f"event: {reply.type}\n" if isinstance(reply, NamedEvent | Written) else ""
     return f"{name}data: {reply.as_json()}\n\n"
