@@ -49,12 +49,16 @@ races: ## the C++ tests that use several threads under the thread sanitizer
 	cmake --build build/races --target puna_native_tests
 	TSAN_OPTIONS=halt_on_error=1 build/races/puna_native_tests pool forward
 
-.PHONY: emulated
-emulated: ## the C++ tests on other CPUs: Arm, and x86-64 without AVX (g++-aarch64-linux-gnu, qemu-user)
+.PHONY: emulated arm plain
+emulated: arm plain ## the C++ tests on other CPUs: Arm, and x86-64 without AVX (g++-aarch64-linux-gnu, qemu-user)
+
+arm:
 	cmake -S . -B build/arm -G Ninja -DPUNA_NATIVE_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux \
 	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
 	cmake --build build/arm --target puna_native_tests
 	qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max build/arm/puna_native_tests
+
+plain:
 	cmake -S . -B build/plain -G Ninja -DPUNA_NATIVE_TESTS=ON
 	cmake --build build/plain --target puna_native_tests
 	qemu-x86_64 -cpu Nehalem build/plain/puna_native_tests

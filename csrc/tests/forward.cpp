@@ -146,10 +146,10 @@ struct Case {
     // purpose.
     uint64_t digest;
 };
-constexpr Case kCases[] = {{Format::f32, CacheType::f32, false, 0x43ba09202c01469cu},
-                           {Format::bf16, CacheType::f16, false, 0xbadfab388cf3a458u},
-                           {Format::int4_group32, CacheType::f16, false, 0x622e26fa6448e635u},
-                           {Format::int4_group32, CacheType::int8, false, 0x238248f75babe7d6u},
+constexpr Case kCases[] = {{Format::f32, CacheType::f32, false, 0x224cb2b926ab52a5u},
+                           {Format::bf16, CacheType::f16, false, 0x5cdf90e353991a51u},
+                           {Format::int4_group32, CacheType::f16, false, 0x38072fc6fd3d7d4fu},
+                           {Format::int4_group32, CacheType::int8, false, 0xdde5c82105e8652bu},
                            {Format::bf16, CacheType::f16, true, 0x63d831981cd83ef8u},
                            {Format::int4_group32, CacheType::f16, true, 0xf475a63eb056c6cfu},
                            {Format::int4_group32_f32, CacheType::f16, true, 0x0da648740c57ba0eu}};
@@ -158,8 +158,8 @@ void test_forward() {
     const std::string chosen = kernels().name;
     for (const auto& [format, type, has_additions, expected_digest] : kCases) {
         const TinyModel tiny(format, has_additions);
-        // Over two attention chunks; what is added has nothing to do with these.
-        const int64_t length = has_additions ? 111 : 600;
+        // Over an attention chunk's end; what is added has nothing to do with these.
+        const int64_t length = has_additions ? 111 : 300;
         set_isa("scalar");
         const auto expected = all_logits(tiny, type, length, 1, 100, false);
         REQUIRE(std::all_of(expected.begin(), expected.end(), [](float v) { return std::isfinite(v); }));
