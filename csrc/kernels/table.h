@@ -16,6 +16,7 @@ namespace puna {
 struct Activations {
     const float* values;       // [rows][stride], zero beyond the true columns
     const int8_t* q;           // [rows][q_stride], zero beyond the true columns
+    const int16_t* wide;       // [rows][q_stride] what `widen_row` makes of q, for tables that have it
     const float* scale;        // [rows]
     const int32_t* zero;       // [rows] zero point: value = (q - zero) * scale
     const int32_t* group_sum;  // [rows][stride / 32] sum of q over each group
@@ -85,6 +86,9 @@ struct KernelTable {
     // Asymmetric int8 a row: q, scale, zero point and group sums. `columns` padded.
     void (*quantize_row)(const float* x, int64_t columns, int8_t* q, float* scale, int32_t* zero,
                          int32_t* group_sum);
+    // Where int8 weights meet 16-bit activations, else null: of each group of 32 columns the even ones, then
+    // the odd ones. `columns` padded.
+    void (*widen_row)(const int8_t* q, int64_t columns, int16_t* wide);
     // To bfloat16, nearest even. `columns` padded.
     void (*round_row)(const float* x, int64_t columns, uint16_t* half);
     // x += delta (where given), then out = x / rms(x) * gain. `dim` elements; buffers padded to 16.

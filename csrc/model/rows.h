@@ -40,12 +40,35 @@ class Rows {
     std::unique_ptr<float, Free> memory_;
 };
 
+// A growing array, zero at first. Fresh memory of the system: what is never written costs nothing.
+template <class T>
+class LazyArray {
+  public:
+    // Room for n; what was in it is lost when it grows.
+    void reserve(size_t n) {
+        if (n <= size_) return;
+        memory_.reset();
+        memory_.reset(static_cast<T*>(std::calloc(n, sizeof(T))));
+        size_ = memory_ == nullptr ? 0 : n;
+        if (memory_ == nullptr) throw std::bad_alloc();
+    }
+    T* data() const { return memory_.get(); }
+
+  private:
+    struct Free {
+        void operator()(T* p) const { std::free(p); }
+    };
+    size_t size_ = 0;
+    std::unique_ptr<T, Free> memory_;
+};
+
 // Which forms of a row the matrices that read it want, besides floats.
 struct Needs {
-    bool int8 = false, bf16 = false;
+    bool int8 = false, wide = false, bf16 = false;
 
     void add(const Weight& reader) {
         int8 = int8 || is_integer(reader.format);
+        wide = wide || reader.format == Format::int8_channel || reader.format == Format::int8_group32;
         bf16 = bf16 || reader.format == Format::bf16;
     }
     void add(const Linear& reader) {
@@ -63,8 +86,9 @@ class QuantizedRows {
         values.reserve(n);
         const auto count = static_cast<size_t>(n), width = static_cast<size_t>(values.stride());
         if (scale_.size() >= count) return;
-        q_.resize(count * static_cast<size_t>(q_stride_));
-        half_.resize(count * static_cast<size_t>(q_stride_));
+        q_.reserve(count * static_cast<size_t>(q_stride_));
+        wide_.reserve(count * static_cast<size_t>(q_stride_));
+        half_.reserve(count * static_cast<size_t>(q_stride_));
         scale_.resize(count);
         zero_.resize(count);
         group_sum_.resize(count * width / kGroup);
@@ -76,11 +100,14 @@ class QuantizedRows {
         if (needs.int8)
             kernels.quantize_row(values.row(i), width, q_.data() + i * q_stride_, &scale_[row], &zero_[row],
                                  group_sum_.data() + i * (width / kGroup));
+        if (needs.wide && kernels.widen_row != nullptr)
+            kernels.widen_row(q_.data() + i * q_stride_, width, wide_.data() + i * q_stride_);
     }
     Activations view(int64_t begin, int64_t end) const {
         const int64_t groups = values.stride() / kGroup;
         return {values.row(begin),
                 q_.data() + begin * q_stride_,
+                wide_.data() + begin * q_stride_,
                 scale_.data() + begin,
                 zero_.data() + begin,
                 group_sum_.data() + begin * groups,
@@ -97,8 +124,9 @@ class QuantizedRows {
     // Rows a power of two apart would fall on the same few lines of the cache.
     static constexpr int64_t kSkew = 64;
     int64_t q_stride_;
-    std::vector<int8_t> q_;
-    std::vector<uint16_t> half_;
+    LazyArray<int8_t> q_;
+    LazyArray<int16_t> wide_;
+    LazyArray<uint16_t> half_;
     std::vector<float> scale_;
     std::vector<int32_t> zero_, group_sum_;
 };

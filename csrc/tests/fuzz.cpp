@@ -131,14 +131,17 @@ void fuzz_product(Random& random, const KernelTable& table, const KernelTable& s
     Guarded<uint16_t> half(rows * q_stride, random.between(0, 15));
     Guarded<int32_t> zero(rows), sums(rows * stride / kGroup);
     for (int8_t& v : q) v = static_cast<int8_t>(at_most || random.one_in(3) ? -128 : random.bits());
+    Guarded<int16_t> wide(rows * q_stride, random.between(0, 15));
+    for (int64_t i = 0; i < rows && table.widen_row != nullptr; i++)
+        table.widen_row(q.data() + i * q_stride, columns, wide.data() + i * q_stride);
     for (uint16_t& v : half) v = f32_to_bf16(draw(random, kind));
     for (int32_t& v : zero) v = static_cast<int32_t>(random.between(-128, 127));
     for (int64_t i = 0; i < rows; i++)
         for (int64_t g = 0; g < columns / kGroup; g++)
             for (int64_t k = 0; k < kGroup; k++)
                 sums[i * (stride / kGroup) + g] += q[i * q_stride + g * kGroup + k];
-    const Activations x{values.data(), q.data(), scale.data(), zero.data(), sums.data(),
-                        half.data(),   stride,   q_stride,     rows};
+    const Activations x{values.data(), q.data(),    wide.data(), scale.data(), zero.data(),
+                        sums.data(),   half.data(), stride,      q_stride,     rows};
     const int64_t begin = random.between(0, tiles - 1), end = random.between(begin, tiles);
     const int64_t y_stride = 16 * tiles + 16 * random.between(0, 2), shift = random.between(0, 15);
     Guarded<float> a(rows * y_stride, shift), b(rows * y_stride, random.between(0, 15));

@@ -12,6 +12,8 @@ namespace {
 constexpr int kVectorRegisters = 8;
 // Rows of a product whose sums fit into the registers.
 constexpr int kRows = 4;
+// How far ahead a product of one row asks for integer weights, in bytes; 0: it leaves that to the processor.
+constexpr int64_t kFarOfOne = 1024;
 
 struct F32x16 {
     __m256 a, b;
@@ -142,18 +144,22 @@ inline __m256i four_bytes(const int8_t* x) {
     std::memcpy(&bits, x, sizeof bits);
     return _mm256_set1_epi32(bits);
 }
-// maddubs would saturate at 16 bits: multiply even and odd bytes as 16-bit numbers instead.
-inline __m256i dot4_half(__m256i acc, __m256i w, __m256i x_even, __m256i x_odd) {
-    const __m256i even = _mm256_and_si256(w, _mm256_set1_epi16(255));
-    const __m256i odd = _mm256_srli_epi16(w, 8);
-    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(even, x_even));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(odd, x_odd));
+// maddubs would saturate at 16 bits: even and odd columns are multiplied apart as 16-bit numbers.
+constexpr int kParts = 2;
+using Factor = int16_t;
+template <int part>
+inline U8x64 part_of(U8x64 w) {
+    const __m256i low = _mm256_set1_epi16(255);
+    if constexpr (part == 0) return {_mm256_and_si256(w.a, low), _mm256_and_si256(w.b, low)};
+    return {_mm256_srli_epi16(w.a, 8), _mm256_srli_epi16(w.b, 8)};
 }
-inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x) {
-    const __m256i bytes = four_bytes(x);
-    const __m256i x_even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);
-    const __m256i x_odd = _mm256_srai_epi16(bytes, 8);
-    return {dot4_half(acc.a, w.a, x_even, x_odd), dot4_half(acc.b, w.b, x_even, x_odd)};
+template <int part>
+inline I32x16 dot4(I32x16 acc, U8x64 w, const int16_t* x, int v) {
+    int32_t bits;
+    std::memcpy(&bits, x + 16 * part + 2 * v, sizeof bits);
+    const __m256i two = _mm256_set1_epi32(bits);
+    return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(w.a, two)),
+            _mm256_add_epi32(acc.b, _mm256_madd_epi16(w.b, two))};
 }
 // 16-bit sums of two products a run: eight runs are at most 8 x 2 x 15 x 128, which fits.
 struct NibbleSum {

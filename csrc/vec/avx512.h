@@ -12,6 +12,7 @@ namespace {
 constexpr int kVectorRegisters = 32;
 // Rows of a product whose sums fit into the registers.
 constexpr int kRows = 8;
+constexpr int64_t kFarOfOne = 0;
 
 struct F32x16 {
     __m512 v;
@@ -119,23 +120,33 @@ inline __m512i four_bytes(const int8_t* x) {
     return _mm512_set1_epi32(bits);
 }
 #ifdef __AVX512VNNI__
-inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x) {
-    return {_mm512_dpbusd_epi32(acc.v, w.v, four_bytes(x))};
+constexpr int kParts = 1;
+using Factor = int8_t;
+template <int part>
+inline U8x64 part_of(U8x64 w) {
+    return w;
+}
+template <int part>
+inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x, int v) {
+    return {_mm512_dpbusd_epi32(acc.v, w.v, four_bytes(x + 4 * v))};
 }
 using NibbleSum = I32x16;
 inline NibbleSum nibble_zero() { return i32_zero(); }
-inline NibbleSum dot4_nibble(NibbleSum acc, U8x64 w, const int8_t* x) { return dot4(acc, w, x); }
+inline NibbleSum dot4_nibble(NibbleSum acc, U8x64 w, const int8_t* x) { return dot4<0>(acc, w, x, 0); }
 inline I32x16 to_i32(NibbleSum acc) { return acc; }
 #else
-// maddubs would saturate at 16 bits: multiply even and odd bytes as 16-bit numbers instead.
-inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x) {
-    const __m512i bytes = four_bytes(x);
-    const __m512i x_even = _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8);
-    const __m512i x_odd = _mm512_srai_epi16(bytes, 8);
-    const __m512i even = _mm512_and_si512(w.v, _mm512_set1_epi16(255));
-    const __m512i odd = _mm512_srli_epi16(w.v, 8);
-    const __m512i sum = _mm512_add_epi32(acc.v, _mm512_madd_epi16(even, x_even));
-    return {_mm512_add_epi32(sum, _mm512_madd_epi16(odd, x_odd))};
+// maddubs would saturate at 16 bits: even and odd columns are multiplied apart as 16-bit numbers.
+constexpr int kParts = 2;
+using Factor = int16_t;
+template <int part>
+inline U8x64 part_of(U8x64 w) {
+    return {part == 0 ? _mm512_and_si512(w.v, _mm512_set1_epi16(255)) : _mm512_srli_epi16(w.v, 8)};
+}
+template <int part>
+inline I32x16 dot4(I32x16 acc, U8x64 w, const int16_t* x, int v) {
+    int32_t bits;
+    std::memcpy(&bits, x + 16 * part + 2 * v, sizeof bits);
+    return {_mm512_add_epi32(acc.v, _mm512_madd_epi16(w.v, _mm512_set1_epi32(bits)))};
 }
 // 16-bit sums of two products a run: eight runs are at most 8 x 2 x 15 x 128, which fits.
 struct NibbleSum {

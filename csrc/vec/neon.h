@@ -12,6 +12,7 @@ namespace {
 constexpr int kVectorRegisters = 8;
 // Rows of a product whose sums fit into the registers.
 constexpr int kRows = 4;
+constexpr int64_t kFarOfOne = 0;
 
 struct F32x16 {
     float32x4_t v[4];
@@ -176,15 +177,23 @@ inline NibbleSum dot4_nibble(NibbleSum acc, U8x64 w, const int8_t* x) {
     const int8x16_t bytes = four_bytes(x);
     return quarters<I32x16>([&](int i) { return vdotq_s32(acc.v[i], vreinterpretq_s8_u8(w.v[i]), bytes); });
 }
+constexpr int kParts = 1;
+using Factor = int8_t;
+template <int part>
+inline U8x64 part_of(U8x64 w) {
+    return w;
+}
 #ifdef __ARM_FEATURE_MATMUL_INT8
-inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x) {
-    const int8x16_t bytes = four_bytes(x);
+template <int part>
+inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x, int v) {
+    const int8x16_t bytes = four_bytes(x + 4 * v);
     return quarters<I32x16>([&](int i) { return vusdotq_s32(acc.v[i], w.v[i], bytes); });
 }
 #else
 // The instruction is signed: w - 128 is, and 128 * sum(x) = 2 * dot(64, x) is added back.
-inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x) {
-    const int8x16_t bytes = four_bytes(x), half = vdupq_n_s8(64);
+template <int part>
+inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x, int v) {
+    const int8x16_t bytes = four_bytes(x + 4 * v), half = vdupq_n_s8(64);
     const int32x4_t correction = vdotq_s32(vdotq_s32(vdupq_n_s32(0), bytes, half), bytes, half);
     return quarters<I32x16>([&](int i) {
         const int8x16_t centred = vreinterpretq_s8_u8(veorq_u8(w.v[i], vdupq_n_u8(128)));

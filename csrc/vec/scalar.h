@@ -12,6 +12,7 @@ namespace {
 constexpr int kVectorRegisters = 8;
 // Rows of a product whose sums fit into the registers.
 constexpr int kRows = 4;
+constexpr int64_t kFarOfOne = 0;
 
 struct F32x16 {
     float lane[16];
@@ -154,15 +155,22 @@ inline void load_nibbles(const uint8_t* p, U8x64& low, U8x64& high) {
         high.byte[i] = p[i] >> 4;
     }
 }
-inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x) {
+constexpr int kParts = 1;
+using Factor = int8_t;
+template <int part>
+inline U8x64 part_of(U8x64 w) {
+    return w;
+}
+template <int part>
+inline I32x16 dot4(I32x16 acc, U8x64 w, const int8_t* x, int v) {
     for (int r = 0; r < 16; r++)
-        for (int c = 0; c < 4; c++) acc.lane[r] += int32_t{w.byte[4 * r + c]} * int32_t{x[c]};
+        for (int c = 0; c < 4; c++) acc.lane[r] += int32_t{w.byte[4 * r + c]} * int32_t{x[4 * v + c]};
     return acc;
 }
 // The same for w up to 15 and at most eight runs, which a path may sum in fewer bits.
 using NibbleSum = I32x16;
 inline NibbleSum nibble_zero() { return i32_zero(); }
-inline NibbleSum dot4_nibble(NibbleSum acc, U8x64 w, const int8_t* x) { return dot4(acc, w, x); }
+inline NibbleSum dot4_nibble(NibbleSum acc, U8x64 w, const int8_t* x) { return dot4<0>(acc, w, x, 0); }
 inline I32x16 to_i32(NibbleSum acc) { return acc; }
 
 }  // namespace

@@ -19,18 +19,31 @@ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Asks for memory before it is needed. Into the second cache: into the first, it took the place of loads and
 // cost a tenth of the speed.
-inline void prefetch(const uint8_t* p, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += 64) __builtin_prefetch(p + i, 0, 2);
-}
-// What is needed some time after the `bytes` at p: for loops with so much arithmetic between two loads that
-// the processor's own guess comes late.
-inline void prefetch_behind(const void* p, int64_t bytes) {
-    prefetch(static_cast<const uint8_t*>(p) + 6144, 0, bytes);
-}
+inline void prefetch(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }
 // Of the `bytes` that are needed when all of `rows` rows are done: the share of n of them.
-inline void prefetch_share(const uint8_t* p, int64_t bytes, int64_t row, int64_t n, int64_t rows) {
-    prefetch(p, bytes * row / rows / 64 * 64, bytes * (row + n) / rows);
+[[maybe_unused]] inline void prefetch_share(const uint8_t* p, int64_t bytes, int64_t row, int64_t n,
+                                            int64_t rows) {
+    for (int64_t i = bytes * row / rows / 64 * 64; i < bytes * (row + n) / rows; i += 64) prefetch(p + i);
 }
+
+// What a pass over a tile asks for on its way, line by line: many requests at once would stop the arithmetic.
+struct Ahead {
+    const uint8_t* p;
+    int64_t
+        step;  // bytes for every kColumnBlock columns; where it is less than a block's, lines are named again
+
+    // The i-th line of the b-th block of columns.
+    void line(int64_t b, int64_t i) const { prefetch(p + b * step + 64 * i); }
+    template <class Block>
+    void block(int64_t b) const {
+        for (int64_t i = 0; i < static_cast<int64_t>(sizeof(Block)) / 64; i++) line(b, i);
+    }
+};
+// How far ahead a pass asks that waits for memory. One row of integers has next to no arithmetic: kFarOfOne
+// is 0 where the processor's own guess is better.
+constexpr int64_t kFar = 6144;
+template <int R>
+constexpr bool asks_ahead = R > 1 || kFarOfOne > 0;
 
 }  // namespace
 
@@ -39,18 +52,25 @@ inline void prefetch_share(const uint8_t* p, int64_t bytes, int64_t row, int64_t
 
 namespace {
 
-using Tile = void (*)(const Product&, int64_t tile, int64_t row);
+using Tile = void (*)(const Product&, int64_t tile, int64_t row, Ahead);
+
+// What n rows from `row` on ask for while they are multiplied with a tile. All rows at once wait for this
+// tile; otherwise it is in the caches after the first of them, and they fetch the next one together.
+inline Ahead ahead_of(const Product& p, int64_t tile, int64_t row, int64_t n) {
+    const int64_t bytes = puna::tile_bytes(p.format, p.columns), n_blocks = p.columns / puna::kColumnBlock;
+    const uint8_t* w = p.weights + tile * bytes;
+    if (n == p.x.rows) return {w + (n == 1 ? kFarOfOne : kFar), bytes / n_blocks};
+    return {w + bytes + bytes * row / p.x.rows, bytes * n / p.x.rows / n_blocks};
+}
 
 // All rows of x against each tile while its weights are in the nearest cache, kRows at a time.
 template <class Kernel, int... R>
 void over_tiles(const Product& p, std::integer_sequence<int, R...>) {
     constexpr Tile run[] = {nullptr, Kernel::template run<R + 1>...};
-    const int64_t bytes = puna::tile_bytes(p.format, p.columns);
     for (int64_t tile = p.tile_begin; tile < p.tile_end; tile++) {
         for (int64_t row = 0; row < p.x.rows; row += kRows) {
             const int64_t n = least(p.x.rows - row, kRows);
-            if (p.x.rows > kRows) prefetch_share(p.weights + (tile + 1) * bytes, bytes, row, n, p.x.rows);
-            run[n](p, tile, row);
+            run[n](p, tile, row, ahead_of(p, tile, row, n));
         }
     }
 }
@@ -81,6 +101,7 @@ void matmul(const Product& p) {
 [[maybe_unused]] inline Product rows_from(Product p, int64_t first) {
     p.x.values += first * p.x.stride;
     p.x.q += first * p.x.q_stride;
+    p.x.wide += first * p.x.q_stride;
     p.x.half += first * p.x.q_stride;
     p.x.scale += first;
     p.x.zero += first;

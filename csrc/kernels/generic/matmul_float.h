@@ -6,7 +6,7 @@ namespace {
 // R rows of x against a tile.
 struct F32Tile {
     template <int R>
-    static void run(const Product& p, int64_t tile, int64_t row) {
+    static void run(const Product& p, int64_t tile, int64_t row, Ahead) {
         const uint8_t* bytes = p.weights + tile * puna::tile_bytes(puna::Format::f32, p.columns);
         const float* w = reinterpret_cast<const float*>(bytes);
         const float* x = p.x.values + row * p.x.stride;
@@ -26,14 +26,15 @@ constexpr int64_t kBf16Step = 32;
 
 struct Bf16Tile {
     template <int R>
-    static void run(const Product& p, int64_t tile, int64_t row) {
+    static void run(const Product& p, int64_t tile, int64_t row, Ahead ahead) {
         const uint8_t* bytes = p.weights + tile * puna::tile_bytes(puna::Format::bf16, p.columns);
         const uint16_t* w = reinterpret_cast<const uint16_t*>(bytes);
         const uint16_t* x = p.x.half + row * p.x.q_stride;
         F32x16 total[R];
         for (int r = 0; r < R; r++) total[r] = set1(0.0f);
         for (int64_t k = 0; k < p.columns; k += kBf16Step) {
-            prefetch_behind(w + 16 * k, 32 * kBf16Step);
+            const int64_t b = k / puna::kColumnBlock, first = k % puna::kColumnBlock / 2;
+            for (int64_t i = 0; i < kBf16Step / 2; i++) ahead.line(b, first + i);
             // One after the other: together their sums would take twice the registers.
             F32x16 even[R], odd[R];
             sum<0, R>(w + 16 * k, x + k, p.x.q_stride, even);

@@ -3,18 +3,45 @@
 
 namespace {
 
+// Rows of x as `dot4` reads them.
+template <class T>
+inline const T* factors(const Product& p, int64_t row) {
+    if constexpr (std::is_same_v<T, int16_t>)
+        return p.x.wide + row * p.x.q_stride;
+    else
+        return p.x.q + row * p.x.q_stride;
+}
+
+// Adds the products of a run of sixteen rows, [16 rows][4 columns], and the v-th run of R rows of x.
+template <int R, int... part>
+inline void add_run(I32x16* sums, const uint8_t* run, const Factor* x, int64_t stride, int v,
+                    std::integer_sequence<int, part...>) {
+    const U8x64 w = load_u8(run);
+    const auto add = [&]<int i>(std::integral_constant<int, i>) {
+        const U8x64 some = part_of<i>(w);
+        for (int r = 0; r < R; r++) sums[r] = dot4<i>(sums[r], some, x + r * stride, v);
+    };
+    (add(std::integral_constant<int, part>()), ...);
+}
+template <int R>
+inline void add_run(I32x16* sums, const uint8_t* run, const Factor* x, int64_t stride, int v) {
+    add_run<R>(sums, run, x, stride, v, std::make_integer_sequence<int, kParts>());
+}
+
 // R rows of x against a tile.
 struct Int8ChannelTile {
     template <int R>
-    static void run(const Product& p, int64_t tile, int64_t row) {
+    static void run(const Product& p, int64_t tile, int64_t row, Ahead ahead) {
         const uint8_t* w = p.weights + tile * puna::tile_bytes(puna::Format::int8_channel, p.columns);
-        const int8_t* x = p.x.q + row * p.x.q_stride;
+        const Factor* x = factors<Factor>(p, row);
         I32x16 acc[R];
         for (int r = 0; r < R; r++) acc[r] = i32_zero();
-        for (int64_t k = 0; k < p.columns; k += 4) {
-            if constexpr (R > 1) prefetch_behind(w + 16 * k, 64);
-            const U8x64 wk = load_u8(w + 16 * k);
-            for (int r = 0; r < R; r++) acc[r] = dot4(acc[r], wk, x + r * p.x.q_stride + k);
+        for (int64_t g = 0; g < p.columns / puna::kGroup; g++) {
+            const int64_t k = g * puna::kGroup;
+            for (int v = 0; v < 8; v++) {
+                if constexpr (asks_ahead<R>) ahead.line(g / 2, 8 * (g % 2) + v);
+                add_run<R>(acc, w + 16 * k + 64 * v, x + k, p.x.q_stride, v);
+            }
         }
         const auto* tail = reinterpret_cast<const puna::ChannelTail*>(w + 16 * p.columns);
         for (int r = 0; r < R; r++) {
@@ -34,14 +61,12 @@ struct Int8Group {
     using Block = puna::Int8GroupBlock;
     static constexpr puna::Format format = puna::Format::int8_group32;
     static constexpr int offset_bits = 7;
+    static const Factor* rows(const Product& p, int64_t row) { return factors<Factor>(p, row); }
 
     template <int R>
-    static inline void dot(const Block& block, int g, const int8_t* x, int64_t stride, I32x16* sums) {
+    static inline void dot(const Block& block, int g, const Factor* x, int64_t stride, I32x16* sums) {
         for (int r = 0; r < R; r++) sums[r] = i32_zero();
-        for (int v = 0; v < 8; v++) {
-            const U8x64 w = load_u8(block.q[g][v]);
-            for (int r = 0; r < R; r++) sums[r] = dot4(sums[r], w, x + r * stride + 4 * v);
-        }
+        for (int v = 0; v < 8; v++) add_run<R>(sums, block.q[g][v], x, stride, v);
     }
 };
 template <class B, puna::Format kFormat>
@@ -49,6 +74,7 @@ struct Int4Groups {
     using Block = B;
     static constexpr puna::Format format = kFormat;
     static constexpr int offset_bits = 3;
+    static const int8_t* rows(const Product& p, int64_t row) { return p.x.q + row * p.x.q_stride; }
 
     template <int R>
     static inline void dot(const Block& block, int g, const int8_t* x, int64_t stride, I32x16* sums) {
@@ -75,17 +101,17 @@ inline F32x16 load_scales(const float* scale) { return load(scale); }
 template <class Group>
 struct GroupTile {
     template <int R>
-    static void run(const Product& p, int64_t tile, int64_t row) {
+    static void run(const Product& p, int64_t tile, int64_t row, Ahead ahead) {
         using Block = typename Group::Block;
         const int64_t bytes = puna::tile_bytes(Group::format, p.columns), n_blocks = p.columns / 64;
         const int64_t sums_stride = p.x.stride / puna::kGroup;
-        const int8_t* x = p.x.q + row * p.x.q_stride;
+        const auto* x = Group::rows(p, row);
         const int32_t* sums = p.x.group_sum + row * sums_stride;
         const Block* blocks = reinterpret_cast<const Block*>(p.weights + tile * bytes);
         F32x16 total[R];
         for (int r = 0; r < R; r++) total[r] = set1(0.0f);
         for (int64_t b = 0; b < n_blocks; b++) {
-            if constexpr (R > 1) prefetch_behind(blocks + b, sizeof(Block));
+            if constexpr (asks_ahead<R>) ahead.block<Block>(b);
             for (int g = 0; g < 2; g++) {
                 const int64_t group = 2 * b + g;
                 I32x16 dots[R];

@@ -38,6 +38,14 @@ void quantize_row(const float* x, int64_t columns, int8_t* q, float* scale, int3
     *zero = static_cast<int32_t>(z);
 }
 
+[[maybe_unused]] void widen_row(const int8_t* q, int64_t columns, int16_t* wide) {
+    for (int64_t g = 0; g < columns; g += puna::kGroup)
+        for (int64_t i = 0; i < puna::kGroup / 2; i++) {
+            wide[g + i] = q[g + 2 * i];
+            wide[g + puna::kGroup / 2 + i] = q[g + 2 * i + 1];
+        }
+}
+
 void round_row(const float* x, int64_t columns, uint16_t* half) {
     for (int64_t i = 0; i < columns; i++) half[i] = puna::f32_to_bf16(x[i]);
 }

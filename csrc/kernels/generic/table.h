@@ -1,6 +1,7 @@
 // The body of every kernels/table_<name>.cpp: include the vector vocabulary first, then this.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "kernels/generic/math.h"
@@ -18,9 +19,12 @@
 namespace {
 
 constexpr puna::KernelTable make_table(const char* name) {
-    return {name,     matmul,  quantize_row,    round_row,    add_rms_norm,  rope,
-            store_kv, attend,  merge_attention, silu_mul,     rotate_blocks, add_scaled,
-            largest,  exp_sum, unpack_row,      read_through, multiply_bytes};
+    return {
+        name,         matmul,          quantize_row, std::is_same_v<Factor, int16_t> ? widen_row : nullptr,
+        round_row,    add_rms_norm,    rope,         store_kv,
+        attend,       merge_attention, silu_mul,     rotate_blocks,
+        add_scaled,   largest,         exp_sum,      unpack_row,
+        read_through, multiply_bytes};
 }
 
 }  // namespace
