@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from puna.constraints.forms import Constraint, Lark
+from puna.constraints.forms import Constraint, JsonSchema, Lark
 from puna.constraints.grammar import grammar_of, refusal
+from puna.constraints.json_ends import JsonEnds, JsonVocabulary
 from puna.constraints.matcher import Matcher
 from puna.errors import ConstraintError
 from puna.tokens import Tokenizer
@@ -68,7 +69,8 @@ class Compiler:
         """
         text, compiled = self._compiled(constraint)
         within = [token for token in stop_ids if token < self._vocab_size]
-        return Matcher(compiled.deep_copy(), self._vocab_size, within, lambda: self._forget(text))
+        ends = JsonEnds(self._json_vocabulary) if isinstance(constraint, JsonSchema) else None
+        return Matcher(compiled.deep_copy(), self._vocab_size, within, lambda: self._forget(text), ends)
 
     def _compiled(self, constraint: Constraint) -> tuple[str, LLMatcher]:
         text = grammar_of(constraint)
@@ -116,6 +118,11 @@ class Compiler:
         """Drop a constraint that has run into a limit, with the memory that it holds."""
         with self._lock:
             self._kept.pop(text, None)
+
+    @cached_property
+    def _json_vocabulary(self) -> JsonVocabulary:
+        known = min(self._vocab_size, self._tokenizer.vocab_size)
+        return JsonVocabulary(self._tokenizer, known, self.n_words)
 
     @cached_property
     def _vocabulary(self) -> LLTokenizer:

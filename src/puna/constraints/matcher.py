@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.constraints.grammar import one_line
+from puna.constraints.json_ends import JsonEnds
 from puna.errors import ConstraintError
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ class Matcher:
     """
 
     def __init__(
-        self, grammar: LLMatcher, end: int, stop_ids: Iterable[int], on_error: Callable[[], None]
+        self,
+        grammar: LLMatcher,
+        end: int,
+        stop_ids: Iterable[int],
+        on_error: Callable[[], None],
+        ends: JsonEnds | None = None,
     ) -> None:
         """Start before an answer; `Compiler.matcher` is the usual way to get one.
 
@@ -36,11 +42,13 @@ class Matcher:
             end: the id behind the vocabulary whose bit says that the answer may end.
             stop_ids: tokens that end an answer; they may come where it may end.
             on_error: is called when the constraint has run into a limit.
+            ends: ends what is too long, where the answer is JSON.
         """
         self._grammar = grammar
         self._end = end
         self._stop_ids = tuple(stop_ids)
         self._on_error = on_error
+        self._ends = ends
         self.error: ConstraintError | None = None
 
     @property
@@ -75,6 +83,8 @@ class Matcher:
         for token in self._stop_ids:
             bit = np.uint32(1 << token % 32)
             masks[:, token // 32] = (masks[:, token // 32] & ~bit) | (may_end * bit)
+        if self._ends is not None:
+            self._ends.restrict(masks, guess)
 
     def take(self, token: int) -> None:
         """Go on by a token of the answer, one that its mask allowed.
@@ -84,6 +94,8 @@ class Matcher:
         """
         if not self._grammar.consume_token(token):
             raise self._fail()
+        if self._ends is not None:
+            self._ends.take(token)
 
     def _fail(self) -> ConstraintError:
         self._on_error()
