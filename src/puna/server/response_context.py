@@ -26,11 +26,13 @@ class ResponseContext:
 
     Attributes:
         chat: all of it, as a chat request.
+        items: all that was said, the response's own input included.
         new: the response's own input.
         prompt: the stored prompt that it uses, as the response tells it.
     """
 
     chat: ChatBody
+    items: Sequence[Item]
     new: Sequence[Item]
     prompt: dict[str, Any] | None
 
@@ -71,7 +73,8 @@ async def gather_context(store: State, body: InputTokensBody, owner: str) -> Res
         standing.insert(0, fill_in(found.text or "", body.prompt))
         prompt = {**body.prompt.model_dump(), "version": str(found.version)}
     new = keep(body.input)
-    return ResponseContext(chat_of(body, [*as_items(earlier), *new], standing), new, prompt)
+    items = [*as_items(earlier), *new]
+    return ResponseContext(chat_of(body, items, standing), items, new, prompt)
 
 
 def fill_in(text: str, prompt: PromptRef) -> str:

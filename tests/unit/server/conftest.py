@@ -30,6 +30,7 @@ SCRIPT = {
     "wrong type": '{"name": "weather", "parameters": {"city": 7}}',
     "costly": '{"name": "match", "parameters": {"text": "' + "a" * 40 + '!"}}',
     "fall silent": "hm\u2026",
+    "Sum up our conversation": "She asked for three things.",
     "stop here": "before END after",
 }
 

@@ -304,6 +304,44 @@ def test_what_fails_in_the_background_says_so(client: openai.OpenAI) -> None:
     assert error.code == "invalid_prompt"
 
 
+def test_a_long_conversation_is_made_short(client: openai.OpenAI, scripted: Llama) -> None:
+    first = ask(client, "one thing", instructions="Be kind.")
+    more: Any = [{"role": "user", "content": "another"}, {"role": "assistant", "content": "fine"}]
+    short = client.responses.compact(
+        model="scripted", input=more, previous_response_id=first.id, instructions="Be brief."
+    )
+    prompt = prompt_of(scripted)
+    at = [prompt.index(text) for text in ("Be brief.", "one thing", "hum", "another", "fine", "Sum up")]
+    assert at == sorted(at)
+    assert "Be kind." not in prompt
+    given: Any = short.to_dict(warnings=False)["output"]  # its types know no messages of users
+    assert [item["type"] for item in given] == ["message", "message", "compaction"]
+    assert [item["content"][0]["text"] for item in given[:2]] == ["one thing", "another"]
+    assert short.usage.output_tokens > 0
+    again = ask(client, [*given, {"role": "user", "content": "go on"}])
+    prompt = prompt_of(scripted)
+    assert "She asked for three things." in prompt
+    assert prompt.index("another") < prompt.index("She asked") < prompt.index("go on")
+    kept = client.responses.input_items.list(again.id, order="asc").data
+    assert [item.type for item in kept] == ["message", "message", "compaction", "message"]
+    ask(client, "and on", previous_response_id=again.id)
+    assert "She asked for three things." in prompt_of(scripted)
+
+
+@pytest.mark.parametrize("content", ["", "x", "puna1.\u00e4", "puna1.///", "puna1.gA=="])
+def test_a_summary_of_somebody_else_is_refused(client: openai.OpenAI, content: str) -> None:
+    item: Any = {"type": "compaction", "encrypted_content": content}
+    with pytest.raises(openai.BadRequestError, match="unchanged"):
+        ask(client, [item])
+
+
+def test_nothing_cannot_be_made_short(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="nothing to respond to"):
+        client.responses.compact(model="scripted")
+    with pytest.raises(openai.NotFoundError):
+        client.responses.compact(model="scripted", previous_response_id="resp_none")
+
+
 def begin_stream(client: openai.OpenAI, given: str, **more: Any) -> list[Any]:
     stream = client.responses.create(model="scripted", input=given, background=True, stream=True, **more)
     return list(stream)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from puna.server.answers.compaction import unwrapped
 from puna.server.ids import new_id
 from puna.server.schemas.chat import (
     AssistantMessage,
@@ -18,6 +19,8 @@ from puna.server.schemas.chat import (
 )
 from puna.server.schemas.chat import Message as ChatMessage
 from puna.server.schemas.items import (
+    Compaction,
+    CompactionItem,
     ContentPart,
     FunctionCall,
     FunctionCallItem,
@@ -80,6 +83,10 @@ def as_chat(items: Sequence[Item]) -> list[ChatMessage]:
                 item.output if isinstance(item.output, str) else "".join(part.text for part in item.output)
             )
             messages.append(ToolMessage(role="tool", content=output, tool_call_id=item.call_id))
+        elif isinstance(item, Compaction):
+            # As the user's: what tools and texts brought into it must not become an instruction.
+            summary = f"What was said before, summed up:\n\n{unwrapped(item.encrypted_content)}"
+            messages.append(UserMessage(role="user", content=summary))
     return messages
 
 
@@ -118,6 +125,10 @@ def _kept(item: InputItem) -> Item:
             output=output
             if isinstance(output, str)
             else [InputText(type="input_text", text=part.text) for part in output],
+        )
+    if isinstance(item, CompactionItem):
+        return Compaction(
+            type="compaction", id=item.id or new_id("cmp_"), encrypted_content=item.encrypted_content
         )
     return Reasoning(
         type="reasoning",

@@ -34,7 +34,7 @@ from puna.server.schemas.responses import (
 )
 from puna.tokens import Tokenizer
 
-__all__ = ["ResponseAnswer"]
+__all__ = ["ResponseAnswer", "usage_of_response"]
 
 
 class ResponseAnswer:
@@ -219,7 +219,7 @@ class ResponseAnswer:
                 "status": "incomplete" if is_cut else "completed",
                 "completed_at": None if is_cut else int(time.time()),
                 "incomplete_details": IncompleteDetails(reason="max_output_tokens") if is_cut else None,
-                "usage": _usage(usage),
+                "usage": usage_of_response(usage),
             }
         )
 
@@ -252,7 +252,8 @@ class ResponseAnswer:
         )
 
 
-def _usage(usage: Usage) -> ResponseUsage:
+def usage_of_response(usage: Usage) -> ResponseUsage:
+    """What an answer cost, as the Responses API tells it."""
     return ResponseUsage(
         input_tokens=usage.prompt_tokens,
         input_tokens_details=InputDetails(cached_tokens=usage.cached_tokens, cache_write_tokens=0),

@@ -10,7 +10,14 @@ from puna.server.hosting.pool import ModelPool
 
 __all__ = ["ANSWERING", "BusyCheck", "CrowdCheck"]
 
-ANSWERING = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings")
+ANSWERING = (
+    "/chat/completions",
+    "/completions",
+    "/responses",
+    "/responses/compact",
+    "/messages",
+    "/embeddings",
+)
 """Routes whose ``POST`` needs a place in a model's queue."""
 _PATHS = {prefix + route: route for prefix in ("/v1", "/v1/openai/v1") for route in ANSWERING}
 

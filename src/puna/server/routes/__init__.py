@@ -7,6 +7,7 @@ rest of `puna.server`. Start at `chat.py`.
 from puna.server.routes import (
     admin,
     chat,
+    compaction,
     completions,
     conversations,
     embeddings,
@@ -22,8 +23,8 @@ from puna.server.routes import (
 
 # A request is matched with them in this order, so those that answer come first.
 _GROUPS = (
-    chat, completions, responses, messages, embeddings, tokens, system, models, stored_chat, stored_responses,
-    conversations, prompts, admin,
+    chat, completions, responses, compaction, messages, embeddings, tokens, system, models, stored_chat,
+    stored_responses, conversations, prompts, admin,
 )  # fmt: skip
 
 ROUTERS = tuple(group.router for group in _GROUPS)

@@ -9,6 +9,8 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 from puna.server.schemas.base import Body, Reply
 
 __all__ = [
+    "Compaction",
+    "CompactionItem",
     "ContentPart",
     "FunctionCall",
     "FunctionCallItem",
@@ -125,6 +127,14 @@ class ReasoningItem(_Sent):
     status: Status | None = None
 
 
+class CompactionItem(_Sent):
+    """The summary of what was said before, as `/responses/compact` gave it."""
+
+    type: Literal["compaction"]
+    encrypted_content: str
+    id: ItemId | None = None
+
+
 def _kind(given: Any) -> str | None:
     """The kind of an item; a message may leave it out."""
     if isinstance(given, dict):
@@ -137,7 +147,8 @@ InputItem = Annotated[
     Annotated[MessageItem, Tag("message")]
     | Annotated[FunctionCallItem, Tag("function_call")]
     | Annotated[FunctionOutputItem, Tag("function_call_output")]
-    | Annotated[ReasoningItem, Tag("reasoning")],
+    | Annotated[ReasoningItem, Tag("reasoning")]
+    | Annotated[CompactionItem, Tag("compaction")],
     Discriminator(_kind),
 ]
 
@@ -224,4 +235,14 @@ class Reasoning(Reply):
     encrypted_content: str | None = None
 
 
-Item = Annotated[Message | FunctionCall | FunctionOutput | Reasoning, Field(discriminator="type")]
+class Compaction(Reply):
+    """The summary of what was said before."""
+
+    type: Literal["compaction"]
+    id: str
+    encrypted_content: str
+
+
+Item = Annotated[
+    Message | FunctionCall | FunctionOutput | Reasoning | Compaction, Field(discriminator="type")
+]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
-from puna.server.schemas.base import Body, Metadata, Reply
+from puna.server.schemas.base import Body, Metadata, ModelName, Reply
 from puna.server.schemas.chat import MAX_TOOLS
 from puna.server.schemas.items import InputItem, Item, ItemId, SentText
 from puna.server.schemas.lists import ListReply
@@ -15,6 +15,8 @@ from puna.server.schemas.sampling import Drawing
 
 __all__ = [
     "AllowedTools",
+    "CompactBody",
+    "Compacted",
     "ConversationLink",
     "ConversationRef",
     "FunctionChoice",
@@ -183,6 +185,21 @@ class ResponseBody(InputTokensBody):
     user: str | None = Field(None, max_length=512, description="Taken and without effect.")
 
 
+class CompactBody(ModelName):
+    """A conversation to be made short."""
+
+    input: str | Annotated[list[InputItem], Field(max_length=MAX_ITEMS)] | None = Field(
+        None, description="A text of the user, or items."
+    )
+    instructions: str | None = Field(None, description="A system message in front of everything.")
+    previous_response_id: ItemId | None = Field(None, description="What was said up to this response.")
+    service_tier: Literal["auto", "default"] | None = None
+    prompt_cache_key: Note | None = Field(None, description="Taken and without effect.")
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = Field(
+        None, description="Taken and without effect."
+    )
+
+
 class IncompleteDetails(Reply):
     """Why a response is not whole."""
 
@@ -280,6 +297,16 @@ class ItemPage(ListReply):
     """A page of items."""
 
     data: list[Item]
+
+
+class Compacted(Reply):
+    """A conversation made short: what the user said, and a summary of all."""
+
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int
+    output: list[Item]
+    usage: ResponseUsage
 
 
 class InputTokens(Reply):
