@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{max(soak.resident) / 1e6:.0f} MB"
     )
     limits = ["--max-running", str(given.running), "--max-waiting", str(given.waiting)]
+    limits += ["--max-wait", str(given.max_wait)]
     with serving(given.model, limits) as server:
         overload = asyncio.run(_overload(server, given))
         problems = soak.problems + overload.pop("problems") + _left_behind(server)
@@ -102,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=positive, default=300, help="of the soak (default: %(default)s)")
     parser.add_argument("--running", type=positive, default=8, help="answers at once, overload")
     parser.add_argument("--waiting", type=positive, default=2, help="answers that may wait, overload")
+    parser.add_argument(
+        "--max-wait", type=float, default=0.5, help="seconds that an answer may wait, overload (default: 0.5)"
+    )
     parser.add_argument("--max-tokens", type=positive, default=48, help="of an answer (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of words and of who hangs up")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")

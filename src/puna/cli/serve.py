@@ -79,6 +79,12 @@ def serve(
             "--max-waiting", metavar="N", help="Answers of a model that may wait; more are refused."
         ),
     ] = 128,
+    max_wait: Annotated[
+        float,
+        typer.Option(
+            "--max-wait", metavar="SECONDS", help="An answer whose turn is expected later is refused at once."
+        ),
+    ] = 30,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="Time for an answer, waiting included.")
     ] = 600,
@@ -137,6 +143,7 @@ def serve(
         keep_alive_s=keep_alive,
         max_running=max_running,
         max_waiting=max_waiting,
+        max_wait_s=max_wait,
         timeout_s=timeout,
         drain_s=drain,
         # Out of the environment, as the key: it may hold a password.

@@ -43,6 +43,7 @@ class ServerSettings:
         memory_bytes: what all models together may take; None: nine tenths of the machine's.
         max_running: answers of one model that are computed at once.
         max_waiting: answers of one model that may wait for their turn; more are refused.
+        max_wait_s: an answer waits where its turn is expected within that time, and is refused where not.
         timeout_s: how long a request may take, waiting included.
         drain_s: how long running answers may go on once the server is told to stop.
         max_body_bytes: size of a request's body.
@@ -69,6 +70,7 @@ class ServerSettings:
     memory_bytes: int | None = None
     max_running: int = 64
     max_waiting: int = 128
+    max_wait_s: float = 30
     timeout_s: float = 600
     drain_s: float = 30
     max_body_bytes: int = 4 * 1024 * 1024
@@ -84,6 +86,7 @@ class ServerSettings:
         for name, low in (
             ("max_running", 1),
             ("max_waiting", 0),
+            ("max_wait_s", 0),
             ("timeout_s", 0),
             ("drain_s", 0),
             ("max_body_bytes", 1),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from puna.server.errors import ApiError
+from puna.server.hosting import admission as admission_module
 from puna.server.hosting.admission import Admission
 
 
-def queue(capacity: int = 64, *, max_running: int = 8, max_waiting: int = 8) -> Admission:
-    return Admission(capacity, block_tokens=16, max_running=max_running, max_waiting=max_waiting)
+def queue(capacity: int = 64, **limits: Any) -> Admission:
+    return Admission(capacity, **{"block_tokens": 16, "max_running": 8, "max_waiting": 8, **limits})
 
 
 def holder(admission: Admission, order: list[str]) -> Callable[..., Awaitable[asyncio.Task[None]]]:
@@ -98,6 +100,40 @@ async def test_more_than_runs_and_waits_is_refused_at_once() -> None:
     admission.check(5)
     with pytest.raises(ApiError, match="busy"):
         admission.check(6)
+
+
+async def test_who_would_wait_for_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(admission_module.time, "monotonic", lambda: now_s)
+    admission = queue(64, max_running=2, max_wait_s=5)
+    hold = holder(admission, [])
+    for _ in range(40):  # an answer usually takes 10 s
+        learning = await hold("learning", "a", 16)
+        now_s += 10
+        await end(learning)
+    running = [await hold("first", "a", 16)]
+    assert not admission.is_full
+    now_s += 3
+    running.append(await hold("second", "a", 16))
+    assert advice(admission) == 7  # the first is expected to end in 7 s
+    now_s += 3
+    assert not admission.is_full  # in 4 s
+    running.append(await hold("waits", "b", 16))
+    assert advice(admission) == 7  # when the second ends
+    now_s += 20
+    assert not admission.is_full  # both are late; either may end at any moment
+    running.append(await hold("waits too", "c", 16))
+    assert advice(admission) == 13  # one of those that wait now has to run first
+    await end(*running[::-1])
+    assert not admission.is_full
+
+
+def advice(admission: Admission) -> int:
+    """After how many seconds one more may come again, which is refused now."""
+    assert admission.is_full
+    with pytest.raises(ApiError, match="busy") as caught:
+        admission.check(1)
+    return int((caught.value.headers or {})["Retry-After"])
 
 
 async def test_what_could_never_fit_is_an_error_with_both_numbers() -> None:

@@ -1,4 +1,4 @@
-"""The queue in front of one engine: bounded, fair between clients, and with memory set aside.
+"""The queue in front of one engine: bounded in length and time, fair between clients, memory set aside.
 
 An answer starts when the cache has room for all that it may come to need, so nothing that runs is ever
 stopped for memory. Of those that wait, the client goes first that has the least running; the answers of one
@@ -20,6 +20,7 @@ from puna.server.errors import ApiError
 __all__ = ["Admission"]
 
 _LONGEST_ADVICE_S = 60
+_REST = 0.25  # of the usual time of an answer, for one that takes longer
 
 
 @dataclass(eq=False, slots=True)
@@ -40,7 +41,13 @@ class Admission:
     """
 
     def __init__(
-        self, capacity_tokens: int, *, block_tokens: int, max_running: int, max_waiting: int
+        self,
+        capacity_tokens: int,
+        *,
+        block_tokens: int,
+        max_running: int,
+        max_waiting: int,
+        max_wait_s: float = math.inf,
     ) -> None:
         """Start with nothing running.
 
@@ -49,14 +56,17 @@ class Admission:
             block_tokens: positions are given out in blocks of so many.
             max_running: answers at once.
             max_waiting: answers that may wait.
+            max_wait_s: an answer may wait where its turn is expected within that time.
         """
         self._capacity = capacity_tokens
         self._block_tokens = block_tokens
         self._max_running = max_running
         self._max_waiting = max_waiting
+        self._max_wait_s = max_wait_s
         self._waiting: dict[str, deque[_Ticket]] = {}
         self._reserved_by: dict[str, int] = {}
         self._mean_s = 1.0  # how long an answer runs, of late
+        self._started_s: list[float] = []  # when those that run began
         self.n_running = 0
         self.n_waiting = 0
         self.n_refused = 0
@@ -78,8 +88,7 @@ class Admission:
         """
         if not self._may_wait(n_answers):
             self.n_refused += 1
-            turns = (self.n_waiting + n_answers) / max(1, self.n_running)
-            after = min(_LONGEST_ADVICE_S, math.ceil(turns * self._mean_s))
+            after = min(_LONGEST_ADVICE_S, max(1, math.ceil(self._expected_wait_s(n_answers))))
             raise ApiError(
                 429,
                 f"the server is busy: {self.n_waiting} answers wait already; try again in {after} s",
@@ -115,15 +124,31 @@ class Admission:
         n_tokens = -(-n_tokens // self._block_tokens) * self._block_tokens
         await self._wait(client, n_tokens)
         started_s = time.monotonic()
+        self._started_s.append(started_s)
         try:
             yield
         finally:
+            self._started_s.remove(started_s)
             self._mean_s += 0.2 * (time.monotonic() - started_s - self._mean_s)
             self._release(client, n_tokens)
 
     def _may_wait(self, n_answers: int) -> bool:
         free = max(0, self._max_running - self.n_running) if not self.n_waiting else 0
-        return self.n_waiting + n_answers - free <= self._max_waiting
+        if n_answers <= free:
+            return True
+        has_place = self.n_waiting + n_answers - free <= self._max_waiting
+        return has_place and self._expected_wait_s(n_answers - free) <= self._max_wait_s
+
+    def _expected_wait_s(self, n_answers: int) -> float:
+        """When the last of so many more would get its turn: when as many have ended as wait before it."""
+        now, before = time.monotonic(), self.n_waiting + n_answers - 1
+        # Who runs for longer than most may end at any moment, or not for a while.
+        least_s = self._mean_s * _REST
+        left_s = sorted(max(self._mean_s - (now - started_s), least_s) for started_s in self._started_s)
+        if not left_s:
+            return before * self._mean_s
+        rounds, place = divmod(before, len(left_s))
+        return left_s[place] + rounds * self._mean_s
 
     async def _wait(self, client: str, n_tokens: int) -> None:
         if not self.n_waiting and self._fits(n_tokens):

@@ -163,6 +163,7 @@ class ModelPool:
             block_tokens=BLOCK_TOKENS,
             max_running=self._settings.max_running,
             max_waiting=self._settings.max_waiting,
+            max_wait_s=self._settings.max_wait_s,
         )
         return Loaded(llama, admission)
 
