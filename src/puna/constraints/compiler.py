@@ -91,6 +91,8 @@ class Compiler:
 
         with self._making:
             vocabulary = self._vocabulary
+            if isinstance(constraint, JsonSchema):
+                _ = self._json_vocabulary  # looked at now, since `matcher` is to be quick
         compiled = LLMatcher(vocabulary, text, log_level=0, limits=_limits(constraint))
         if compiled.is_error():
             raise refusal(constraint, compiled.get_error())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from puna.server.errors import as_api_error, error_body
 from puna.server.schemas.base import NamedEvent, Reply, Written
@@ -48,16 +49,44 @@ async def event_stream(
         replies: the events; closed where the client goes away.
         has_done: whether ``[DONE]`` is sent behind the last one.
     """
+    gone = asyncio.ensure_future(_gone(request))
     try:
-        first = await unless_gone(request, _first(replies))
+        first = await _unless(gone, _first(replies))
     except BaseException:
+        gone.cancel()
         await replies.aclose()
         raise
-    return StreamingResponse(
-        _lines(request, first, replies, has_done),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-cache"},
-    )
+    return _EventStream(_lines(request, first, replies, has_done), gone)
+
+
+class _EventStream(Response):
+    """Sends lines as they come, and ends when the client goes away; two tasks fewer than the framework's."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, lines: AsyncGenerator[str], gone: asyncio.Future[None]) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache"})
+        del self.headers["content-length"]
+        self._lines = lines
+        self._gone = gone
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.ensure_future(self._send(send))
+        try:
+            await asyncio.wait((sending, self._gone), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            for each in (sending, self._gone):
+                each.cancel()
+            await asyncio.gather(sending, self._gone, return_exceptions=True)
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with aclosing(self._lines) as lines:
+            async for line in lines:
+                await send({"type": "http.response.body", "body": line.encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -70,17 +99,24 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientDisconnect: nobody does.
     """
-    task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
+    try:
+        return await _unless(gone, work)
+    finally:
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+
+
+async def _unless(gone: asyncio.Future[None], work: Coroutine[Any, Any, T]) -> T:
+    task = asyncio.ensure_future(work)
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientDisconnect
         return task.result()
     finally:
-        for each in (task, gone):
-            each.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _gone(request: Request) -> None:
@@ -94,7 +130,7 @@ async def _first(replies: AsyncGenerator[Event]) -> Event | None:
 
 async def _lines(
     request: Request, first: Event | None, replies: AsyncGenerator[Event], has_done: bool
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     async with aclosing(replies):
         try:
             if first is not None:
