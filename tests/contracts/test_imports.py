@@ -12,8 +12,8 @@ import puna
 
 # The lowest first. A package imports those before it, and itself.
 ORDER = (
-    "_native", "errors", "models", "export", "tokens", "constraints", "prompt", "vision", "engine",
-    "llama", "text_generation", "nn", "quantize", "train", "evaluate", "tools", "memory",
+    "_native", "errors", "models", "tokens", "constraints", "prompt", "vision", "engine",
+    "llama", "text_generation", "nn", "export", "quantize", "train", "evaluate", "tools", "memory",
     "safety", "agents", "server", "cli", "__main__",
 )  # fmt: skip
 TORCH_EVERYWHERE = ("puna.engine.torch", "puna.nn", "puna.quantize", "puna.train")

@@ -25,11 +25,20 @@ def export(
         typer.Option(
             "--to",
             metavar="NAME",
-            help="Whose files: gguf, huggingface, compressed-tensors, meta, peft.",
+            help="Whose files: gguf, huggingface, compressed-tensors, meta, peft, executorch.",
             show_default=False,
         ),
     ],
     format: options.Format = "auto",
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "--context",
+            metavar="N",
+            help="For executorch: positions of the cache in the program; default: 2048.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write a model for another program.
 
@@ -48,7 +57,7 @@ def export(
         check_derived_name(out.absolute().name, row.licence)
     with FetchProgress() as fetching, PackProgress("writing") as packing:
         path = path_of(source, fetching)
-        notes = write(open_checkpoint(path), out, target, format, packing)
+        notes = write(open_checkpoint(path), out, target, format, packing, context=context)
     say(f"{path}: {size_text(checkpoint_bytes(path))}")
     say(f"{out}: {size_text(checkpoint_bytes(out))} as {target}")
     for note in notes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _WRITERS = {
     "compressed-tensors": ("compressed_tensors", "write_compressed_tensors"),
     "meta": ("meta", "write_meta"),
     "peft": ("peft", "write_peft"),
+    "executorch": ("executorch", "write_executorch"),
 }
 TARGETS = tuple(_WRITERS)
 """What a user may ask for."""
@@ -28,7 +30,13 @@ Writer = Callable[[Checkpoint, Path, Progress | None], list[str]]
 
 
 def write(
-    checkpoint: Checkpoint, out: Path, target: str, wanted: str = "auto", progress: Progress | None = None
+    checkpoint: Checkpoint,
+    out: Path,
+    target: str,
+    wanted: str = "auto",
+    progress: Progress | None = None,
+    *,
+    context: int | None = None,
 ) -> list[str]:
     """Write a model for another program, all of it or nothing.
 
@@ -39,19 +47,23 @@ def write(
         wanted: one of `puna.models.packed.FORMATS`, to which the matrices are rounded first; ``auto`` takes
             them as they are. ``bf16`` and ``f32`` make a plain Llama of a model with rotations or adaptors.
         progress: told of every tensor.
+        context: positions of the cache, for ``executorch``, whose programs have it inside; None: its default.
 
     Returns:
         What was rounded on the way from the checkpoint's own grid to the target's, a sentence each.
 
     Raises:
-        ConfigError: the target or the format is unknown, or needs a package that is not there.
+        ConfigError: the target or the format is unknown, needs a package that is not there, or has no cache.
         CheckpointError: the source is damaged, or the target cannot say what it is.
         StoreError: `out` exists, cannot be written, or the disk is too full.
     """
     if target not in _WRITERS:
         raise ConfigError(f"target {target!r} is unknown; {nearest(target, TARGETS)}")
+    if context is not None and target != "executorch":
+        raise ConfigError(f"a context is part of ExecuTorch's programs only, not of {target}; leave it out")
     module, function = _WRITERS[target]
     if wanted in ("bf16", "f32"):
         checkpoint = folded(checkpoint)
-    run: Writer = getattr(import_module(f"puna.export.{module}"), function)
+    writer = getattr(import_module(f"puna.export.{module}"), function)
+    run: Writer = writer if context is None else partial(writer, context=context)
     return run(checkpoint if wanted == "auto" else PackedAs(checkpoint, wanted), out, progress)

@@ -1,0 +1,263 @@
+"""Programs for ExecuTorch, run by ExecuTorch's own runtime beside the native engine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tests.tiny import LLAMA3_ROPE, add_parts, save_tiny
+
+from puna import _native
+from puna.errors import CheckpointError, ConfigError, StoreError
+from puna.export.executorch import _Integers, write_executorch
+from puna.export.targets import write
+from puna.llama import load
+from puna.models.checkpoint import Checkpoint, Tensor, Vocabulary
+from puna.models.open import open_checkpoint
+from puna.models.packed import PackedMatrix, write_checkpoint
+from puna.nn.checkpoint import from_checkpoint
+from puna.nn.packed import ModelCheckpoint
+
+TOKENS = [3, *range(50, 150, 3), 257, 256, 7, 7, 9]
+
+
+class OnTheirGrid:
+    """A packed model whose scales are bfloat16 too, and above zero: XNNPACK then rounds nothing."""
+
+    def __init__(self, source: Any) -> None:
+        self.path, self.kind, self.config = source.path, source.kind, source.config
+        self.dtypes, self._source = source.dtypes, source
+
+    def tensor(self, name: str) -> Tensor:
+        return self._source.tensor(name)
+
+    def vocabulary(self) -> Vocabulary:
+        return self._source.vocabulary()
+
+    def packed(self, name: str) -> PackedMatrix:
+        matrix = self._source.packed(name)
+        if matrix.format != "int4_group32":
+            return matrix
+        q, scales = matrix.to_integers()
+        near = torch.from_numpy(np.array(scales)).bfloat16().half().numpy()
+        data = _native.pack_groups("int4_group32", q, near.view(np.uint16))
+        return PackedMatrix(matrix.format, matrix.rows, matrix.columns, np.asarray(data))
+
+
+def make(folder: Path, additions: dict[str, Any] | None = None, **changes: Any) -> Any:
+    """A random model in the scheme, on XNNPACK's grid."""
+    save_tiny(folder / "source", **{"hidden_size": 64, "intermediate_size": 128, **changes})
+    source: Checkpoint = open_checkpoint(folder / "source")
+    if additions:
+        source = ModelCheckpoint(add_parts(from_checkpoint(source), **additions), source.vocabulary())
+    write_checkpoint(source, folder / "rounded", "int4")
+    write_checkpoint(OnTheirGrid(open_checkpoint(folder / "rounded")), folder / "model", "auto")
+    return open_checkpoint(folder / "model")
+
+
+def ours(path: Path) -> NDArray[np.float32]:
+    with load(str(path), cache="f32", threads=2) as llama:
+        return llama.engine.logits(TOKENS)  # type: ignore[attr-defined]
+
+
+class Theirs:
+    """A program in ExecuTorch's runtime."""
+
+    def __init__(self, path: Path) -> None:
+        from executorch.extension.pybindings.portable_lib import _load_for_executorch
+
+        self._program = _load_for_executorch(str(path))
+
+    def __call__(self, tokens: list[int], position: int) -> NDArray[np.float32]:
+        inputs = (torch.tensor([tokens]), torch.tensor([position]))
+        return self._program.run_method("forward", inputs)[0][0].numpy().copy()
+
+    def told(self, name: str) -> Any:
+        return self._program.run_method(name, ())
+
+    def names(self) -> set[str]:
+        return set(self._program.method_names())
+
+
+def assert_near(theirs: NDArray[np.float32], ours: NDArray[np.float32]) -> None:
+    """Sums in another order; now and then that moves a token's rounding by a step of 8 bits."""
+    off = np.abs(theirs - ours).max(-1) / np.abs(ours).max()
+    assert np.median(off) < 1e-5
+    assert off.max() < 0.03
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A tied model with scaled rotary frequencies, and its program."""
+    folder = tmp_path_factory.mktemp("executorch")
+    model = make(folder, tie_word_embeddings=True, rope_parameters=LLAMA3_ROPE)
+    assert write_executorch(model, folder / "m.pte", context=96) == []
+    return model, folder / "m.pte"
+
+
+def test_token_by_token_it_computes_what_the_engine_does(plain: tuple[Any, Path]) -> None:
+    model, path = plain
+    program = Theirs(path)
+    rows = np.stack([program([token], i) for i, token in enumerate(TOKENS)])
+    assert_near(rows, ours(model.path))
+
+
+def test_prompts_of_any_length_and_going_back(plain: tuple[Any, Path]) -> None:
+    model, path = plain
+    program, expected = Theirs(path), ours(model.path)
+    whole = program(TOKENS, 0)
+    assert_near(whole[None], expected[-1:])
+    program(TOKENS[:10], 0)
+    assert_near(program(TOKENS[10:], 10)[None], expected[-1:])
+    assert_near(program(TOKENS[:7], 0)[None], expected[6:7])
+
+
+def test_what_runners_ask(plain: tuple[Any, Path]) -> None:
+    model, path = plain
+    program = Theirs(path)
+    told = {name: program.told(name) for name in program.names() - {"forward"}}
+    vocabulary = model.vocabulary()
+    assert told == {
+        "get_bos_id": [vocabulary.bos_id],
+        "get_eos_ids": list(vocabulary.eos_ids),
+        "get_vocab_size": [260],
+        "get_n_layers": [2],
+        "get_max_seq_len": [96],
+        "get_max_context_len": [96],
+        "use_kv_cache": [True],
+        "use_sdpa_with_kv_cache": [True],
+        "enable_dynamic_shape": [True],
+    }
+
+
+def test_xnnpack_has_all_matrices(plain: tuple[Any, Path]) -> None:
+    """Integers of 4 bits are two a byte, and the head's and the embedding's are there once each."""
+    model, path = plain
+    matrices = {name: shape for name, shape in model.config.tensor_shapes().items() if len(shape) == 2}
+    in_blocks = sum(rows * columns for name, (rows, columns) in matrices.items() if ".layers." in name)
+    n_bytes = in_blocks // 2 + in_blocks // 16 + 2 * 260 * 64
+    assert n_bytes < path.stat().st_size < n_bytes + 120_000
+
+
+def test_rotations_and_adaptors(tmp_path: Path) -> None:
+    parts = {"has_down_rotation": True, "has_output_rotation": True, "lora_rank": 5, "lora_scale": 1.7}
+    model = make(tmp_path, parts, intermediate_size=96, num_hidden_layers=1)
+    assert model.config.rotation_block == 32
+    write_executorch(model, tmp_path / "m.pte", context=64)
+    program, expected = Theirs(tmp_path / "m.pte"), ours(model.path)
+    rows = np.stack([program([token], i) for i, token in enumerate(TOKENS)])
+    # The engine rounds what adaptors and the matrix before the head read to bfloat16, the program nothing.
+    assert np.abs(rows - expected).max() < 0.05 * np.abs(expected).max()
+    assert np.corrcoef(rows.ravel(), expected.ravel())[0, 1] > 0.9995
+
+
+def integers(checkpoint: Any, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    q, scales = checkpoint.packed(name).to_integers()
+    return q, scales.astype(np.float32)
+
+
+NAME = "model.layers.0.mlp.up_proj.weight"
+
+
+class Changed(OnTheirGrid):
+    """A packed model, one of whose matrices has other integers and scales."""
+
+    def __init__(self, source: Any, q: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+        super().__init__(source)
+        self._changed = q, scales
+
+    def packed(self, name: str) -> PackedMatrix:
+        matrix = self._source.packed(name)
+        if name != NAME:
+            return matrix
+        q, scales = self._changed
+        data = _native.pack_groups("int4_group32", q, scales.astype(np.float16).view(np.uint16))
+        return PackedMatrix(matrix.format, matrix.rows, matrix.columns, np.asarray(data))
+
+
+@pytest.fixture
+def rounded(tmp_path: Path) -> Any:
+    save_tiny(tmp_path / "source", hidden_size=64, intermediate_size=96)
+    write_checkpoint(open_checkpoint(tmp_path / "source"), tmp_path / "model", "int4")
+    return open_checkpoint(tmp_path / "model")
+
+
+def test_scales_become_bfloat16_and_are_above_zero(rounded: Any) -> None:
+    q, scales = integers(rounded, NAME)
+    q = np.clip(q, -7, 7)
+    scales[::2, 0] *= -1
+    scales[1, 1] = 0
+    source = _Integers(Changed(rounded, q, scales))
+    made, near = source.integers(NAME)
+    expected = torch.from_numpy(q.astype(np.float32).reshape(96, 2, 32) * scales[..., None])
+    values = made.astype(np.float32).reshape(96, 2, 32) * near[..., None]
+    np.testing.assert_allclose(values, expected, rtol=2.0**-8)
+    assert (near > 0).all()
+    np.testing.assert_array_equal(
+        np.abs(made)[scales.repeat(32, 1) != 0], np.abs(q)[scales.repeat(32, 1) != 0]
+    )
+    np.testing.assert_array_equal(near, torch.from_numpy(near).bfloat16().float().numpy())
+    assert source.notes() == ["the scales of 1 of 1 matrices are rounded to bfloat16"]
+    q, scales = integers(rounded, "model.embed_tokens.weight")
+    made, near = source.integers("model.embed_tokens.weight")
+    np.testing.assert_array_equal(made, q)
+    np.testing.assert_array_equal(near, scales[:, 0])
+
+
+def test_a_scale_below_zero_that_cannot_be_turned_is_refused(rounded: Any, tmp_path: Path) -> None:
+    q, scales = integers(rounded, NAME)
+    q[3, 40], scales[3, 1] = -8, -scales[3, 1]
+    with pytest.raises(
+        CheckpointError, match=r"below zero, which 1 of 192 groups .*up_proj.* `puna quantize --"
+    ):
+        write_executorch(Changed(rounded, q, scales), tmp_path / "m.pte")
+    assert not list(tmp_path.glob("*m.pte*"))
+
+
+@pytest.mark.parametrize(
+    ("format", "changes", "message"),
+    [
+        (
+            "bf16",
+            {},
+            r"8-bit rows for embedding and head, .*embed_tokens.* stored as bf16; use --format int4",
+        ),
+        ("int8", {}, r"8-bit rows .* stored as int8_group32"),
+        ("int4", {"head_dim": 10}, r"rows of a multiple of 32 elements, .*o_proj.* has 40"),
+    ],
+)
+def test_what_xnnpack_does_not_compute_is_refused(
+    tmp_path: Path, format: str, changes: dict[str, Any], message: str
+) -> None:
+    save_tiny(tmp_path / "source", hidden_size=64, intermediate_size=96, **changes)
+    write_checkpoint(open_checkpoint(tmp_path / "source"), tmp_path / "model", format)
+    with pytest.raises(CheckpointError, match=message):
+        write_executorch(open_checkpoint(tmp_path / "model"), tmp_path / "m.pte")
+    assert not list(tmp_path.glob("*m.pte*"))
+
+
+def test_what_is_asked_is_checked(rounded: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="context of 2 tokens or more, got 1"):
+        write_executorch(rounded, tmp_path / "m.pte", context=1)
+    with pytest.raises(ConfigError, match="part of ExecuTorch's programs only, not of gguf"):
+        write(rounded, tmp_path / "m.gguf", "gguf", context=100)
+    (tmp_path / "m.pte").write_text("mine")
+    with pytest.raises(StoreError, match=r"m\.pte exists already"):
+        write(rounded, tmp_path / "m.pte", "executorch", context=100)
+    assert (tmp_path / "m.pte").read_text() == "mine"
+
+
+@pytest.mark.parametrize("package", ["torch", "executorch"])
+def test_a_package_that_is_not_there(
+    package: str, rounded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "puna.nn.executorch", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"needs the package {package}.*; pip install 'puna\[export\]'"):
+        write_executorch(rounded, tmp_path / "m.pte")
+    assert not list(tmp_path.glob("*m.pte*"))
