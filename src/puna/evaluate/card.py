@@ -92,8 +92,8 @@ class Published:
         decode_tokens_per_s: tokens a second after the first.
         time_to_first_token_s: of a prompt of 64 tokens.
         prefill_tokens_per_s: prompt tokens over that time.
-        file_mb: size of the file.
-        rss_mb: peak memory.
+        file_mb: size of the file, in units of 2^20 bytes, which the card calls MB.
+        rss_mb: peak memory, in what the card calls MB.
         benchmarks: scores, in percent.
     """
 
