@@ -20,6 +20,9 @@ MAX_CHARACTERS = 65_536
 # The library takes a state for each remainder of a division, which its own limits do not count.
 _MAX_REMAINDERS = 1_000
 _MAX_DIGITS = 40
+_EXACT_DIGITS = 15  # the library reads numbers as doubles, and rounds what is behind
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_LONGEST_INTEGER = 2**63 - 1  # as a bound it is what it says
 _FACTOR = re.compile(r'"multipleOf"\s*:\s*([0-9.eE+-]+)')
 _ESCAPED = re.compile(r"\\u00([0-7][0-9a-fA-F])")
 
@@ -70,10 +73,17 @@ def _schema_text(schema: Mapping[str, Any], *, is_exact: bool = True) -> str:
     options = {**_SPACING, "lenient": not is_exact}
     try:
         text = json.dumps({**schema, "x-guidance": options}, allow_nan=False)
+        rounded = _rounded_numbers(schema) if is_exact else []
     except RecursionError as error:
         raise ConstraintError("the schema is nested too deeply") from error
     except (TypeError, ValueError) as error:
         raise ConstraintError(f"the schema must consist of what JSON has: {error}") from error
+    if rounded:
+        pointer, number = rounded[0]
+        raise ConstraintError(
+            f"the schema cannot be used at {pointer}: {number} has more than {_EXACT_DIGITS} digits, and the "
+            "rest cannot be enforced; leave it out and check the answer, or make it a string"
+        )
     return _checked("schema", text)
 
 
@@ -88,6 +98,28 @@ def _checked(what: str, text: str) -> str:
         raise ConstraintError(f"the {what} has half a surrogate pair: {error}") from error
     _check_factors(what, text)
     return text
+
+
+def _rounded_numbers(schema: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Where there are numbers that would lose digits, so that a wrong answer were allowed, and which."""
+    found = []
+    for pointer, part in _parts(schema, "#"):
+        choices = part.get("enum")
+        values = [part.get("const"), *(choices if isinstance(choices, list | tuple) else ())]
+        values += [part[key] for key in _BOUNDS if key in part and part[key] != _LONGEST_INTEGER]
+        found += [(pointer, value) for value in values if _is_number(value) and not _is_exact(value)]
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_exact(number: float) -> bool:
+    if isinstance(number, int) and abs(number) <= 2**53:
+        return True
+    digits = Decimal(str(number)).as_tuple().digits
+    return len("".join(map(str, digits)).strip("0")) <= _EXACT_DIGITS
 
 
 def _check_factors(what: str, text: str) -> None:
