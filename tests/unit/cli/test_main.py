@@ -37,7 +37,8 @@ def test_shared_options_are_the_same_everywhere():
     assert set(told) >= SHARED
     # `puna bench` has speculation off; the others mean something of their own to each command.
     differing = {option for option, rows in told.items() if len(rows) > 1}
-    assert differing == {"--speculation", "--server", "--max-tokens", "--new-tokens", "--seed", "--text"}
+    own = {"--context", "--server", "--max-tokens", "--new-tokens", "--seed", "--text"}
+    assert differing == {"--speculation", *own}
     assert users["--threads"] == ["chat", "complete", "serve", "compare", "card", "bench"]
     assert users["--cache"] == ["chat", "complete", "serve", "show", "bench"]
     assert users["--stop"] == ["chat", "complete"]

@@ -155,6 +155,7 @@ def test_the_server_tells_about_itself(live: Live) -> None:
         ("GET", "/v1/chat/completions/{completion_id}/messages"),
         ("POST", "/v1/responses"),
         ("POST", "/v1/responses/input_tokens"),
+        ("POST", "/v1/responses/compact"),
         ("GET", "/v1/responses"),
         ("GET", "/v1/responses/{response_id}"),
         ("DELETE", "/v1/responses/{response_id}"),
