@@ -165,6 +165,34 @@ async def test_leaving_in_the_moment_of_the_turn_loses_nothing() -> None:
     assert (admission.reserved_tokens, admission.n_running, admission.n_waiting) == (0, 0, 0)
 
 
+async def test_who_runs_and_who_waits_may_leave_in_the_same_moment() -> None:
+    admission, order = queue(16), []
+    hold = holder(admission, order)
+    running, waiting = await hold("running", "a", 16), await hold("waiting", "b", 16)
+    last = await hold("last", "c", 16)
+    running.cancel()
+    waiting.cancel()  # both have yet to notice, and the turn of the second comes with the end of the first
+    left = await asyncio.gather(running, waiting, return_exceptions=True)
+    assert [type(error) for error in left] == [asyncio.CancelledError] * 2
+    await asyncio.sleep(0)
+    assert order == ["running", "last"]
+    await end(last)
+    assert (admission.reserved_tokens, admission.n_running, admission.n_waiting) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("leaves_first", [True, False])
+async def test_who_leaves_while_the_queue_is_closed_disturbs_nothing(leaves_first: bool) -> None:
+    admission = queue(16)
+    hold = holder(admission, [])
+    running, waiting = await hold("running", "a", 16), await hold("waiting", "b", 16)
+    for act in (waiting.cancel, admission.close) if leaves_first else (admission.close, waiting.cancel):
+        act()
+    (left,) = await asyncio.gather(waiting, return_exceptions=True)
+    assert isinstance(left, asyncio.CancelledError)
+    await end(running)
+    assert (admission.reserved_tokens, admission.n_running, admission.n_waiting) == (0, 0, 0)
+
+
 async def test_closing_sends_away_those_that_wait() -> None:
     admission = queue(16)
     hold = holder(admission, [])

@@ -100,8 +100,9 @@ class Admission:
         """Send away those that wait."""
         error = ApiError(503, "the server is shutting down; ask another, or later", code="shutting_down")
         for ticket in [ticket for tickets in self._waiting.values() for ticket in tickets]:
-            self._drop(ticket)
-            ticket.turn.set_exception(error)
+            if not ticket.turn.cancelled():
+                self._drop(ticket)
+                ticket.turn.set_exception(error)
 
     @asynccontextmanager
     async def reserve(self, client: str, n_tokens: int) -> AsyncIterator[None]:
@@ -162,8 +163,9 @@ class Admission:
             await ticket.turn
         except asyncio.CancelledError:
             if ticket.turn.cancelled():
-                self._leave(ticket)
-            else:  # its turn had come in the same moment
+                self._drop(ticket)
+                self._admit()
+            elif ticket.turn.exception() is None:  # its turn had come in the same moment
                 self._release(client, n_tokens)
             raise
 
@@ -184,10 +186,6 @@ class Admission:
             del self._reserved_by[client]
         self._admit()
 
-    def _leave(self, ticket: _Ticket) -> None:
-        self._drop(ticket)
-        self._admit()
-
     def _drop(self, ticket: _Ticket) -> None:
         tickets = self._waiting[ticket.client]
         tickets.remove(ticket)
@@ -200,7 +198,8 @@ class Admission:
         while self._waiting:
             client = min(self._waiting, key=lambda name: self._reserved_by.get(name, 0))
             ticket = self._waiting[client][0]
-            if not self._fits(ticket.n_tokens):
+            # Who is leaving takes itself out, in a moment, and then calls here again.
+            if ticket.turn.cancelled() or not self._fits(ticket.n_tokens):
                 return
             self._drop(ticket)
             self._take(ticket.client, ticket.n_tokens)
