@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import mmap
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -92,18 +93,20 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return parse_json_object(read_text(path), str(path))
 
 
-def parse_json_object(text: str, source: str) -> dict[str, Any]:
+def parse_json_object(text: str, source: str, max_keys: int | None = None) -> dict[str, Any]:
     """Parse text that must be one JSON object in which no object has the same key twice.
 
     Args:
         text: the JSON text.
         source: where it is from, for the message.
+        max_keys: how many one object may have; None: any number.
 
     Raises:
-        CheckpointError: not JSON, nested more than 64 deep, a key given twice, or not an object.
+        CheckpointError: not JSON, nested more than 64 deep, a key given twice, too many of them, or not an
+            object.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_object_without_duplicates)
+        value = json.loads(text, object_pairs_hook=partial(_object_without_duplicates, max_keys))
         is_deep = _is_deep(value)
     except RecursionError:
         is_deep = True
@@ -128,7 +131,9 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_without_duplicates(max_keys: int | None, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if max_keys is not None and len(pairs) > max_keys:
+        raise ValueError(f"an object may have {max_keys} keys, got {len(pairs)}")
     result = dict(pairs)
     if len(result) < len(pairs):
         seen: set[str] = set()

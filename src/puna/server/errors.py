@@ -153,7 +153,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     first, *others = error.errors()
     # Where a field may have several forms each form has complaints; the one that got furthest was meant.
     alike = [each for each in others if each["loc"][:2] == first["loc"][:2]]
-    first = max([first, *alike], key=lambda each: len(each["loc"]))
+    first = max([first, *alike], key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")))
     where = [str(step) for step in first["loc"] if step != "body" and not _FORM.fullmatch(str(step))]
     param = "".join(f"[{s}]" if s.isdigit() else f".{s}" for s in where).removeprefix(".")
     message = f"{param}: {first['msg']}" if param else str(first["msg"])

@@ -14,6 +14,7 @@ from tests.unit.server.conftest import hosted
 from tests.unit.server.live import Live, running
 
 from puna.server.hosting.hosted import HostedModel
+from puna.server.schemas.base import Body
 
 BODY_BYTES = 256 * 1024
 USER: Any = [{"role": "user", "content": "hum"}]
@@ -201,6 +202,9 @@ BODIES = {
     "json_deeper_than_schemas_are": json.dumps(chat(tools=[tool({})])).encode()[:-4]
     + b'{"a":' * 70
     + b"}" * 74,
+    "keys_without_bound": json.dumps(chat(logit_bias={str(i): 1 for i in range(5000)})).encode(),
+    "unknown_keys_without_bound": json.dumps(chat(**{f"a{i}": 1 for i in range(5000)})).encode(),
+    "large_body_that_is_no_json": b"[" + b"0," * 50_000,
     "empty_body": b"",
     "null_body": b"null",
 }
@@ -215,6 +219,35 @@ def test_refused_body(live: Live, name: str) -> None:
     )
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["message"]
+
+
+def test_a_complaint_for_each_entry_of_a_list(live: Live) -> None:
+    lists = {(model.__name__, path): schema for model in bodies(Body) for path, schema in lists_of(model)}
+    assert len(lists) > 50
+    for place, schema in lists.items():
+        assert schema.get("fail_fast"), f"{place} tells every mistake"
+        assert schema.get("max_length") is not None, f"{place} has no bound"
+    answer = live.http.post(COMPLETE, json={"model": "tiny", "prompt": [-1] * 50_000})
+    assert answer.json()["error"]["message"] == "prompt[0]: Input should be greater than or equal to 0"
+
+
+def bodies(base: type[Body]) -> Iterator[type[Body]]:
+    for each in base.__subclasses__():
+        yield each
+        yield from bodies(each)
+
+
+def lists_of(model: type[Body]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every list in a model's schema, as pydantic validates it."""
+    parts: list[tuple[str, Any]] = [("", model.__pydantic_core_schema__)]
+    while parts:
+        path, part = parts.pop()
+        if isinstance(part, dict):
+            if part.get("type") == "list":
+                yield path, part
+            parts += [(f"{path}/{key}", value) for key, value in part.items() if key != "metadata"]
+        elif isinstance(part, list | tuple):
+            parts += [(f"{path}/{i}", value) for i, value in enumerate(part)]
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])

@@ -39,7 +39,11 @@ Metadata = Annotated[
 
 
 class Body(BaseModel):
-    """A request: types are not converted into one another, and unknown fields are errors."""
+    """A request: types are not converted into one another, and unknown fields are errors.
+
+    Lists have a `max_length`, and `fail_fast`: with a complaint for each entry a small body would take half a
+    minute and gigabytes.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)
 

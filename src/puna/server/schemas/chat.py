@@ -54,7 +54,7 @@ class TextPart(Body):
     text: str
 
 
-Content = str | Annotated[list[TextPart], Field(max_length=MAX_PARTS)]
+Content = str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
 
 
 class CalledFunction(Body):
@@ -93,7 +93,7 @@ class AssistantMessage(Body):
 
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: Annotated[list[EarlierCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_calls: Annotated[list[EarlierCall], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     name: Id | None = None
     refusal: str | None = None
 
@@ -143,17 +143,17 @@ class NamedTool(Body):
 class ChatBody(Sampling):
     """A conversation to be answered."""
 
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
     max_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
     max_completion_tokens: int | None = Field(
         None, ge=1, le=2**31 - 1, description="The same as `max_tokens`, and goes before it."
     )
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    modalities: list[Literal["text"]] | None = None
+    modalities: list[Literal["text"]] | None = Field(None, max_length=1, fail_fast=True)
     metadata: Metadata | None = Field(None, description="Kept with a completion that is stored.")
     store: bool | None = Field(None, description="Keep the completion, for `GET /chat/completions`.")
     service_tier: Literal["auto", "default"] | None = None

@@ -14,7 +14,9 @@ __all__ = ["Completion", "CompletionBody", "CompletionChoice", "CompletionLogpro
 
 MAX_PROMPTS = 256
 
-Ids = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=2**20)]
+Ids = Annotated[
+    list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=2**20, fail_fast=True)
+]
 
 
 class CompletionBody(Sampling):
@@ -22,9 +24,9 @@ class CompletionBody(Sampling):
 
     prompt: (
         str
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
         | Ids
-        | Annotated[list[Ids], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[Ids], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
     ) = Field(description="A text or its token ids, or a list of such; each is completed by itself.")
     max_tokens: int | None = Field(None, ge=1, le=2**31 - 1, description="Default 16, as OpenAI has it.")
     echo: bool | None = Field(None, description="Send the prompt in front of the answer.")

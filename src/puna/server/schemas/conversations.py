@@ -14,7 +14,7 @@ __all__ = ["Conversation", "ConversationBody", "ItemsBody"]
 MAX_NEW_ITEMS = 20
 """OpenAI's."""
 
-NewItems = Annotated[list[InputItem], Field(max_length=MAX_NEW_ITEMS)]
+NewItems = Annotated[list[InputItem], Field(max_length=MAX_NEW_ITEMS, fail_fast=True)]
 
 
 class ConversationBody(Body):

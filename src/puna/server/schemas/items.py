@@ -70,8 +70,12 @@ class SentOutput(_Sent):
 
     type: Literal["output_text"]
     text: str
-    annotations: list[Any] | None = Field(None, max_length=MAX_PARTS, description="Taken and without effect.")
-    logprobs: list[Any] | None = Field(None, max_length=2**20, description="Taken and without effect.")
+    annotations: list[Any] | None = Field(
+        None, max_length=MAX_PARTS, description="Taken and without effect.", fail_fast=True
+    )
+    logprobs: list[Any] | None = Field(
+        None, max_length=2**20, description="Taken and without effect.", fail_fast=True
+    )
 
 
 class SentRefusal(_Sent):
@@ -89,7 +93,7 @@ class MessageItem(_Sent):
 
     type: Literal["message"] = "message"
     role: Role
-    content: str | Annotated[list[InputPart], Field(max_length=MAX_PARTS)]
+    content: str | Annotated[list[InputPart], Field(max_length=MAX_PARTS, fail_fast=True)]
     id: ItemId | None = None
     status: Status | None = None
     phase: Literal["commentary", "final_answer"] | None = Field(None, description="Taken and without effect.")
@@ -111,7 +115,7 @@ class FunctionOutputItem(_Sent):
 
     type: Literal["function_call_output"]
     call_id: CallId
-    output: str | Annotated[list[SentText], Field(max_length=MAX_PARTS)]
+    output: str | Annotated[list[SentText], Field(max_length=MAX_PARTS, fail_fast=True)]
     id: ItemId | None = None
     status: Status | None = None
 
@@ -121,8 +125,8 @@ class ReasoningItem(_Sent):
 
     type: Literal["reasoning"]
     id: ItemId | None = None
-    summary: list[Any] = Field(default_factory=list, max_length=MAX_PARTS)
-    content: list[Any] | None = Field(None, max_length=MAX_PARTS)
+    summary: list[Any] = Field(default_factory=list, max_length=MAX_PARTS, fail_fast=True)
+    content: list[Any] | None = Field(None, max_length=MAX_PARTS, fail_fast=True)
     encrypted_content: str | None = None
     status: Status | None = None
 

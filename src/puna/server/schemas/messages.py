@@ -69,7 +69,7 @@ class TextParam(_Block):
 
     type: Literal["text"]
     text: str
-    citations: list[Any] | None = Field(None, max_length=0)
+    citations: list[Any] | None = Field(None, max_length=0, fail_fast=True)
 
 
 class ToolUseParam(_Block):
@@ -87,7 +87,7 @@ class ToolResultParam(_Block):
 
     type: Literal["tool_result"]
     tool_use_id: Note
-    content: str | Annotated[list[TextParam], Field(max_length=MAX_PARTS)] | None = None
+    content: str | Annotated[list[TextParam], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
     is_error: bool | None = None
 
 
@@ -116,7 +116,7 @@ class SentMessage(Body):
     """What somebody said."""
 
     role: Literal["user", "assistant"]
-    content: str | Annotated[list[BlockParam], Field(max_length=MAX_PARTS)]
+    content: str | Annotated[list[BlockParam], Field(max_length=MAX_PARTS, fail_fast=True)]
 
 
 class ToolParam(_Block):
@@ -183,9 +183,9 @@ class MessagesMetadata(Body):
 class CountBody(ModelName):
     """A conversation whose tokens are counted."""
 
-    messages: list[SentMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
-    system: str | Annotated[list[TextParam], Field(max_length=MAX_PARTS)] | None = None
-    tools: list[ToolParam] | None = Field(None, max_length=MAX_TOOLS)
+    messages: list[SentMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+    system: str | Annotated[list[TextParam], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
+    tools: list[ToolParam] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
     tool_choice: Annotated[AnyChoice | NoChoice | NamedChoice, Field(discriminator="type")] | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -207,7 +207,7 @@ class MessagesBody(CountBody):
     """A conversation to be answered."""
 
     max_tokens: int = Field(ge=1, le=2**31 - 1)
-    stop_sequences: list[StopText] | None = Field(None, max_length=MAX_STOP)
+    stop_sequences: list[StopText] | None = Field(None, max_length=MAX_STOP, fail_fast=True)
     stream: bool | None = None
     temperature: float | None = Field(None, ge=0, le=1, description="Default 0.6, as Meta ships Llama 3.")
     top_p: float | None = Field(None, ge=0, le=1, description="Default 0.9.")

@@ -22,7 +22,7 @@ class PromptText(Body):
     """A prompt's text and variables."""
 
     prompt: str | None = Field(None, description="With `{{ name }}` where a variable goes.")
-    variables: list[Variable] | None = Field(None, max_length=64)
+    variables: list[Variable] | None = Field(None, max_length=64, fail_fast=True)
 
     @model_validator(mode="after")
     def _has_its_variables(self) -> PromptText:

@@ -83,7 +83,7 @@ class ChoicesFormat(Body):
     """One of some texts."""
 
     type: Literal["choices"]
-    choices: list[str] = Field(min_length=1, max_length=_MAX_CHOICES)
+    choices: list[str] = Field(min_length=1, max_length=_MAX_CHOICES, fail_fast=True)
 
 
 ResponseFormat = Annotated[

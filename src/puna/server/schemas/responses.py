@@ -71,7 +71,7 @@ class AllowedTools(Body):
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: list[FunctionChoice] = Field(min_length=1, max_length=MAX_TOOLS)
+    tools: list[FunctionChoice] = Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)
 
 
 class TextConfig(Body):
@@ -124,7 +124,7 @@ Include = Literal[
 class InputTokensBody(Drawing):
     """What a response would answer."""
 
-    input: str | Annotated[list[InputItem], Field(max_length=MAX_ITEMS)] = Field(
+    input: str | Annotated[list[InputItem], Field(max_length=MAX_ITEMS, fail_fast=True)] = Field(
         default_factory=list, description="A text of the user, or items."
     )
     instructions: str | None = Field(None, description="A system message in front of everything.")
@@ -133,7 +133,7 @@ class InputTokensBody(Drawing):
         None, description="The conversation that this response goes on, and becomes part of."
     )
     prompt: PromptRef | None = None
-    tools: list[FunctionTool] | None = Field(None, max_length=MAX_TOOLS)
+    tools: list[FunctionTool] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
     tool_choice: Literal["auto", "none", "required"] | FunctionChoice | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
@@ -166,7 +166,7 @@ class ResponseBody(InputTokensBody):
     store: bool | None = Field(None, description="Keep the response; default true.")
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
-    include: list[Include] | None = Field(None, max_length=16)
+    include: list[Include] | None = Field(None, max_length=16, fail_fast=True)
     max_output_tokens: int | None = Field(None, ge=16, le=2**31 - 1)
     max_tool_calls: int | None = Field(
         None, ge=1, le=2**31 - 1, description="Of tools that the server runs; it runs none yet."
@@ -188,7 +188,7 @@ class ResponseBody(InputTokensBody):
 class CompactBody(ModelName):
     """A conversation to be made short."""
 
-    input: str | Annotated[list[InputItem], Field(max_length=MAX_ITEMS)] | None = Field(
+    input: str | Annotated[list[InputItem], Field(max_length=MAX_ITEMS, fail_fast=True)] | None = Field(
         None, description="A text of the user, or items."
     )
     instructions: str | None = Field(None, description="A system message in front of everything.")

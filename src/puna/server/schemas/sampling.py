@@ -8,7 +8,6 @@ from pydantic import Field, StringConstraints
 
 from puna.constraints.forms import Constraint
 from puna.engine.request import SamplingParams
-from puna.errors import ConfigError
 from puna.server.schemas.base import Body, ModelName
 from puna.server.schemas.response_format import ResponseFormat
 
@@ -53,7 +52,7 @@ class Sampling(Drawing):
         None, max_length=_MAX_BIASES
     )
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    stop: StopText | list[StopText] | None = Field(None, description="At most 16 texts.")
+    stop: StopText | Annotated[list[StopText], Field(max_length=_MAX_STOP, fail_fast=True)] | None = None
     response_format: ResponseFormat | None = Field(None, description="What the answer must be.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -74,8 +73,6 @@ class Sampling(Drawing):
             ConfigError: a value is out of range.
         """
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if len(stop) > _MAX_STOP:
-            raise ConfigError(f"`stop` may have {_MAX_STOP} texts, got {len(stop)}")
         names: tuple[str, ...] = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
         names += ("frequency_penalty", "presence_penalty")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}

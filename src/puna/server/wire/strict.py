@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,16 +15,27 @@ from puna.server.errors import ApiError
 
 __all__ = ["StrictRoute"]
 
+_QUICK_BYTES = 65_536  # are parsed in a millisecond or two
+_MAX_KEYS = 4096  # of one object; unknown ones are told one by one
+
 
 class _StrictRequest(Request):
     async def json(self) -> Any:
-        """The body; an error where it is nested deeply, has a key twice, or is not an object."""
+        """The body; an error where it is nested deeply, has a key twice or too many, or is not an object."""
         if not hasattr(self, "_json"):
+            body = await self.body()
             try:
-                self._json = parse_json_object((await self.body()).decode("utf-8"), "the body")
+                if len(body) <= _QUICK_BYTES:
+                    self._json = _parsed(body)
+                else:
+                    self._json = await asyncio.to_thread(_parsed, body)
             except (CheckpointError, UnicodeDecodeError) as error:
                 raise ApiError(400, str(error)[:500], code="invalid_json") from error
         return self._json
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    return parse_json_object(body.decode("utf-8"), "the body", _MAX_KEYS)
 
 
 class StrictRoute(APIRoute):
