@@ -95,11 +95,20 @@ async def test_too_many_that_wait_are_refused_with_advice() -> None:
     admission.check(2)
 
 
-async def test_more_than_runs_and_waits_is_refused_at_once() -> None:
+async def test_more_than_ever_run_and_wait_is_the_client_s_mistake() -> None:
     admission = queue(max_running=2, max_waiting=3)
     admission.check(5)
-    with pytest.raises(ApiError, match="busy"):
+    with pytest.raises(ApiError, match="may ask for 5 answers at once, got 6; ask for fewer") as caught:
         admission.check(6)
+    assert caught.value.status_code == 400
+
+
+async def test_a_request_for_many_answers_is_taken_where_none_run() -> None:
+    admission = queue(max_running=8, max_waiting=100, max_wait_s=3)
+    admission.check(32)  # four rounds of 1 s, the first of which begins at once
+    with pytest.raises(ApiError, match="busy") as caught:
+        admission.check(33)
+    assert caught.value.status_code == 429
 
 
 async def test_who_would_wait_for_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

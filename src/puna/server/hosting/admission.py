@@ -84,8 +84,13 @@ class Admission:
             n_answers: how many the request wants.
 
         Raises:
-            ApiError: 429, with the seconds after which to try again.
+            ApiError: 429, with the seconds after which to try again; 400, there is never room for so many.
         """
+        most = self._max_running + self._max_waiting
+        if n_answers > most:
+            raise ApiError(
+                400, f"a request may ask for {most} answers at once, got {n_answers}; ask for fewer"
+            )
         if not self._may_wait(n_answers):
             self.n_refused += 1
             after = min(_LONGEST_ADVICE_S, max(1, math.ceil(self._expected_wait_s(n_answers))))
@@ -133,19 +138,24 @@ class Admission:
             self._mean_s += 0.2 * (time.monotonic() - started_s - self._mean_s)
             self._release(client, n_tokens)
 
+    @property
+    def _n_free(self) -> int:
+        """Places for answers that need not wait."""
+        return max(0, self._max_running - self.n_running) if not self.n_waiting else 0
+
     def _may_wait(self, n_answers: int) -> bool:
-        free = max(0, self._max_running - self.n_running) if not self.n_waiting else 0
-        if n_answers <= free:
+        if n_answers <= self._n_free:
             return True
-        has_place = self.n_waiting + n_answers - free <= self._max_waiting
-        return has_place and self._expected_wait_s(n_answers - free) <= self._max_wait_s
+        has_place = self.n_waiting + n_answers - self._n_free <= self._max_waiting
+        return has_place and self._expected_wait_s(n_answers) <= self._max_wait_s
 
     def _expected_wait_s(self, n_answers: int) -> float:
         """When the last of so many more would get its turn: when as many have ended as wait before it."""
-        now, before = time.monotonic(), self.n_waiting + n_answers - 1
+        now, before = time.monotonic(), self.n_waiting + n_answers - self._n_free - 1
         # Who runs for longer than most may end at any moment, or not for a while.
         least_s = self._mean_s * _REST
-        left_s = sorted(max(self._mean_s - (now - started_s), least_s) for started_s in self._started_s)
+        left_s = [max(self._mean_s - (now - started_s), least_s) for started_s in self._started_s]
+        left_s = sorted(left_s + [self._mean_s] * self._n_free)  # the first of them start now
         if not left_s:
             return before * self._mean_s
         rounds, place = divmod(before, len(left_s))
