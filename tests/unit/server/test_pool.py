@@ -150,6 +150,33 @@ async def test_who_began_a_load_may_leave() -> None:
     assert loaded(models) == ["a"]
 
 
+async def test_a_model_that_arrives_when_nobody_wants_it_is_unloaded_after_its_time() -> None:
+    gate = threading.Event()
+    models = pool(model("a", load=lambda: gate.wait(5) and FakeLlama()), keep_alive_s=0.02)
+    waiting = asyncio.create_task(touch(models, "a"))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    arriving = models.models["a"].arriving
+    gate.set()
+    assert arriving is not None
+    await arriving
+    assert loaded(models) == ["a"]
+    while loaded(models):
+        await asyncio.sleep(0.005)
+
+
+async def test_who_waits_for_room_waits_only_so_long_and_holds_up_no_other() -> None:
+    models = pool(model("a", 60), model("b", 60), model("small", 40), timeout_s=0.05)
+    async with models.use("a"):
+        with pytest.raises(ApiError, match=r"model 'b' was not in memory within 0\.05 s") as caught:
+            await touch(models, "b")
+        assert (caught.value.status_code, caught.value.code) == (503, "model_not_ready")
+        await touch(models, "small")  # which has room
+    await touch(models, "b")
+    assert "b" in loaded(models)
+
+
 async def test_too_many_that_wait_for_a_load_are_refused() -> None:
     gate = threading.Event()
     models = pool(model("a", load=lambda: gate.wait(5) and FakeLlama()), max_waiting=2)

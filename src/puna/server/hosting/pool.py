@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 
 from puna._native import BLOCK_TOKENS
 from puna.errors import UnknownModelError
@@ -89,7 +90,8 @@ class ModelPool:
         """Have a model in memory during an ``async with`` block; it is loaded first where it is not.
 
         Raises:
-            ApiError: 404, there is no such model; 429, too many wait for it; 503, it cannot be loaded.
+            ApiError: 404, there is no such model; 429, too many wait for it; 503, it cannot be loaded, or
+                not soon.
         """
         model = self.find(name)
         if model.loaded is None and model.n_users > self._settings.max_waiting:
@@ -137,8 +139,18 @@ class ModelPool:
         # A task of its own: whoever began it may leave, and the others still want the model.
         if model.arriving is None:
             model.arriving = asyncio.create_task(self._bring(model))
-            model.arriving.add_done_callback(lambda _: setattr(model, "arriving", None))
-        return await asyncio.shield(model.arriving)
+            model.arriving.add_done_callback(partial(_arrived, model))
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                return await asyncio.shield(model.arriving)
+        except TimeoutError:
+            raise ApiError(
+                503,
+                f"model '{model.id}' was not in memory within {self._settings.timeout_s:g} s, since others "
+                "are in use there; try again later",
+                code="model_not_ready",
+                headers={"Retry-After": "5"},
+            ) from None
 
     async def _bring(self, model: HostedModel) -> Loaded:
         async with self._loading:
@@ -155,6 +167,8 @@ class ModelPool:
                 ) from error
             model.loaded = self._loaded(llama)
             log("loaded", model=model.id, seconds=round(time.monotonic() - started_s, 3))
+            if not model.n_users:  # they went away meanwhile
+                self._on_idle(model)
             return model.loaded
 
     def _loaded(self, llama: Llama) -> Loaded:
@@ -180,6 +194,8 @@ class ModelPool:
             idle = [m for m in self._in_memory() if not m.n_users]
             if idle:
                 await self.unload(min(idle, key=lambda m: m.used_s))
+            elif not model.n_users:
+                raise ApiError(503, f"nobody waits for model '{model.id}' any more")
             else:
                 self._changed.clear()
                 await self._changed.wait()
@@ -198,6 +214,12 @@ class ModelPool:
             task = asyncio.ensure_future(self.unload(model))
             self._expiring.add(task)
             task.add_done_callback(self._expiring.discard)
+
+
+def _arrived(model: HostedModel, task: asyncio.Task[Loaded]) -> None:
+    model.arriving = None
+    if not task.cancelled():
+        task.exception()  # told to those who wait; there may be none
 
 
 def _step_back() -> None:
