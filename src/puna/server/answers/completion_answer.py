@@ -33,7 +33,9 @@ class CompletionAnswer:
         model: Loaded,
         prompts: Sequence[Sequence[int]],
         body: CompletionBody,
+        *,
         client: str,
+        timeout_s: float,
     ) -> None:
         """Prepare the answer to a request.
 
@@ -43,12 +45,14 @@ class CompletionAnswer:
             prompts: ids of each prompt.
             body: the request.
             client: who asks, for fair turns.
+            timeout_s: time for a look at a prompt.
         """
         self._id = new_id("cmpl-")
         self._created = int(time.time())
         self._generation = generation
         self._model = model
         self._client = client
+        self._timeout_s = timeout_s
         self._tokenizer = model.llama.tokenizer
         self._prompts = prompts
         self._body = body
@@ -99,7 +103,8 @@ class CompletionAnswer:
         text = given if isinstance(given, str) else self._tokenizer.decode(ids, show_special=True)
         logprobs = None
         if self._body.logprobs is not None:
-            logprobs = prompt_logprobs(self._tokenizer, ids, await score(self._model, ids, self._client))
+            scores = await score(self._model, ids, self._client, self._timeout_s)
+            logprobs = prompt_logprobs(self._tokenizer, ids, scores)
         self._lengths[index] = len(text)
         return CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=None)
 

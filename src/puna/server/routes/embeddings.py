@@ -38,7 +38,7 @@ async def _embed(services: Services, body: EmbeddingsBody, client: str) -> Embed
         inputs = [
             await asyncio.to_thread(encode, text) if isinstance(text, str) else text for text in body.inputs()
         ]
-        vectors = await embed_all(model, inputs, client)
+        vectors = await embed_all(model, inputs, client, services.settings.timeout_s)
     as_text = body.encoding_format == "base64"
     n_tokens = sum(map(len, inputs))
     return Embeddings(
