@@ -49,6 +49,7 @@ class ServerSettings:
         max_body_bytes: size of a request's body.
         max_connections: requests at once, whatever they want.
         read_timeout_s: how long a client may take to send a request's headers, and its body.
+        write_timeout_s: how long a client may leave unread what it was sent.
         database_url: PostgreSQL database that keeps the state; None: SQLite, in the Puna folder.
         keep_state_days: how long stored completions and responses are kept; None: until they are deleted.
         max_state_bytes: how large the SQLite database may become.
@@ -76,6 +77,7 @@ class ServerSettings:
     max_body_bytes: int = 4 * 1024 * 1024
     max_connections: int = 512
     read_timeout_s: float = 20
+    write_timeout_s: float = 60
     database_url: str | None = field(default=None, repr=False)  # it may hold a password
     keep_state_days: float | None = 30
     max_state_bytes: int = 4 * 1024**3
@@ -92,6 +94,7 @@ class ServerSettings:
             ("max_body_bytes", 1),
             ("max_connections", 1),
             ("read_timeout_s", 0),
+            ("write_timeout_s", 0),
             ("max_state_bytes", 1024**2),
         ):
             if getattr(self, name) < low:

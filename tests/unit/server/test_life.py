@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -22,7 +23,8 @@ from tests.tiny import save_tiny
 from tests.unit.server.conftest import hosted
 from tests.unit.server.live import Live, running
 
-from puna.server.door.busy import ANSWERING
+from puna.server.door.busy import ANSWERING, CrowdCheck
+from puna.server.door.protocol import HttpProtocol
 from puna.server.hosting.hosted import HostedModel
 from puna.server.routes import ROUTERS
 
@@ -156,8 +158,46 @@ def test_too_many_requests_at_once_are_refused_whatever_they_want(scripted_model
             answer = live.http.get("/v1/models")
             assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
             assert "1 requests are open" in answer.json()["error"]["message"]
-            assert live.http.get("/v1/health").status_code == 200
+            for path in ("/v1/health", "/metrics", "/v1/admin/state"):
+                assert live.http.get(path).status_code == 200
+            assert live.http.post("/metrics").status_code == 429
         wait_for(lambda: live.http.get("/v1/models").status_code == 200)
+
+
+@pytest.mark.parametrize("path", ["/v1/health", "/metrics", "/v1/models"])
+async def test_those_that_ask_how_the_server_is_are_not_without_bound(path: str) -> None:
+    statuses: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status", 0))
+
+    check = CrowdCheck(app, max_requests=2)
+    scope: Any = {"type": "http", "method": "GET", "path": path}
+    tasks = [asyncio.create_task(check(scope, None, send)) for _ in range(17)]  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert statuses.count(429) == (15 if path == "/v1/models" else 1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert check._n_open == {True: 0, False: 0}
+
+
+def test_a_client_that_does_not_read_is_let_go(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stalled: list[HttpProtocol] = []
+    pause = HttpProtocol.pause_writing
+    monkeypatch.setattr(HttpProtocol, "pause_writing", lambda self: (stalled.append(self), pause(self))[1])
+    body = json.dumps({"model": "tiny", "prompt": "a" * 4_000_000}).encode()  # some 20 MB as ids
+    head = "POST /v1/tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with (
+        serving(hosted(tiny_folder), write_timeout_s=0.2) as live,
+        socket.create_connection(("127.0.0.1", live.port)) as connection,
+    ):
+        connection.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_for(lambda: bool(stalled))
+        wait_for(lambda: stalled[0] not in stalled[0].connections)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")

@@ -6,9 +6,10 @@ from starlette.types import Receive, Scope, Send
 
 from puna.server.errors import ApiError, error_response
 
-__all__ = ["header", "headers", "is_health", "refuse"]
+__all__ = ["header", "headers", "is_health", "is_watching", "refuse"]
 
 _HEALTH = ("/v1/health", "/v1/openai/v1/health")
+_WATCHING = (*_HEALTH, "/metrics", "/v1/admin/state", "/v1/openai/v1/admin/state")
 
 
 def headers(scope: Scope, name: bytes) -> list[str]:
@@ -31,6 +32,11 @@ def header(scope: Scope, name: bytes) -> str | None:
 def is_health(scope: Scope) -> bool:
     """Whether a request asks for nothing but a sign of life."""
     return scope["path"] in _HEALTH and scope["method"] == "GET"
+
+
+def is_watching(scope: Scope) -> bool:
+    """Whether a request asks how the server is, which a full one tells too."""
+    return scope["path"] in _WATCHING and scope["method"] == "GET"
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:

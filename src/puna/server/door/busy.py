@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from puna.server.door.asgi import is_health
+from puna.server.door.asgi import is_watching
 from puna.server.errors import ApiError, error_response
 from puna.server.hosting.pool import ModelPool
 
@@ -20,6 +20,9 @@ ANSWERING = (
 )
 """Routes whose ``POST`` needs a place in a model's queue."""
 _PATHS = {prefix + route: route for prefix in ("/v1", "/v1/openai/v1") for route in ANSWERING}
+
+
+_MAX_WATCHING = 16
 
 
 class BusyCheck:
@@ -49,7 +52,7 @@ class BusyCheck:
 
 
 class CrowdCheck:
-    """Lets in so many requests at once, whatever they want; a sign of life is given to any number."""
+    """Lets in so many requests at once, whatever they want, and beside them a few that ask how it is."""
 
     def __init__(self, app: ASGIApp, max_requests: int) -> None:
         """Stand in front of an app.
@@ -60,27 +63,28 @@ class CrowdCheck:
         """
         self._app = app
         self._max_requests = max_requests
-        self._n_requests = 0
+        self._n_open = {True: 0, False: 0}  # those that ask how the server is, and the others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] != "http" or is_health(scope):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._n_requests >= self._max_requests:
+        watches = is_watching(scope)
+        if self._n_open[watches] >= (_MAX_WATCHING if watches else self._max_requests):
             error = ApiError(
                 429,
-                f"the server is busy: {self._n_requests} requests are open already; try again in 1 s",
+                f"the server is busy: {self._n_open[watches]} requests are open already; try again in 1 s",
                 code="rate_limit_exceeded",
                 headers={"Retry-After": "1", "Connection": "close"},
             )
             await error_response(error, scope)(scope, receive, send)
             return
-        self._n_requests += 1
+        self._n_open[watches] += 1
         try:
             await self._app(scope, receive, send)
         finally:
-            self._n_requests -= 1
+            self._n_open[watches] -= 1
 
 
 async def _send_away(scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:

@@ -1,10 +1,13 @@
-"""HTTP/1.1 on a connection: uvicorn's, with bounds on what a client may send before a request is one."""
+"""HTTP/1.1 on a connection: uvicorn's, with bounds on how long and how much a client may keep it waiting."""
 
 from __future__ import annotations
 
 import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from puna.server.services import Services
+from puna.server.settings import ServerSettings
 
 __all__ = ["HttpProtocol"]
 
@@ -15,23 +18,38 @@ _LINGER_S = 2.0  # for a client to read its response while it still sends a body
 class HttpProtocol(HttpToolsProtocol):
     """Bounds a request's head in bytes and in time, and ends connections whose body is not read to its end.
 
-    uvicorn waits for ever for a head of any length, and for the rest of a body once it was answered.
+    uvicorn waits for ever for a head of any length, for the rest of a body once it was answered, and for a
+    client that does not read what it is sent.
     """
 
     _n_head_bytes = 0
     _overdue: asyncio.TimerHandle | None = None  # while a head is waited for
     _leaving: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None  # while a client reads nothing
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
+        # Told as soon as anything is not taken: else the last of it could wait for ever.
+        transport.set_write_buffer_limits(0)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         self._stop_waiting()
         self._stop_leaving()
+        self._stop_stalling()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """See asyncio."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self._settings.write_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        self._stop_stalling()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
@@ -81,11 +99,15 @@ class HttpProtocol(HttpToolsProtocol):
         # The parser reads no further on such a connection.
         self.cycle.keep_alive = False
 
+    @property
+    def _settings(self) -> ServerSettings:
+        services: Services = self.config.app.state.services  # type: ignore[union-attr]
+        return services.settings
+
     def _await_head(self) -> None:
         if self._overdue is None:
             self._n_head_bytes = 0
-            seconds = self.config.app.state.services.settings.read_timeout_s  # type: ignore[union-attr]
-            self._overdue = self.loop.call_later(seconds, self._give_up)
+            self._overdue = self.loop.call_later(self._settings.read_timeout_s, self._give_up)
 
     def _give_up(self) -> None:
         self._overdue = None
@@ -100,3 +122,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._leaving is not None:
             self._leaving.cancel()
             self._leaving = None
+
+    def _stop_stalling(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
