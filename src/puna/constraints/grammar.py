@@ -26,6 +26,8 @@ _LONGEST_INTEGER = 2**63 - 1  # as a bound it is what it says
 _FACTOR = re.compile(r'"multipleOf"\s*:\s*([0-9.eE+-]+)')
 _ESCAPED = re.compile(r"\\u00([0-7][0-9a-fA-F])")
 
+_NO_RANGE = r"Failed to generate regex for (?:integer|float) range"  # the library has 64 bits for a bound
+
 # One spelling of each value, so that most of what is not content is certain and costs no choice of the model.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _MAX_REASON = 300
@@ -164,6 +166,12 @@ def refusal(constraint: Constraint, complaint: str) -> ConstraintError:
     if unknown is not None:
         keys = ", ".join(f"`{key}`" for key in json.loads(unknown[1]))
         reason = f"{keys} cannot be enforced while an answer is written; leave it out and check the answer"
+    if re.match(_NO_RANGE, reason):
+        bounds = ", ".join(re.findall(r"m(?:in|ax)=Some\(([^)]*)\)", reason))
+        reason = (
+            f"bounds up to 10^17 can be enforced, up and down, got {bounds}; leave out what is beyond and "
+            "check the answer"
+        )
     return ConstraintError(f"the schema cannot be used{place and f' at {place}'}: {reason}")
 
 
@@ -212,4 +220,5 @@ _PLACES: tuple[tuple[str, _Test], ...] = (
         r"Unsatisfiable schema: minimum",
         lambda part, _: any(key.lower().endswith("minimum") for key in part),
     ),
+    (_NO_RANGE, lambda part, _: any(_is_number(part.get(key)) and abs(part[key]) > 1e17 for key in _BOUNDS)),
 )

@@ -180,6 +180,13 @@ BAD: list[tuple[Constraint, str]] = [
     (JsonSchema({"items": {"enum": ["a", 10**17 + 1]}}), "at #/items: 100000000000000001 has more than 15"),
     (JsonSchema({"const": 0.12345678901234567}), "more than 15 digits"),
     (JsonSchema({"type": "integer", "minimum": 2**53 + 1}), "at #: 9007199254740993 has more than"),
+    (JsonSchema({"minimum": -(2**63), "maximum": 2**63 - 1}), "at #: -9223372036854775808 has more than"),
+    (
+        JsonSchema({"items": {"type": "number", "maximum": 2**63 - 1}}),
+        r"at #/items: bounds up to 10\^17 can be enforced, up and down, got 9\.22.*; leave out what is",
+    ),
+    (JsonSchema({"type": "integer", "minimum": 2**63 - 1}), "at #: bounds up .* got 9223372036854775807;"),
+    (JsonSchema({"type": "number", "minimum": -1e20, "maximum": 1e20}), "got -1e20, 1e20; leave out"),
     (JsonSchema({"type": "integer", "multipleOf": 1_000_003}), "schema has too large a `multipleOf`"),
     (JsonSchema({"allOf": [{"multipleOf": 97}, {"multipleOf": 0.89}]}), "all of them together may come to"),
     (Lark('start: %json {"\\u006dultipleOf" : 99991}'), "grammar has too large a `multipleOf`"),
