@@ -294,9 +294,6 @@ def lower(program: Program, path: Path, metadata: Mapping[str, Any]) -> None:
         OSError: the file cannot be written.
     """
     with _quiet():
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
-            XnnpackDynamicallyQuantizedPartitioner,
-        )
         from executorch.exir import (
             EdgeCompileConfig,
             ExecutorchBackendConfig,
@@ -314,7 +311,7 @@ def lower(program: Program, path: Path, metadata: Mapping[str, Any]) -> None:
             traced,
             # The quantized matrices. What is between them is little, ExecuTorch's own kernels have it, and
             # as XNNPACK's it would take several times as long to write.
-            partitioner=[XnnpackDynamicallyQuantizedPartitioner()],
+            partitioner=[_quantized_matrices()],
             constant_methods=dict(metadata),
             # Without the check, as it knows no operators but torch's own.
             compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
@@ -327,6 +324,24 @@ def lower(program: Program, path: Path, metadata: Mapping[str, Any]) -> None:
         )
         with path.open("xb") as file:
             made.write_to_file(file)
+
+
+def _quantized_matrices() -> Any:
+    """What finds the matrices for XNNPACK, and has each rewritten by the one pass that it needs.
+
+    XNNPACK's other passes, a dozen and more, are for networks of other kinds. They would go over every matrix
+    in turn, to no effect, and take as long as all the rest.
+    """
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
+        XnnpackDynamicallyQuantizedPartitioner,
+    )
+    from executorch.exir.backend.compile_spec_schema import CompileSpec
+    from executorch.exir.backend.partitioner import DelegationSpec
+
+    found = XnnpackDynamicallyQuantizedPartitioner()
+    only_linear = CompileSpec("dqlinear_partitioner", b"")
+    found.delegation_spec = DelegationSpec(found.delegation_spec.backend_id, [only_linear])
+    return found
 
 
 @contextmanager
