@@ -1,5 +1,8 @@
 """What the server adds to the engine: the same request through HTTP and without it, in turn.
 
+The third is a bare HTTP server, which does nothing but hand a request on to the engine: what it adds, every
+server in Python does.
+
     python -m benchmarks.overhead smollm2-135m-instruct
 
 One request at a time, decoded greedily and streamed. The client is the standard library's, since its own time
@@ -16,15 +19,16 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.machine import describe
 from benchmarks.options import positive
-from benchmarks.served import Served, completion_body, random_prompt, serving
+from benchmarks.served import PUNA, Served, completion_body, free_port, random_prompt, serving
 from puna.engine.request import Event, Request, SamplingParams
 from puna.llama import Llama, load
 
@@ -46,25 +50,43 @@ class Times:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
-    choose = random.Random(given.seed)
-    engine, server = [], []
-    with ExitStack() as stack:
-        served, llama = stack.enter_context(serving(given.model)), stack.enter_context(load(given.model))
-        connection = stack.enter_context(closing(http.client.HTTPConnection(urlsplit(served.url).netloc)))
-        for _ in range(given.rounds + 1):
-            # The same for both, which have caches of their own.
-            prompt = random_prompt(choose, given.prompt_tokens, given.vocabulary)
-            engine.append(_without_http(llama, prompt, given.new_tokens))
-            server.append(_through_http(connection, served, prompt, given.new_tokens))
-    rounds = list(zip(engine[1:], server[1:], strict=True))  # the first one warms
+    rounds = _measured(given)
     for name, unit in (("first_ms", "to the first text"), ("token_ms", "a token")):
-        alone = statistics.median(getattr(e, name) for e, _ in rounds)
-        added = statistics.median(getattr(s, name) - getattr(e, name) for e, s in rounds)
-        print(f"{unit}: engine {alone:.2f} ms, the server adds {added:.2f} ms ({added / alone:.1%})")
+        alone = statistics.median(getattr(times["engine"], name) for times in rounds)
+        added, least = (
+            statistics.median(getattr(times[kind], name) - getattr(times["engine"], name) for times in rounds)
+            for kind in ("server", "bare")
+        )
+        print(
+            f"{unit}: engine {alone:.2f} ms, the server adds {added:.2f} ms ({added / alone:.1%}), "
+            f"a bare one {least:.2f} ms"
+        )
     if given.json is not None:
-        pairs = [{"engine": asdict(e), "server": asdict(s)} for e, s in rounds]
-        given.json.write_text(json.dumps({"machine": describe(), "rounds": pairs}, indent=1))
+        figures = [{kind: asdict(each) for kind, each in times.items()} for times in rounds]
+        given.json.write_text(json.dumps({"machine": describe(), "rounds": figures}, indent=1))
     return 0
+
+
+def _measured(given: argparse.Namespace) -> list[dict[str, Times]]:
+    """What each kind took, round by round."""
+    choose = random.Random(given.seed)
+    threads = [] if given.threads is None else ["--threads", str(given.threads)]
+    programs = {"server": PUNA, "bare": ("benchmarks.bare_server", "--port", str(free_port()))}
+    rounds: list[dict[str, Times]] = []
+    with ExitStack() as stack:
+        llama = stack.enter_context(load(given.model, threads=given.threads))
+        ask: dict[str, Callable[[list[int], int], Times]] = {"engine": partial(_without_http, llama)}
+        for kind, program in programs.items():
+            served = stack.enter_context(serving(given.model, threads, program))
+            connection = stack.enter_context(closing(http.client.HTTPConnection(urlsplit(served.url).netloc)))
+            ask[kind] = partial(_through_http, connection, served)
+        kinds = list(ask)
+        for _ in range(given.rounds + 1):
+            # The same for all, which have caches of their own; each begins in its turn.
+            prompt = random_prompt(choose, given.prompt_tokens, given.vocabulary)
+            rounds.append({kind: ask[kind](prompt, given.new_tokens) for kind in kinds})
+            kinds = kinds[1:] + kinds[:1]
+    return rounds[1:]  # the first one warms
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt-tokens", type=positive, default=8)
     parser.add_argument("--new-tokens", type=positive, default=32)
     parser.add_argument("--rounds", type=positive, default=31, help="(default: %(default)s)")
+    parser.add_argument("--threads", type=positive, help="of the engine; default: the CPUs")
     parser.add_argument("--vocabulary", type=positive, default=40_000, help="prompts have token ids below it")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import httpx2
 
-__all__ = ["Answer", "Served", "ask", "completion_body", "free_port", "random_prompt", "serving"]
+__all__ = ["PUNA", "Answer", "Served", "ask", "completion_body", "free_port", "random_prompt", "serving"]
 
+PUNA = ("puna", "serve", "--port", "0")
+"""The command that serves, as Python's ``-m`` takes it."""
 _FIRST_TOKEN_ID = 8  # the ids that begin, end or pad a text often lie below
 
 
@@ -86,14 +88,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(model: str, options: Sequence[str] = ()) -> Iterator[Served]:
+def serving(model: str, options: Sequence[str] = (), program: Sequence[str] = PUNA) -> Iterator[Served]:
     """Start a server, and stop it behind the ``with`` block.
 
     Args:
         model: as the command line takes it.
         options: further ones of ``puna serve``.
+        program: another Python module that serves, and says so in the same words; with its own options.
     """
-    command = [sys.executable, "-m", "puna", "serve", model, "--port", "0", *options]
+    command = [sys.executable, "-m", *program, model, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""

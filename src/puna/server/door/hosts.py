@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -64,16 +65,22 @@ class HostCheck:
                 )
 
     def _is_ours(self, host: str) -> bool:
-        try:
-            parts = urlsplit(f"//{host}")
-            name, _ = parts.hostname, parts.port
-        except ValueError:
-            return False
-        if name is None or parts.netloc != host or "@" in host:
-            return False
-        return name in self._hosts or _is_address(name)
+        name = _name_in(host)
+        return name is not None and (name in self._hosts or _is_address(name))
 
 
+@lru_cache(maxsize=64)
+def _name_in(host: str) -> str | None:
+    """The name or address in a Host header, None where that is not well-formed."""
+    try:
+        parts = urlsplit(f"//{host}")
+        name, _ = parts.hostname, parts.port
+    except ValueError:
+        return None
+    return None if parts.netloc != host or "@" in host else name
+
+
+@lru_cache(maxsize=64)
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import INVALID_SPAN, NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import Scope
 
@@ -83,6 +83,9 @@ def request_span(tracer: Tracer, scope: Scope) -> Iterator[Span]:
         tracer: records it.
         scope: of the request.
     """
+    if isinstance(tracer, NoOpTracer):  # it would take a tenth of a millisecond to record nothing
+        yield INVALID_SPAN
+        return
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     with tracer.start_as_current_span(
         scope["method"],

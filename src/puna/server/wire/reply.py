@@ -115,8 +115,9 @@ async def _unless(gone: asyncio.Future[None], work: Coroutine[Any, Any, T]) -> T
             raise ClientDisconnect
         return task.result()
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        if not task.done():  # else the first token would wait for two more rounds of the loop
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def _gone(request: Request) -> None:
