@@ -34,6 +34,8 @@ from puna.llama import Llama, load
 
 __all__ = ["main"]
 
+_ACCEPT_S = 0.02  # for a server to take a connection
+
 
 @dataclass(frozen=True, slots=True)
 class Times:
@@ -134,6 +136,9 @@ def _through_http(
 ) -> Times:
     body = completion_body(server, prompt, new_tokens)
     text = json.dumps(body)
+    connection.close()  # it may have been idle for too long
+    connection.connect()
+    time.sleep(_ACCEPT_S)
     began = time.perf_counter()
     connection.request("POST", "/v1/completions", text, {"content-type": "application/json"})
     response = connection.getresponse()
