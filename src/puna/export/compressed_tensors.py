@@ -102,7 +102,8 @@ class _Writer:
             )
         if columns % 32:
             raise CheckpointError(
-                f"compressed-tensors needs rows of a multiple of 32 elements, {name!r:.100} has {columns}"
+                f"compressed-tensors needs rows of a multiple of 32 elements, {name!r:.100} has {columns}; "
+                "Puna runs this model, and `puna export --to huggingface` writes it"
             )
 
     def tensors(self) -> list[NewTensor]:

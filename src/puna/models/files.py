@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from puna.errors import CheckpointError
 
-__all__ = ["map_file", "parse_json_object", "read_bytes", "read_head", "read_json_object", "read_text"]
+__all__ = [
+    "map_file",
+    "parse_json_object",
+    "read_bytes",
+    "read_head",
+    "read_json_object",
+    "read_text",
+    "stamps",
+]
 
 # Llama 3's tokenizer.json, the largest text that a model folder holds, has 17 MB.
 _MAX_TEXT_BYTES = 64 * 1024 * 1024
@@ -168,3 +176,20 @@ def _refuse_placeholder(path: Path, head: bytes) -> None:
             f"{path} is a web page, not a model file; the link probably led to a page about the file "
             "or a login, download the file itself"
         )
+
+
+def stamps(path: Path) -> list[list[str | int]]:
+    """By what other files in their place are noticed: name, bytes and time of change of each.
+
+    Args:
+        path: a file, a folder of files, or what is not there: a model in memory has no files.
+
+    Raises:
+        CheckpointError: it cannot be looked at.
+    """
+    try:
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        looked_at = [(file, file.stat()) for file in files if file.exists()]
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return [[file.name, at.st_size, at.st_mtime_ns] for file, at in looked_at]

@@ -406,7 +406,10 @@ def _write_weights(checkpoint: Checkpoint, path: Path, wanted: str, progress: Pr
             progress(done, len(order))
         if name in formats:
             return _pack_matrix(checkpoint, name, wanted).data
-        return checkpoint.tensor(name).to_float32()
+        norm = checkpoint.tensor(name).to_float32()
+        if not np.isfinite(norm).all():
+            raise CheckpointError(f"{checkpoint.path}: {name!r:.100} has a weight that is not finite")
+        return norm
 
     tensors = [
         NewTensor(

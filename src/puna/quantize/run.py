@@ -14,11 +14,13 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from puna.errors import CheckpointError, ConfigError
 from puna.models.checkpoint import Checkpoint
+from puna.models.files import stamps
 from puna.models.new_folder import require_new
 from puna.models.packed import write_checkpoint
 from puna.nn.model import Layer
@@ -78,10 +80,11 @@ def quantize(
         raise ConfigError(f"method {recipe.method!r} needs calibration text; give a file, folder or .jsonl")
     tokenizer = Tokenizer(checkpoint.vocabulary())
     tokens = calibration_tokens(calibration, tokenizer, sequences=recipe.sequences, length=recipe.length)
+    _require_finite(checkpoint)
     work = FinishedLayers(out.with_name(f".{out.name}.quantizing"))
     work.begin(
         {
-            "model": str(checkpoint.path.absolute()),
+            "model": [str(checkpoint.path.absolute()), stamps(checkpoint.path)],
             "recipe": asdict(recipe),
             "tokens": hashlib.sha256(tokens.numpy().tobytes()).hexdigest(),
         },
@@ -97,6 +100,13 @@ def quantize(
         growths = _distilled(checkpoint, rotated, shuffled, recipe, work, progress)
     write_checkpoint(SolvedCheckpoint(rotated, work, growths), out, "auto")
     work.remove()
+
+
+def _require_finite(checkpoint: Checkpoint) -> None:
+    """Look at all weights, which takes seconds, before the hours that one bad weight would spoil."""
+    for name in checkpoint.dtypes:
+        if not np.isfinite(checkpoint.tensor(name).to_float32()).all():
+            raise CheckpointError(f"{checkpoint.path}: {name!r:.100} has a weight that is not finite")
 
 
 def _shuffled(tokens: Tensor, seed: int) -> Tensor:
@@ -162,7 +172,9 @@ def _solve_layers(
         if not all(
             moment.isfinite().all() for moment in (inputs.hessian, inputs.drift) if moment is not None
         ):
-            raise CheckpointError(f"{checkpoint.path}: what {name} reads is not finite; are the weights?")
+            raise CheckpointError(
+                f"{checkpoint.path}: what {name} reads is not finite; are its weights too large?"
+            )
         return gptq(
             weight,
             inputs.hessian,

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from puna.errors import CheckpointError, ConfigError
 from puna.models.checkpoint import Checkpoint
+from puna.models.files import stamps
 from puna.models.new_folder import require_new
 from puna.models.packed import write_checkpoint
 from puna.nn.checkpoint import from_checkpoint
@@ -83,8 +84,8 @@ def quantize_by_training(
     run = _Run(checkpoint, recipe, rows, held_out, work.path, progress, start)
     work.begin(
         {
-            "model": str(checkpoint.path.absolute()),
-            "start": None if start is None else str(start.path.absolute()),
+            "model": [str(checkpoint.path.absolute()), stamps(checkpoint.path)],
+            "start": None if start is None else [str(start.path.absolute()), stamps(start.path)],
             "data": _digest(rows, held_out),
             "preferences": _digest_pairs(pairs),
             "recipe": asdict(recipe),

@@ -256,21 +256,51 @@ def test_another_recipe_begins_anew(model: Path, tmp_path: Path) -> None:
     assert seen == list(range(1, 15))
 
 
-def test_weights_that_are_no_numbers_are_refused(model: Path, tmp_path: Path) -> None:
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / name).write_bytes((model / name).read_bytes())
+def test_other_weights_in_the_same_place_begin_anew(model: Path, tmp_path: Path) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        seen.append(done)
+        if done == 10:
+            raise Broken
+
+    shutil.copytree(model, tmp_path / "in")
+    seen: list[int] = []
+    for _ in range(2):
+        with pytest.raises(Broken):
+            quantize(
+                open_checkpoint(tmp_path / "in"),
+                tmp_path / "out",
+                Recipe(method="gptq", **SMALL),
+                calibration=model / "text.txt",
+                progress=stop,
+            )
+        weights = load_file(tmp_path / "in" / "model.safetensors")
+        weights["model.layers.0.mlp.up_proj.weight"] *= 2
+        save_file(weights, tmp_path / "in" / "model.safetensors", {"format": "pt"})
+    assert seen == 2 * list(range(1, 11))
+
+
+def spoil(model: Path, folder: Path, name: str) -> None:
+    """Copy a model with a weight that is no number."""
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / file).write_bytes((model / file).read_bytes())
     weights = load_file(model / "model.safetensors")
-    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = float("nan")
-    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    weights[name].view(-1)[5] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("name", ["layers.1.mlp.up_proj", "layers.1.input_layernorm", "norm", "embed_tokens"])
+def test_weights_that_are_no_numbers_are_refused(name: str, model: Path, tmp_path: Path) -> None:
+    spoil(model, tmp_path, f"model.{name}.weight")
+    before = sorted(tmp_path.iterdir())
     for method in ("ptq", "gptq", "spinquant", "distill"):
-        with pytest.raises(CheckpointError, match="not finite"):
+        with pytest.raises(CheckpointError, match=rf"model\.{name}\.weight.* not finite"):
             quantize(
                 open_checkpoint(tmp_path),
                 tmp_path / "out",
                 Recipe(method=method, **LEARNED),
                 calibration=model / "text.txt",
             )
-        assert not (tmp_path / "out").exists()
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("method", ["ptq", "gptq"])
