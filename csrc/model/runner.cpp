@@ -76,7 +76,8 @@ struct Token {
 
 }  // namespace
 
-// One forward pass, as every thread runs it: phases between barriers, each split by thread number.
+// One forward pass, as every thread runs it: phases between barriers. Products are dealt out, all else
+// is split by thread number.
 class Runner::Forward {
   public:
     Forward(const Model& model, const Cache& cache, Workspace& space, const Batch& batch)
@@ -97,31 +98,31 @@ class Runner::Forward {
         const float* delta = nullptr;
         for (size_t i = 0; i < model_.layers.size(); i++) {
             const Layer& layer = model_.layers[i];
-            worker.barrier();
+            wait(worker, {&layer.q, &layer.k, &layer.v});
             norm(worker, layer.attention_norm, delta, {&layer.q, &layer.k, &layer.v});
-            worker.barrier();
+            wait(worker, {&layer.q, &layer.k, &layer.v});
             multiply(worker, space_.normed,
                      {{&layer.q, &space_.query}, {&layer.k, &space_.key}, {&layer.v, &space_.value}});
-            worker.barrier();
+            wait(worker, {&layer.o});
             rotate_and_store(worker, static_cast<int64_t>(i));
-            worker.barrier();
+            wait(worker, {&layer.o});
             attend(worker, static_cast<int64_t>(i), layer.o);
-            worker.barrier();
+            wait(worker, {&layer.o});
             multiply(worker, space_.attended, {{&layer.o, &space_.delta}});
-            worker.barrier();
+            wait(worker, {&layer.gate, &layer.up});
             norm(worker, layer.ffn_norm, space_.delta.row(0), {&layer.gate, &layer.up});
-            worker.barrier();
+            wait(worker, {&layer.gate, &layer.up});
             multiply(worker, space_.normed, {{&layer.gate, &space_.gate.values}, {&layer.up, &space_.up}});
-            worker.barrier();
+            wait(worker, {&layer.down});
             activate(worker, layer.down);
-            worker.barrier();
+            wait(worker, {&layer.down});
             multiply(worker, space_.gate, {{&layer.down, &space_.delta}});
             delta = space_.delta.row(0);
         }
-        worker.barrier();
+        wait(worker, {&model_.head});
         final_norm(worker, delta);
         if (!with_head) return;
-        worker.barrier();
+        wait(worker, {&model_.head});
         multiply(worker, space_.final_hidden, {{&model_.head, &space_.logits}}, n_outputs());
     }
 
@@ -198,20 +199,37 @@ class Runner::Forward {
     }
     template <size_t N>
     void multiply(Worker& worker, const QuantizedRows& in, const Job (&jobs)[N], int64_t rows) {
-        int64_t total = 0, start = 0;
+        if (rows == 0) return;
+        int64_t total = 0;
         for (const Job& job : jobs) total += job.linear->weight.tiles();
-        const auto [begin, end] = worker.share(total);
-        for (size_t i = 0; i < N; i++) {
-            const auto& [linear, out] = jobs[i];
-            const Weight& w = linear->weight;
-            const int64_t room = start, first = std::max(begin - room, int64_t{0}),
-                          last = std::min(end - room, w.tiles());
-            start += w.tiles();
-            if (first >= last || rows == 0) continue;
-            kernels_.matmul({w.format, w.data, w.padded_columns(), first, last, in.view(rows), out->row(0),
-                             out->stride()});
-            if (linear->has_adaptor()) lift(*linear, space_.low[i], first, last, room, rows, *out);
-        }
+        worker.deal(total, [&](int64_t begin, int64_t end) {
+            int64_t room = 0;
+            for (size_t i = 0; i < N; i++) {
+                const auto& [linear, out] = jobs[i];
+                const Weight& w = linear->weight;
+                const int64_t first = std::max(begin - room, int64_t{0}),
+                              last = std::min(end - room, w.tiles());
+                if (first < last) {
+                    kernels_.matmul({w.format, w.data, w.padded_columns(), first, last, in.view(rows),
+                                     out->row(0), out->stride()});
+                    if (linear->has_adaptor()) lift(*linear, space_.low[i], first, last, room, rows, *out);
+                }
+                room += w.tiles();
+            }
+        });
+    }
+
+    // Waits for the others, and fetches what this thread will multiply with first.
+    template <size_t N>
+    void wait(Worker& worker, const Linear* const (&next)[N]) {
+        int64_t total = 0;
+        for (const Linear* linear : next) total += linear->weight.tiles();
+        int64_t tile = worker.share(total).begin;
+        size_t i = 0;
+        while (i + 1 < N && tile >= next[i]->weight.tiles()) tile -= next[i++]->weight.tiles();
+        const Weight& w = next[i]->weight;
+        const int64_t bytes = tile_bytes(w.format, w.padded_columns());
+        worker.barrier({w.data + tile * bytes, (w.tiles() - tile) * bytes});
     }
 
     void rotate_and_store(Worker& worker, int64_t layer) {
@@ -234,7 +252,7 @@ class Runner::Forward {
 
     void attend(Worker& worker, int64_t layer, const Linear& reader) {
         space_.attention.run(worker, kernels_, layer, space_.query, space_.attended.values);
-        worker.barrier();
+        wait(worker, {&reader});
         Needs needs;
         needs.add(reader);
         const auto [begin, end] = worker.share(n_tokens_);

@@ -1,5 +1,6 @@
 #include "threads/pool.h"
 
+#include <algorithm>
 #include <atomic>
 #include <numeric>
 #include <thread>
@@ -24,6 +25,24 @@ void test_pool() {
             });
         }
         REQUIRE(std::accumulate(cells.begin(), cells.end(), int64_t{0}) == 50000);
+    }
+    // Whatever the threads take from one another, each piece is computed once, and again after a barrier.
+    for (const int n : {1, 2, 3, 7}) {
+        ThreadPool pool(n);
+        const std::vector<uint8_t> soon(1000);
+        for (const int64_t size : {0, 1, 2, 5, 64, 1000}) {
+            std::vector<int64_t> cells(static_cast<size_t>(size));
+            pool.run([&](Worker& worker) {
+                for (int round = 0; round < 20; round++) {
+                    worker.deal(size, [&](int64_t begin, int64_t end) {
+                        for (int64_t i = begin; i < end; i++) cells[static_cast<size_t>(i)]++;
+                        if (worker.index() == 0) std::this_thread::yield();
+                    });
+                    worker.barrier({soon.data(), static_cast<int64_t>(soon.size())});
+                }
+            });
+            REQUIRE(std::all_of(cells.begin(), cells.end(), [](int64_t cell) { return cell == 20; }));
+        }
     }
     // Several callers at once take turns.
     ThreadPool shared(2);

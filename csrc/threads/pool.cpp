@@ -1,5 +1,7 @@
 #include "threads/pool.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace puna {
@@ -8,6 +10,9 @@ namespace {
 
 // Long enough for the gap between two layers, short enough to leave an oversubscribed machine alone.
 constexpr int kSpins = 4000;
+
+// What a waiting thread asks for at most, well within its own second cache.
+constexpr int64_t kSoonBytes = 64 << 10;
 
 inline void pause_cpu() {
 #if defined(__x86_64__)
@@ -19,11 +24,23 @@ inline void pause_cpu() {
 
 }  // namespace
 
-void Worker::barrier() { pool_.arrive_and_wait(); }
+void Worker::barrier(Soon soon) { pool_.arrive_and_wait(soon); }
+
+// A quarter of what is left: few pieces at first, and small ones when the others may be done.
+Worker::Range Worker::take(int owner, int64_t size) {
+    std::atomic<int64_t>& taken = pool_.taken_[static_cast<size_t>(owner)].count;
+    int64_t begin = taken.load(std::memory_order_relaxed), end;
+    do {
+        if (begin >= size) return {size, size};
+        end = begin + (size - begin + 3) / 4;
+    } while (!taken.compare_exchange_weak(begin, end, std::memory_order_relaxed));
+    return {begin, end};
+}
 
 ThreadPool::ThreadPool(int n_threads) : size_(n_threads) {
     PUNA_CHECK(n_threads >= 1 && n_threads <= 1024,
                "threads: need 1 to 1024, got " + std::to_string(n_threads));
+    taken_ = std::make_unique<Taken[]>(static_cast<size_t>(size_));
     for (int i = 1; i < size_; i++) threads_.emplace_back([this, i] { work(i); });
 }
 
@@ -68,15 +85,22 @@ void ThreadPool::work(int index) {
     }
 }
 
-void ThreadPool::arrive_and_wait() {
+void ThreadPool::arrive_and_wait(Soon soon) {
     const uint64_t phase = phase_.load(std::memory_order_acquire);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
         arrived_.store(0, std::memory_order_relaxed);
+        for (int i = 0; i < size_; i++)
+            taken_[static_cast<size_t>(i)].count.store(0, std::memory_order_relaxed);
         phase_.store(phase + 1, std::memory_order_release);
         return;
     }
+    const int64_t wanted = std::min(soon.size, kSoonBytes);
+    int64_t asked = 0;
     for (int spin = 0; phase_.load(std::memory_order_acquire) == phase; spin++) {
-        pause_cpu();
+        if (asked < wanted)
+            for (int i = 0; i < 4; i++, asked += 64) __builtin_prefetch(soon.bytes + asked, 0, 2);
+        else
+            pause_cpu();
         // The other threads may not be running at all: give way.
         if (spin >= kSpins) {
             std::this_thread::yield();

@@ -1,13 +1,15 @@
 // A fixed set of threads that run one job together, with a barrier inside the job.
 //
-// Work is always split by thread number, never taken from a queue, and no sum crosses threads, so results do
-// not depend on the number of threads. Threads spin briefly, then sleep.
+// A thread has a share of the work by its number, or also takes what others have not begun. No sum crosses
+// threads and nothing that is computed knows who computed it, so results do not depend on the number of
+// threads. Threads spin briefly, then sleep.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -16,24 +18,48 @@ namespace puna {
 
 class ThreadPool;
 
+// Memory that is about to be read.
+struct Soon {
+    const uint8_t* bytes = nullptr;
+    int64_t size = 0;
+};
+
 // A thread's view of a running job.
 class Worker {
   public:
     int index() const { return index_; }
     int count() const { return count_; }
 
-    // Waits until every thread of the job is here; what they wrote before is visible after.
-    void barrier();
+    // Waits until every thread of the job is here; what they wrote before is visible after. Meanwhile it asks
+    // for what it will read next: otherwise memory would idle with it.
+    void barrier(Soon soon = {});
 
     // This thread's share of [0, n): the same split for the same n and thread count.
     struct Range {
         int64_t begin, end;
     };
-    Range share(int64_t n) const { return {n * index_ / count_, n * (index_ + 1) / count_}; }
+    Range share(int64_t n) const { return share_of(index_, n); }
+
+    // Calls work(begin, end) for pieces of [0, n) until no thread has any left: first of this thread's share,
+    // then of the others', so that nobody waits for a thread that the machine slows down. Once between two
+    // barriers.
+    template <class Work>
+    void deal(int64_t n, const Work& work) {
+        for (int i = 0; i < count_; i++) {
+            const int owner = (index_ + i) % count_;
+            const auto [begin, end] = share_of(owner, n);
+            for (Range piece = take(owner, end - begin); piece.begin < piece.end;
+                 piece = take(owner, end - begin))
+                work(begin + piece.begin, begin + piece.end);
+        }
+    }
 
   private:
     friend class ThreadPool;
     Worker(ThreadPool& pool, int index, int count) : pool_(pool), index_(index), count_(count) {}
+    Range share_of(int index, int64_t n) const { return {n * index / count_, n * (index + 1) / count_}; }
+    // The next piece of what is left of the owner's share of that size; empty when nothing is.
+    Range take(int owner, int64_t size);
     ThreadPool& pool_;
     int index_, count_;
 };
@@ -54,7 +80,7 @@ class ThreadPool {
   private:
     friend class Worker;
     void work(int index);
-    void arrive_and_wait();
+    void arrive_and_wait(Soon soon = {});
 
     const int size_;
     std::mutex run_mutex_;
@@ -66,6 +92,11 @@ class ThreadPool {
     // Sense-counting barrier: the last thread to arrive opens the next phase.
     std::atomic<int> arrived_{0};
     std::atomic<uint64_t> phase_{0};
+    // How much of each thread's share is taken, between two barriers.
+    struct alignas(64) Taken {
+        std::atomic<int64_t> count{0};
+    };
+    std::unique_ptr<Taken[]> taken_;
     std::vector<std::thread> threads_;
 };
 

@@ -44,6 +44,8 @@ struct Int8ChannelTile {
             }
         }
         const auto* tail = reinterpret_cast<const puna::ChannelTail*>(w + 16 * p.columns);
+        // A loop would want the sums in memory, and the one above would write them there.
+#pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
             int32_t sum = 0;
             for (int64_t g = 0; g < p.columns / puna::kGroup; g++)
