@@ -25,8 +25,11 @@ from tests.unit.server.live import Live, running
 
 from puna.server.door.busy import ANSWERING, CrowdCheck
 from puna.server.door.protocol import HttpProtocol
+from puna.server.door.sizes import SizeCheck
+from puna.server.errors import ApiError
 from puna.server.hosting.hosted import HostedModel
 from puna.server.routes import ROUTERS
+from puna.server.settings import ServerSettings
 
 CHAT = "/v1/chat/completions"
 SILENT: Any = {"model": "scripted", "messages": [{"role": "user", "content": "fall silent"}]}
@@ -183,6 +186,38 @@ async def test_those_that_ask_how_the_server_is_are_not_without_bound(path: str)
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert check._n_open == {True: 0, False: 0}
+
+
+async def test_bodies_are_held_up_to_a_bound() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        reading.set()
+        await asyncio.Event().wait()
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": False}
+
+    check = SizeCheck(app, ServerSettings(max_body_bytes=1000))
+    scope: Any = {
+        "type": "http",
+        "method": "POST",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+        "headers": [],
+    }
+    tasks = []
+    for _ in range(64):
+        reading = asyncio.Event()
+        tasks.append(asyncio.create_task(check(scope, receive, None)))  # type: ignore[arg-type]
+        await reading.wait()
+    with pytest.raises(ApiError, match="as many bytes of bodies as it may") as caught:
+        await check(scope, receive, None)  # type: ignore[arg-type]
+    assert caught.value.status_code == 429
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert check._n_held == 0
 
 
 def test_a_client_that_does_not_read_is_let_go(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

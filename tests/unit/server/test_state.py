@@ -224,6 +224,43 @@ async def test_a_conversation_has_a_limit(kept: State, owner: str, monkeypatch: 
         await kept.write(state.conversations.add_items, owner, conversation.id, [{"id": "c"}])
 
 
+async def test_a_request_reads_only_so_much(kept: State, owner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [new_id(f"r{i}-") for i in range(4)]
+    for previous, key in zip([None, *keys], keys, strict=False):
+        await kept.write(state.responses.add, owner, response(key, previous, said="x" * 1000))
+    conversation = await kept.write(state.conversations.add, owner, {}, [{"id": "a", "text": "x" * 1000}])
+    assert len(await kept.read(state.responses.chain, owner, keys[-1])) == 4
+    monkeypatch.setattr(tables, "MAX_AT_ONCE", 2600)
+    assert len(await kept.read(state.responses.chain, owner, keys[1])) == 2
+    with pytest.raises(ApiError, match=r"takes 5\d\d\d bytes, and a request may go on from 2600; begin anew"):
+        await kept.read(state.responses.chain, owner, keys[-1])
+    page = await kept.read(state.responses.list_page, owner, Page(order="asc"), None)
+    assert ([each.body["id"] for each in page.entries], page.has_more) == (keys[:2], True)
+    rest = await kept.read(state.responses.list_page, owner, Page(keys[1], order="asc"), None)
+    assert ([each.body["id"] for each in rest.entries], rest.has_more) == (keys[2:], False)
+    assert len(await kept.read(state.conversations.said, owner, conversation.id)) == 1
+    monkeypatch.setattr(tables, "MAX_AT_ONCE", 500)
+    with pytest.raises(ApiError, match="begin anew"):
+        await kept.read(state.conversations.said, owner, conversation.id)
+    page = await kept.read(state.responses.list_page, owner, Page(order="asc"), None)
+    assert len(page.entries) == 1  # there is always one, or nobody would get any further
+
+
+async def test_prompts_have_a_length_together(
+    kept: State, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MAX_AT_ONCE", 2000)
+    first = await kept.write(state.prompts.add, owner, "x" * 1500, [])
+    with pytest.raises(ApiError, match=r"may take 2000 bytes together, and take 15..; delete a prompt"):
+        await kept.write(state.prompts.add, owner, "x" * 500, [])
+    add = state.prompts.add_version
+    with pytest.raises(ApiError, match="may take 2000 bytes together"):
+        await kept.write(add, owner, first.id, "x" * 500, [], latest=1, becomes_default=True)
+    await kept.write(state.prompts.add, new_id("another-"), "x" * 500, [])
+    await kept.write(state.prompts.remove, owner, first.id)
+    await kept.write(state.prompts.add, owner, "x" * 500, [])
+
+
 async def test_what_two_say_at_once_stands_one_behind_the_other(kept: State, owner: str) -> None:
     made = await kept.write(state.conversations.add, owner, {}, [])
     batches = [[{"id": f"{i}-{j}"} for j in range(20)] for i in range(8)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +16,13 @@ __all__ = ["SizeCheck"]
 
 _MAX_HEADERS = 100
 _MAX_PATH = 2048
+_LARGE_BODIES = 64  # bodies of the largest size that are held at once, or as many bytes of smaller ones
+
+
+@dataclass(slots=True)
+class _Body:
+    n_bytes: int = 0
+    is_read: bool = False
 
 
 class SizeCheck:
@@ -30,6 +38,7 @@ class SizeCheck:
         self._app = app
         self._max_body_bytes = settings.max_body_bytes
         self._timeout_s = settings.read_timeout_s
+        self._n_held = 0  # bytes of all bodies whose requests are open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -41,7 +50,11 @@ class SizeCheck:
         except ApiError as error:
             await refuse(scope, receive, send, error)
             return
-        await self._app(scope, self._limited(receive), send)
+        body = _Body()
+        try:
+            await self._app(scope, self._limited(receive, body), send)
+        finally:
+            self._n_held -= body.n_bytes
 
     def _check(self, scope: Scope) -> None:
         if len(scope["headers"]) > _MAX_HEADERS:
@@ -54,23 +67,30 @@ class SizeCheck:
         if length is not None and int(length) > self._max_body_bytes:
             raise self._too_large()
 
-    def _limited(self, receive: Receive) -> Receive:
-        n_bytes, is_read = 0, False
+    def _limited(self, receive: Receive, body: _Body) -> Receive:
         deadline_s = time.monotonic() + self._timeout_s
 
         async def limited() -> Message:
-            nonlocal n_bytes, is_read
-            if is_read:  # what is waited for now is that the client goes away
+            if body.is_read:  # what is waited for now is that the client goes away
                 return await receive()
             try:
                 async with asyncio.timeout(deadline_s - time.monotonic()):
                     message = await receive()
             except TimeoutError:
                 raise ApiError(408, f"the body did not arrive within {self._timeout_s:g} s") from None
-            n_bytes += len(message.get("body", b""))
-            is_read = not message.get("more_body", False)
-            if n_bytes > self._max_body_bytes:
+            n_new = len(message.get("body", b""))
+            body.n_bytes += n_new
+            self._n_held += n_new
+            body.is_read = not message.get("more_body", False)
+            if body.n_bytes > self._max_body_bytes:
                 raise self._too_large()
+            if self._n_held > _LARGE_BODIES * self._max_body_bytes:
+                raise ApiError(
+                    429,
+                    "the server is busy: it holds as many bytes of bodies as it may; try again in 1 s",
+                    code="rate_limit_exceeded",
+                    headers={"Retry-After": "1", "Connection": "close"},
+                )
             return message
 
         return limited

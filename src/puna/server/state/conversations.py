@@ -12,7 +12,7 @@ from puna.server.errors import ApiError
 from puna.server.ids import new_id
 from puna.server.state.pages import Page, PageOf
 from puna.server.state.paging import fetch_page
-from puna.server.state.rows import insert_row, is_id, now, owned
+from puna.server.state.rows import check_length, insert_row, is_id, json_length, now, owned
 from puna.server.state.tables import conversations, items
 
 __all__ = [
@@ -108,12 +108,14 @@ def add_items(
 
 
 def said(connection: Connection, owner: str, key: str) -> list[dict[str, Any]]:
-    """All items of a conversation in their order; raises as `find` does."""
-    number = _number(connection, owner, key)
-    rows = connection.execute(
-        select(items.c.body).where(items.c.conversation == number).order_by(items.c.number)
-    )
-    return list(rows.scalars())
+    """All items of a conversation in their order.
+
+    Raises:
+        ApiError: 404, the owner has none of that id; 400, they are too long.
+    """
+    within = items.c.conversation == _number(connection, owner, key)
+    check_length(connection, select(json_length(items)).where(within))
+    return list(connection.execute(select(items.c.body).where(within).order_by(items.c.number)).scalars())
 
 
 def item_page(connection: Connection, owner: str, key: str, page: Page) -> PageOf[dict[str, Any]]:

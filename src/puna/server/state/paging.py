@@ -6,8 +6,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, select
 
+from puna.server.state import tables
 from puna.server.state.pages import Page, PageOf, no_such_entry
-from puna.server.state.rows import is_id
+from puna.server.state.rows import is_id, json_length
 
 __all__ = ["fetch_page"]
 
@@ -15,7 +16,7 @@ __all__ = ["fetch_page"]
 def fetch_page(
     connection: Connection, table: Table, query: Select[Any], within: ColumnElement[bool], page: Page
 ) -> PageOf[Any]:
-    """Rows of a page.
+    """Rows of a page; fewer than it may have where they are very long.
 
     Args:
         connection: reads.
@@ -36,5 +37,12 @@ def fetch_page(
         is_behind = table.c.number > number if page.order == "asc" else table.c.number < number
         query = query.where(is_behind)
     order = table.c.number.asc() if page.order == "asc" else table.c.number.desc()
-    rows = list(connection.execute(query.order_by(order).limit(page.limit + 1)))
-    return PageOf(rows[: page.limit], len(rows) > page.limit)
+    query = query.add_columns(json_length(table).label("json_length")).order_by(order).limit(page.limit + 1)
+    rows: list[Any] = []
+    n_characters = 0
+    for row in connection.execute(query):
+        n_characters += row.json_length
+        if len(rows) == page.limit or (rows and n_characters > tables.MAX_AT_ONCE):
+            return PageOf(rows, True)
+        rows.append(row)
+    return PageOf(rows, False)

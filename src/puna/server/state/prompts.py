@@ -10,7 +10,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from puna.server.errors import ApiError
 from puna.server.ids import new_id
-from puna.server.state.rows import insert_row, now, owned
+from puna.server.state import tables
+from puna.server.state.rows import insert_row, json_length, now, owned
 from puna.server.state.tables import prompt_versions, prompts
 
 __all__ = ["PromptVersion", "add", "add_version", "find", "list_all", "remove", "set_default", "versions"]
@@ -49,11 +50,12 @@ def add(connection: Connection, owner: str, text: str | None, variables: Sequenc
     """Keep a new prompt, as its version 1.
 
     Raises:
-        ApiError: 400, the owner has too many.
+        ApiError: 400, the owner has too many, or they are too long together.
     """
     n_old = connection.execute(select(func.count()).where(prompts.c.owner == owner)).scalar_one()
     if n_old >= _MAX_PROMPTS:
         raise ApiError(400, f"there may be {_MAX_PROMPTS} prompts; delete one first")
+    _check_room(connection, owner, text)
     key = new_id("pmpt_", _ID_BYTES)
     number = insert_row(connection, prompts, id=key, owner=owner, created_at=now(), default_version=1)
     _insert(connection, number, 1, text, variables)
@@ -82,7 +84,8 @@ def add_version(
         becomes_default: whether it is meant from now on where no version is named.
 
     Raises:
-        ApiError: 404, there is no such prompt; 400, there is a later version, or too many.
+        ApiError: 404, there is no such prompt; 400, there is a later version, or too many, or they are too
+            long together.
     """
     # Locked before the last version is looked for, so that two do not add the same number.
     number = connection.execute(
@@ -99,6 +102,7 @@ def add_version(
         )
     if last >= MAX_VERSIONS:
         raise ApiError(400, f"a prompt may have {MAX_VERSIONS} versions; make a new prompt")
+    _check_room(connection, owner, text)
     _insert(connection, number, last + 1, text, variables)
     if becomes_default:
         _set_default(connection, number, last + 1)
@@ -145,6 +149,18 @@ def remove(connection: Connection, owner: str, key: str) -> None:
     """Delete a prompt with all its versions; raises as `find` does."""
     if not connection.execute(delete(prompts).where(owned(prompts, owner, key))).rowcount:
         raise _not_found(key)
+
+
+def _check_room(connection: Connection, owner: str, text: str | None) -> None:
+    """Bound what all versions of an owner's prompts take, since lists have them whole."""
+    mine = select(json_length(prompt_versions).label("n")).join(prompts).where(prompts.c.owner == owner)
+    n_old = connection.execute(select(func.sum(mine.subquery().c.n))).scalar() or 0
+    if n_old + len(text or "") > tables.MAX_AT_ONCE:
+        raise ApiError(
+            400,
+            f"all versions of all prompts may take {tables.MAX_AT_ONCE} bytes together, and take {n_old}; "
+            "delete a prompt first",
+        )
 
 
 def _insert(

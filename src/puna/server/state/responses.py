@@ -12,7 +12,7 @@ from puna.server.errors import ApiError
 from puna.server.state import conversations
 from puna.server.state.pages import Page, PageOf
 from puna.server.state.paging import fetch_page
-from puna.server.state.rows import insert_row, now, owned
+from puna.server.state.rows import check_length, insert_row, json_length, now, owned
 from puna.server.state.tables import responses
 
 __all__ = [
@@ -136,7 +136,7 @@ def chain(connection: Connection, owner: str, key: str) -> list[StoredResponse]:
     """A response and those that it goes on from, the oldest first.
 
     Raises:
-        ApiError: 404, one of them is not there (any more); 400, they are too many.
+        ApiError: 404, one of them is not there (any more); 400, they are too many or too long.
     """
     named = (responses.c.id, responses.c.previous)
     begin = select(*named, literal(0).label("depth")).where(owned(responses, owner, key))
@@ -146,7 +146,9 @@ def chain(connection: Connection, owner: str, key: str) -> list[StoredResponse]:
             responses.c.id == links.c.previous, responses.c.owner == owner, links.c.depth < MAX_CHAIN
         )
     )
-    query = select(*_COLUMNS, links.c.previous).join(links, responses.c.id == links.c.id)
+    linked = responses.c.id == links.c.id
+    check_length(connection, select(json_length(responses)).join(links, linked))
+    query = select(*_COLUMNS, links.c.previous).join(links, linked)
     rows = list(connection.execute(query.order_by(links.c.depth.desc())))
     if not rows:
         raise _not_found(key)

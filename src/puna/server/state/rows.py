@@ -6,11 +6,13 @@ import re
 import time
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, false
+from sqlalchemy import ColumnElement, Connection, Integer, Select, Table, false, func, select
 
-from puna.server.state.tables import MAX_ID
+from puna.server.errors import ApiError
+from puna.server.state import tables
+from puna.server.state.tables import MAX_ID, Json
 
-__all__ = ["insert_row", "is_id", "now", "owned"]
+__all__ = ["check_length", "insert_row", "is_id", "json_length", "now", "owned"]
 
 _ID = re.compile(rf"[A-Za-z0-9_.-]{{1,{MAX_ID}}}")
 
@@ -23,6 +25,33 @@ def is_id(text: str) -> bool:
 def owned(table: Table, owner: str, key: str) -> ColumnElement[bool]:
     """The row of that id, if it is the owner's; never tells whether it is somebody else's."""
     return (table.c.owner == owner) & (table.c.id == key) if is_id(key) else false()
+
+
+def json_length(table: Table) -> ColumnElement[int]:
+    """Characters of JSON in a row, to be looked at before it is read."""
+    columns = [column for column in table.c if isinstance(column.type, Json)]
+    first, *others = (func.length(column, type_=Integer) for column in columns)
+    return sum(others, start=first)
+
+
+def check_length(connection: Connection, lengths: Select[int]) -> None:
+    """Make sure that not too much will be read.
+
+    Args:
+        connection: reads.
+        lengths: `json_length` of every row that will be.
+
+    Raises:
+        ApiError: 400, it is too much.
+    """
+    n_characters = connection.execute(select(func.sum(lengths.subquery().c[0]))).scalar() or 0
+    if n_characters > tables.MAX_AT_ONCE:
+        raise ApiError(
+            400,
+            f"what was said so far takes {n_characters} bytes, and a request may go on from "
+            f"{tables.MAX_AT_ONCE}; begin anew",
+            code="conversation_full",
+        )
 
 
 def insert_row(connection: Connection, table: Table, **values: Any) -> int:

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator
 
 __all__ = [
+    "MAX_AT_ONCE",
     "METADATA",
     "Json",
     "completion_labels",
@@ -39,6 +40,8 @@ __all__ = [
 
 MAX_ID = 128
 """Characters of an id."""
+MAX_AT_ONCE = 16 * 1024 * 1024
+"""Characters of JSON that are read for one request; values take some ten times as many bytes."""
 _MAX_OWNER = 256
 
 METADATA = MetaData()
