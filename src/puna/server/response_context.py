@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,14 @@ async def gather_context(store: State, body: InputTokensBody, owner: str) -> Res
         found = await store.read(state.prompts.find, owner, body.prompt.id, version)
         standing.insert(0, fill_in(found.text or "", body.prompt))
         prompt = {**body.prompt.model_dump(), "version": str(found.version)}
+    if earlier:  # it may be megabytes, which take a while
+        return await asyncio.to_thread(_assembled, body, earlier, standing, prompt)
+    return _assembled(body, earlier, standing, prompt)
+
+
+def _assembled(
+    body: InputTokensBody, earlier: list[dict[str, Any]], standing: list[str], prompt: dict[str, Any] | None
+) -> ResponseContext:
     new = keep(body.input)
     items = [*as_items(earlier), *new]
     return ResponseContext(chat_of(body, items, standing), items, new, prompt)

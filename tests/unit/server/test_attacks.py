@@ -386,6 +386,37 @@ def test_a_client_cannot_have_a_model_fetched_or_opened(live: Live, name: str) -
     assert answer.json()["error"]["code"] == "model_not_found"
 
 
+HALF = "half \ud800 a pair"
+HALVES: dict[str, tuple[str, dict[str, Any], str | None]] = {
+    "stored_completion": (CHAT, chat(messages=[{"role": "user", "content": HALF}], store=True), CHAT),
+    "prompt": ("/v1/prompts", {"prompt": HALF}, "/v1/prompts"),
+    "response": (
+        "/v1/responses",
+        {"model": "tiny", "instructions": HALF, "input": HALF, "max_output_tokens": 16},
+        "/v1/responses",
+    ),
+    "stream": (
+        "/v1/responses",
+        {"model": "tiny", "instructions": HALF, "input": "a", "max_output_tokens": 16, "stream": True},
+        None,
+    ),
+    "echo": (COMPLETE, {"model": "tiny", "prompt": HALF, "max_tokens": 1, "echo": True}, None),
+    "compaction": ("/v1/responses/compact", {"model": "tiny", "input": HALF}, None),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_half_a_surrogate_pair_that_poisons_answers_and_lists(live: Live, name: str) -> None:
+    path, body, listed = HALVES[name]
+    text = json.dumps(body).encode()  # in escapes, as JSON has it
+    answer = live.http.post(path, content=text, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200, answer.text
+    found = live.http.get(listed) if listed else answer
+    assert found.status_code == 200
+    assert "half \\ud800 a pair" in found.text
+    assert "server_error" not in found.text
+
+
 def test_a_long_path_is_refused(live: Live) -> None:
     assert live.http.get("/v1/models/" + "x" * 5000).status_code == 414
 

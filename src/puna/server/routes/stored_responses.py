@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -14,7 +15,7 @@ from puna.server.schemas.base import Deleted
 from puna.server.schemas.lists import After, Limit, ModelFilter, OrderOf, ends
 from puna.server.schemas.responses import ItemPage, ListedResponse, Response, ResponsePage
 from puna.server.services import Owner, TheServices
-from puna.server.state.pages import Page, paged
+from puna.server.state.pages import Page, PageOf, paged
 from puna.server.wire.reply import STREAMED, event_stream, json_reply
 from puna.server.wire.strict import StrictRoute
 
@@ -44,9 +45,7 @@ async def list_responses(
 ) -> HttpResponse:
     """List responses, each with its own input."""
     page = await services.state.read(state.responses.list_page, owner, Page(after, limit, order), model)
-    data = [_listed(each) for each in page.entries]
-    ids = [each.id for each in data]
-    return json_reply(ResponsePage(object="list", data=data, has_more=page.has_more, **ends(ids)))
+    return await asyncio.to_thread(_list_reply, page)  # it may be megabytes, which take a while
 
 
 @router.get("/{response_id}", response_model=Response, responses=STREAMED)
@@ -109,6 +108,12 @@ async def list_input_items(
     ids = [item["id"] for item in page.entries]
     data = as_items(page.entries)
     return json_reply(ItemPage(object="list", data=data, has_more=page.has_more, **ends(ids)))
+
+
+def _list_reply(page: PageOf[StoredResponse]) -> HttpResponse:
+    data = [_listed(each) for each in page.entries]
+    ids = [each.id for each in data]
+    return json_reply(ResponsePage(object="list", data=data, has_more=page.has_more, **ends(ids)))
 
 
 def _response(found: StoredResponse) -> Response:

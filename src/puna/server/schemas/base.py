@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticSerializationError
 
 __all__ = [
     "AnthropicErrorBody",
@@ -55,7 +57,12 @@ class Reply(BaseModel):
 
     def as_json(self) -> str:
         """The response as JSON."""
-        return self.model_dump_json(exclude_unset=True)
+        try:
+            return self.model_dump_json(exclude_unset=True)
+        except (
+            PydanticSerializationError
+        ):  # half a surrogate pair of a client, which JSON has in escapes only
+            return json.dumps(self.model_dump(exclude_unset=True))
 
 
 class NamedEvent(Reply):
