@@ -51,12 +51,13 @@ def compare(
         window=window,
         threads=threads,
     )
-    if chart is not None:
-        write_text(chart, chart_of(comparison))
     if as_json:
         print_json(asdict(comparison))
     else:
         _print(comparison)
+    # Last: where it cannot be written, what took minutes to measure is told all the same.
+    if chart is not None:
+        write_text(chart, chart_of(comparison))
 
 
 def _print(comparison: Comparison) -> None:

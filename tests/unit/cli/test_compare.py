@@ -37,6 +37,16 @@ def test_table_and_json(puna, tmp_path):
     assert "perplexity over 238 tokens (less is better)" in texts
 
 
+def test_a_chart_that_cannot_be_written_loses_no_figures(puna, tmp_path):
+    save_tiny(tmp_path / "a")
+    (tmp_path / "text.txt").write_text("Llamas hum. " * 20)
+    chart = ("--chart", tmp_path / "none" / "chart.svg")
+    done = puna("compare", tmp_path / "a", tmp_path / "a", "--text", tmp_path / "text.txt", *chart)
+    assert done.returncode == 2
+    assert "chart.svg cannot be written" in done.stderr
+    assert "perplexity over 239 tokens" in done.stdout
+
+
 def test_a_text_that_is_not_there(refused, tmp_path):
     message = refused("compare", tmp_path, tmp_path, "--text", tmp_path / "none", status=2)
     assert "cannot be read as text" in message

@@ -10,6 +10,7 @@ from tests.tiny import save_tiny
 
 from puna.models.architectures import LLAMA32_1B
 from puna.nn.checkpoint import load
+from puna.nn.fake_quantized import fake_quantize
 from puna.nn.model import KeyValueCache, Transformer
 
 TOKENS = torch.arange(2 * 24).reshape(2, 24) * 7 % 260
@@ -93,6 +94,25 @@ def test_every_dtype_runs(dtype: torch.dtype, tiny: Path) -> None:
         logits, expected = model(TOKENS), load(str(tiny))(TOKENS)
     assert logits.dtype == dtype
     assert float((logits.float() - expected).abs().mean()) < 0.1
+
+
+@pytest.mark.parametrize("is_fake_quantized", [False, True])
+def test_everything_is_made_where_the_weights_are(is_fake_quantized: bool, tiny: Path) -> None:
+    """On a device that is not the CPU; what was made on the CPU instead could not be combined with it."""
+    with torch.device("meta"):
+        model = Transformer(load(str(tiny)).config)
+    if is_fake_quantized:
+        fake_quantize(model)
+    model.checkpoint_activations()
+    tokens = TOKENS.to("meta")
+    logits = [
+        model(tokens),
+        model(tokens, KeyValueCache(model.config, batch=2, capacity=32, device="meta")),
+        model(tokens, segments=torch.zeros_like(tokens)),
+    ]
+    assert [tensor.shape for tensor in logits] == [(2, 24, 260)] * 3
+    logits[0].sum().backward()
+    assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
 
 
 def test_new_weights_predict_nothing_yet(tiny: Path) -> None:
