@@ -15,6 +15,7 @@ from puna.server.door.keys import KeyCheck
 from puna.server.door.sizes import SizeCheck
 from puna.server.errors import install_handlers
 from puna.server.routes import ROUTERS
+from puna.server.routes.document import add_document
 from puna.server.schemas.base import ErrorReply
 from puna.server.services import Services
 from puna.server.watch.load import LoadCollector
@@ -41,7 +42,7 @@ def create_app(services: Services) -> FastAPI:
         title="Puna",
         version=puna.__version__,
         lifespan=life,
-        redoc_url=None,
+        openapi_url=None,  # `add_document` does it
         responses={"4XX": {"model": ErrorReply}, "5XX": {"model": ErrorReply}},
     )
     app.state.services = services
@@ -50,6 +51,7 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router, prefix="/v1")
         app.include_router(router, prefix="/v1/openai/v1", include_in_schema=False)
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
+    add_document(app)
     install_handlers(app)
     # The last one added is the first one passed.
     app.add_middleware(BusyCheck, pool=services.pool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,6 +194,18 @@ def test_the_server_tells_about_itself(live: Live) -> None:
         ("POST", "/v1/admin/models/{name}/unload"),
     }
     assert "ErrorReply" in live.http.get("/openapi.json").json()["components"]["schemas"]
+
+
+def test_the_page_of_the_document_needs_nobody_else(live: Live) -> None:
+    page = live.http.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    wanted = re.findall(r'(?:src|href|url)(?:=|: )["\']([^"\']+)', page.text)
+    assert len(wanted) == 4
+    for address in wanted:
+        assert address.startswith("/")
+        assert live.http.get(address).status_code == 200, address
+    assert "http" not in page.text
+    assert live.http.get("/docs/files/..%2f__init__.py").status_code == 404
 
 
 def test_figures_are_told_to_prometheus(live: Live) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request, Response
 
 import puna
@@ -53,7 +55,8 @@ async def get_provider(name: str) -> Response:
 @router.get("/inspect/routes", response_model=Routes)
 async def list_routes(request: Request) -> Response:
     """Every route and its method."""
-    paths: dict[str, dict[str, object]] = request.app.openapi()["paths"]
+    document = await asyncio.to_thread(request.app.openapi)  # the first time it takes a while
+    paths: dict[str, dict[str, object]] = document["paths"]
     found = [
         Route(route=path, method=method.upper(), provider_types=[_KIND])
         for path, methods in paths.items()
