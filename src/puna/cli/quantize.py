@@ -203,7 +203,8 @@ def quantize(
         )
         run_training(checkpoint, out, trained)
     else:
-        say(f"needs about {size_text(memory_estimate(checkpoint.config, recipe))} of memory")
+        needs = memory_estimate(checkpoint.config, checkpoint.dtypes, recipe)
+        say(f"needs about {size_text(needs)} of memory")
         with ExitStack() as stack:
             bars: dict[str, PackProgress] = {}
 

@@ -21,7 +21,7 @@ from puna.models.checkpoint import Checkpoint
 from puna.nn.model import Transformer
 from puna.nn.rounding import GROUP, round_rows
 from puna.quantize.layers import Solution
-from puna.quantize.network import Rounded, frozen_network, hold_as_halves, mean_over_tokens
+from puna.quantize.network import Rounded, frozen_network, hold_as_halves, mean_over_tokens, product
 
 __all__ = ["distill"]
 
@@ -136,7 +136,8 @@ class _Scaled(nn.Module):
     def __init__(self, q: Tensor, scales: Tensor) -> None:
         super().__init__()
         self.columns = q.shape[1]
-        self.q = nn.functional.pad(q, (0, -self.columns % GROUP)).to(torch.int8)
+        left = -self.columns % GROUP
+        self.q = nn.functional.pad(q, (0, left)) if left else q
         self.scales = scales
         self.growth = nn.Parameter(torch.zeros_like(scales))
 
@@ -179,9 +180,7 @@ class _Table(nn.Module):
         return head
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.is_head:
-            return linear(x, self.q.float() * self.scales)
-        return self.q[x].float() * self.scales[x]
+        return product(x, self.q, self.scales) if self.is_head else self.q[x] * self.scales[x]
 
 
 def _state(adam: torch.optim.Adam, growths: Mapping[str, nn.Parameter]) -> State:

@@ -17,6 +17,7 @@ from puna.models.packed import write_json
 from puna.models.room import require_room
 from puna.models.safetensors import NewTensor, SafetensorsFile, write_safetensors
 from puna.quantize.layers import Solution
+from puna.quantize.mapped import mapped
 
 __all__ = ["FinishedLayers"]
 
@@ -76,7 +77,7 @@ class FinishedLayers:
         write_safetensors(self._file(index), tensors, {})
 
     def read(self, index: int, name: str) -> Solution:
-        """A matrix of a layer that is done, by its name within the layer.
+        """A matrix of a layer that is done, by its name within the layer; its integers are in the file.
 
         Raises:
             CheckpointError: the file is damaged.
@@ -87,9 +88,8 @@ class FinishedLayers:
             entry = file.entries.get(f"{name}.{kind}")
             if entry is None:
                 raise CheckpointError(f"{file.path} is damaged; remove {self._folder} and begin again")
-            values = file.data(f"{name}.{kind}").view(dtype).reshape(entry.shape)
-            arrays.append(torch.from_numpy(values.astype(np.float32)))
-        return arrays[0], arrays[1]
+            arrays.append(file.data(f"{name}.{kind}").view(dtype).reshape(entry.shape))
+        return mapped(arrays[0]), torch.from_numpy(arrays[1].copy())
 
     def write_state(self, stage: str, steps: int, state: Mapping[str, Tensor]) -> None:
         """Keep what a stage has learned after so many steps, in place of what it had before.

@@ -2,8 +2,8 @@
 
 Weights are not rounded here: GPTQ will do that, and rotations that suit rounding to nearest suit it less.
 Nor are they turned: what a matrix reads is turned, rounded and turned back, ``round(x R) R^T``, which is the
-same function of R among the orthogonal matrices. So a model is in memory once, as bfloat16, and a step needs
-no gradient of it.
+same function of R among the orthogonal matrices. So weights stay what they are in the file, and a step needs
+no gradient of them.
 
 Source: Liu et al. 2024, https://arxiv.org/abs/2405.16406, section 3.2. One sequence a step, where they took
 eight; what the head reads is rounded too, as the engine does.

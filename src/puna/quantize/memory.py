@@ -3,34 +3,59 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from puna.models.config import ModelConfig
-from puna.quantize.network import LOGIT_ROWS
+from puna.quantize.network import LOGIT_ROWS, WIDE_ROWS
 from puna.quantize.recipe import Recipe
 
 __all__ = ["memory_estimate"]
 
 
-def memory_estimate(config: ModelConfig, recipe: Recipe) -> int:
-    """About how many bytes `puna.quantize.run.quantize` needs at its peak, beside Python and torch."""
-    widest = max(config.ffn_dim, config.dim)
-    if recipe.method == "ptq":
-        return 4 * 4 * max(config.vocab_size, config.ffn_dim) * config.dim
-    layer = _layer_weights(config)
-    runs = 2 if recipe.follows_original else 1
-    stream = recipe.sequences * recipe.length * config.dim
-    table = config.vocab_size * config.dim
-    solving = 4 * (runs * (stream + layer) + layer + 4 * widest * widest + 2 * table)
-    learning = 0
+def memory_estimate(config: ModelConfig, dtypes: Mapping[str, str], recipe: Recipe) -> int:
+    """About how many bytes `puna.quantize.run.quantize` needs at its peak.
+
+    Python and torch are not counted, nor what is mapped from files and the system can have back.
+
+    Args:
+        config: the model's.
+        dtypes: how its tensors are stored, as `puna.models.checkpoint.Checkpoint` has them.
+        recipe: how it is quantized.
+    """
+    needs = [_rounding(config)]
+    if recipe.method != "ptq":
+        needs.append(_solving(config, recipe))
     if recipe.rotates and recipe.rotation_steps:
-        learning = 2 * config.n_parameters + _backward(config, recipe.length)
-        learning += 8 * 6 * config.dim**2  # R1, its gradient and the Cayley step, in float64
-    distilling = 0
+        # R1, its gradient and what a Cayley step makes of them, in float64, and what the allocator kept.
+        cayley = 16 * 8 * config.dim**2
+        needs.append(_halves(config, dtypes) + max(_backward(config, recipe.length), cayley))
     if recipe.distills:
-        # The original in bfloat16; the integers; scales, their growth, its gradient and two moments.
-        distilling = 2 * config.n_parameters + config.n_parameters + 20 * config.n_parameters // 32
-        distilling += _backward(config, recipe.length)
-    return max(solving, learning, distilling)
+        tables = (1 if config.tied_embeddings else 2) * config.vocab_size * config.dim
+        # Scales, their growth, its gradient and two moments; of one layer the integers and the weights.
+        scales = 20 * (config.n_parameters - tables) // 32
+        learning = _backward(config, recipe.length) + 8 * _layer_weights(config)
+        needs.append(_halves(config, dtypes) + tables + scales + learning)
+    return max(needs)
+
+
+def _rounding(config: ModelConfig) -> int:
+    """The largest matrix and its integers, both as float32, and those as bytes."""
+    return (4 + 4 + 1) * config.dim * max(config.vocab_size, config.ffn_dim)
+
+
+def _solving(config: ModelConfig, recipe: Recipe) -> int:
+    """The stream and a layer, and what solving its widest matrix needs: the Hessian and four like it."""
+    stream = recipe.sequences * recipe.length * config.dim
+    widest = max(config.ffn_dim, config.dim)
+    runs = 2 if recipe.follows_original else 1
+    square = 5 + recipe.follows_original + 2 * recipe.act_order
+    return 4 * (runs * (stream + _layer_weights(config)) + config.dim * widest + square * widest**2)
+
+
+def _halves(config: ModelConfig, dtypes: Mapping[str, str]) -> int:
+    """The model as bfloat16, as far as its file has it in another form."""
+    shapes = config.tensor_shapes().items()
+    return sum(2 * math.prod(shape) for name, shape in shapes if len(shape) == 2 and dtypes[name] != "BF16")
 
 
 def _layer_weights(config: ModelConfig) -> int:
@@ -40,6 +65,6 @@ def _layer_weights(config: ModelConfig) -> int:
 
 def _backward(config: ModelConfig, length: int) -> int:
     """What the backward pass of one sequence holds: the stream, one layer, and some rows of logits."""
-    layer = length * (16 * config.dim + 12 * config.ffn_dim) + 3 * _layer_weights(config)
-    logits = 4 * LOGIT_ROWS * config.vocab_size + 2 * config.vocab_size * config.dim
-    return 4 * (config.n_layers * length * config.dim + max(layer, logits))
+    layer = length * (16 * config.dim + 12 * config.ffn_dim)
+    logits = 4 * LOGIT_ROWS * config.vocab_size + WIDE_ROWS * config.dim
+    return 4 * (config.n_layers * length * config.dim + layer + logits)

@@ -40,7 +40,7 @@ class Recipe:
         rounds_tokens: calibrate with activations rounded to 8 bits, as the engine rounds them.
         follows_original: round so that outputs are near the original model's, and not near what the same
             matrices would give before they are rounded.
-        rotation_steps: of learning rotations; 0 leaves them random, and needs no more memory than ``gptq``.
+        rotation_steps: of learning rotations; 0 leaves them random.
         distill_steps: for ``distill``, of learning scales and norms.
         seed: of the random rotations, and of the order in which steps of learning take the text.
     """

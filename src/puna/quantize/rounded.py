@@ -17,15 +17,10 @@ from puna.nn.rounding import group_scales, round_groups, round_rows
 from puna.quantize.finished_layers import FinishedLayers
 from puna.quantize.layers import Solution
 
-__all__ = ["EMBEDDING", "RoundedCheckpoint", "SolvedCheckpoint", "rounded_table"]
+__all__ = ["EMBEDDING", "RoundedCheckpoint", "SolvedCheckpoint"]
 
 EMBEDDING = "model.embed_tokens.weight"
 _TABLES = (EMBEDDING, "lm_head.weight")
-
-
-def rounded_table(source: Checkpoint, name: str) -> Solution:
-    """An embedding or a head as integers of 8 bits, in float32, and scales ``[out, 1]``."""
-    return round_rows(torch.from_numpy(source.tensor(name).to_float32()))
 
 
 class RoundedCheckpoint:
@@ -56,7 +51,7 @@ class RoundedCheckpoint:
         """
         try:
             if name in _TABLES:
-                return pack_rows(*rounded_table(self._source, name))
+                return pack_rows(*round_rows(torch.from_numpy(self._source.tensor(name).to_float32())))
             return pack_groups(*self._groups(name))
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: {name}: {error}") from error

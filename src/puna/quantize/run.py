@@ -2,8 +2,9 @@
 
 Embedding and head become 8-bit rows, every matrix of the blocks 4-bit groups of 32. Rounding to nearest
 has one matrix in memory at a time. GPTQ has one layer, and the residual stream of the calibration text. What
-learns, rotations before it and scales behind it, has the whole model. Rotations, each layer and scales are
-kept beside the new folder when they are done, so that an interrupted run goes on from there.
+learns, rotations before it and scales behind it, reads the whole model from mapped files. Rotations, each
+layer and scales are kept beside the new folder when they are done, so that an interrupted run goes on from
+there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from puna.models.files import stamps
 from puna.models.new_folder import require_new
 from puna.models.packed import write_checkpoint
 from puna.nn.model import Layer
+from puna.nn.rounding import round_rows
 from puna.quantize.calibration import calibration_tokens
 from puna.quantize.distill import State, distill
 from puna.quantize.finished_layers import FinishedLayers
@@ -32,7 +34,7 @@ from puna.quantize.layers import MATRICES, Inputs, LayerRun, Solution
 from puna.quantize.learn_rotations import learn_rotations
 from puna.quantize.recipe import Recipe
 from puna.quantize.rotations import RotatedCheckpoint, Rotations, random_rotations
-from puna.quantize.rounded import EMBEDDING, RoundedCheckpoint, SolvedCheckpoint, rounded_table
+from puna.quantize.rounded import EMBEDDING, RoundedCheckpoint, SolvedCheckpoint
 from puna.tokens import Tokenizer
 
 __all__ = ["quantize"]
@@ -184,9 +186,8 @@ def _solve_layers(
             drift=inputs.drift,
         )
 
-    q, scales = rounded_table(checkpoint, EMBEDDING)
-    stream = q[tokens] * scales[tokens]
-    plain = _embedded(checkpoint, tokens) if recipe.follows_original else None
+    stream = _embedded(checkpoint, tokens, is_rounded=True)
+    plain = _embedded(checkpoint, tokens, is_rounded=False) if recipe.follows_original else None
     for index in range(config.n_layers):
         run = LayerRun(config, _layer(checkpoint, index), stream, rounds_tokens=recipe.rounds_tokens)
         original = None
@@ -207,8 +208,14 @@ def _solve_layers(
         work.write(index, solutions)
 
 
-def _embedded(checkpoint: Checkpoint, tokens: Tensor) -> Tensor:
-    return torch.from_numpy(checkpoint.tensor(EMBEDDING).to_float32())[tokens]
+def _embedded(checkpoint: Checkpoint, tokens: Tensor, *, is_rounded: bool) -> Tensor:
+    """Rows of the embedding, ``[sequences, length, dim]``."""
+    ids, places = torch.unique(tokens, return_inverse=True)
+    rows = torch.from_numpy(checkpoint.tensor(EMBEDDING).to_float32())[ids]
+    if is_rounded:
+        q, scales = round_rows(rows)
+        rows = q * scales
+    return rows[places]
 
 
 def _layer(checkpoint: Checkpoint, index: int) -> Layer:

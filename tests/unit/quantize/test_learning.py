@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.tiny import VARIANTS, save_tiny
@@ -21,6 +22,7 @@ from puna.quantize import learn_rotations as learning
 from puna.quantize import network as networks
 from puna.quantize.cayley import skew_direction
 from puna.quantize.layers import Solution
+from puna.quantize.mapped import mapped
 from puna.quantize.rotations import RotatedCheckpoint, Rotations, random_rotations
 
 OTHER_TOKENS = torch.randint(0, 256, (4, 48), generator=torch.Generator().manual_seed(7))
@@ -184,6 +186,40 @@ def test_distilling_brings_predictions_nearer_and_goes_on_after_a_break(name: st
                 growth.copy_(learned[tensor])
         divergences.append(sum(parts))
     assert divergences[1] < 0.97 * divergences[0], divergences
+
+
+def test_weights_stay_in_the_file_and_are_wide_only_while_multiplied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "WIDE_ROWS", 7)
+    source = half_model(tmp_path, **VARIANTS["tied"])
+    model = networks.frozen_network(source)
+    for name, weight in model.named_parameters():
+        stored = source.tensor(name)
+        if weight.ndim == 2:
+            assert weight.data_ptr() == stored.data.ctypes.data, name
+        assert torch.equal(weight.float(), torch.from_numpy(stored.to_float32())), name
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+
+    weight = model.model.layers[0].mlp.up_proj.weight
+    x = torch.randn(5, 3, weight.shape[1], requires_grad=True)
+    remembered: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: remembered.append(t) or t, lambda t: t):
+        y = networks.Half(model.model.layers[0].mlp.up_proj)(x)
+    assert [t.data_ptr() for t in remembered] == [weight.data_ptr()]
+    expected = x.detach().double().requires_grad_(True)
+    wanted = expected @ weight.double().T
+    torch.testing.assert_close(y.double(), wanted, atol=1e-6, rtol=1e-6)
+    direction = torch.randn_like(y)
+    (gradient,) = torch.autograd.grad(y, x, direction)
+    (wanted_gradient,) = torch.autograd.grad(wanted, expected, direction.double())
+    torch.testing.assert_close(gradient.double(), wanted_gradient, atol=1e-6, rtol=1e-6)
+
+
+def test_halves_that_begin_at_an_odd_byte_are_copied() -> None:
+    data = np.arange(11, dtype=np.uint8)[1:].view(np.int16)
+    data.flags.writeable = False
+    assert mapped(data).tolist() == data.tolist()
 
 
 def test_rounding_in_the_networks_is_that_of_the_engine() -> None:
