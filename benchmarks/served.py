@@ -42,9 +42,10 @@ class Served:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return 1024 * int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])  # type: ignore[index]
 
-    def figures(self) -> dict[str, float]:
-        """What it says of its load: ``running``, ``waiting``, ``cache_tokens_reserved``, ``refused``."""
-        text = httpx2.get(self.url.removesuffix("/v1") + "/metrics").text
+    def figures(self, key: str = "none") -> dict[str, float]:
+        """What it says of its load: ``running``, ``waiting``, ``cache_tokens_reserved``..."""
+        headers = {"Authorization": f"Bearer {key}"}
+        text = httpx2.get(self.url.removesuffix("/v1") + "/metrics", headers=headers).text
         return {name: float(value) for name, value in re.findall(r'puna_(\w+)\{model="[^"]*"\} (\S+)', text)}
 
 
@@ -55,15 +56,19 @@ class Answer:
     Attributes:
         status: HTTP's.
         text: of the answer.
+        asked_s: when, by the performance counter.
         first_s: from the request to its first piece of text; None: none came.
         whole_s: from the request to its end, or to the client's leaving.
+        retry_after_s: when to come again, as whoever is refused is told.
         is_ended: it came to its end; otherwise the client left.
     """
 
     status: int
     text: str = ""
+    asked_s: float = 0.0
     first_s: float | None = None
     whole_s: float = 0.0
+    retry_after_s: float = 0.0
     is_ended: bool = False
 
 
@@ -110,7 +115,12 @@ def serving(model: str, options: Sequence[str] = (), program: Sequence[str] = PU
 
 
 async def ask(
-    client: httpx2.AsyncClient, server: Served, prompt: str, max_tokens: int, leave_after: int | None = None
+    client: httpx2.AsyncClient,
+    server: Served,
+    prompt: str,
+    max_tokens: int,
+    leave_after: int | None = None,
+    key: str = "none",
 ) -> Answer:
     """Stream one answer.
 
@@ -120,6 +130,7 @@ async def ask(
         prompt: the user's message.
         max_tokens: of the answer.
         leave_after: hang up when so many pieces of text have come.
+        key: says who asks, where the server knows keys.
     """
     body = {
         "model": server.model,
@@ -128,8 +139,12 @@ async def ask(
         "stream": True,
     }
     began, pieces = time.perf_counter(), 0
-    async with client.stream("POST", f"{server.url}/chat/completions", json=body) as response:
-        answer = Answer(response.status_code)
+    headers = {"Authorization": f"Bearer {key}"}
+    async with client.stream(
+        "POST", f"{server.url}/chat/completions", json=body, headers=headers
+    ) as response:
+        answer = Answer(response.status_code, asked_s=began)
+        answer.retry_after_s = float(response.headers.get("Retry-After", 0))
         async for line in response.aiter_lines():
             if line == "data: [DONE]":
                 answer.is_ended = True

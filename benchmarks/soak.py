@@ -3,8 +3,8 @@
     python -m benchmarks.soak smollm2-135m-instruct --clients 64 --seconds 300 --json soak.json
 
 For a while every client asks one question after the other, each with a word of its own in it; a third hang
-up in the middle. Then it is asked by ten times as many as it lets run and wait. The command ends with status
-1 where a rule is broken:
+up in the middle. Then it is asked by ten times as many as it lets run and wait, each with a key of its own;
+who is refused comes again when told to. The command ends with status 1 where a rule is broken:
 
 * an answer holds no other request's word,
 * every accepted request that the client did not leave comes to its end,
@@ -18,12 +18,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import re
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ import httpx2
 from benchmarks.machine import describe
 from benchmarks.options import positive
 from benchmarks.served import Answer, Served, ask, serving
+from puna.server.door.keys import hashed, key_line, new_key
 
 __all__ = ["main"]
 
@@ -75,11 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{soak.answers} answers, {soak.left} that the client left; memory {soak.resident[0] / 1e6:.0f} to "
         f"{max(soak.resident) / 1e6:.0f} MB"
     )
+    keys = [new_key() for _ in range(_OVERLOAD * (given.running + given.waiting))]
     limits = ["--max-running", str(given.running), "--max-waiting", str(given.waiting)]
     limits += ["--max-wait", str(given.max_wait)]
-    with serving(given.model, limits) as server:
-        overload = asyncio.run(_overload(server, given))
-        problems = soak.problems + overload.pop("problems") + _left_behind(server)
+    with _key_file(keys) as path, serving(given.model, [*limits, "--keys", path]) as server:
+        overload = asyncio.run(_overload(server, keys, given))
+        problems = soak.problems + overload.pop("problems") + _left_behind(server, keys[0])
     print(", ".join(f"{name} {value}" for name, value in overload.items()))
     for problem in problems:
         print(f"broken: {problem}", file=sys.stderr)
@@ -102,9 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clients", type=positive, default=64, help="at once (default: %(default)s)")
     parser.add_argument("--seconds", type=positive, default=300, help="of the soak (default: %(default)s)")
     parser.add_argument("--running", type=positive, default=8, help="answers at once, overload")
-    parser.add_argument("--waiting", type=positive, default=2, help="answers that may wait, overload")
+    parser.add_argument("--waiting", type=positive, default=16, help="answers that may wait, overload")
     parser.add_argument(
-        "--max-wait", type=float, default=0.5, help="seconds that an answer may wait, overload (default: 0.5)"
+        "--max-wait", type=float, default=30, help="as `puna serve` takes it, overload (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--overload-seconds", type=positive, default=120, help="of the overload (default: %(default)s)"
     )
     parser.add_argument("--max-tokens", type=positive, default=48, help="of an answer (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of words and of who hangs up")
@@ -137,40 +145,63 @@ async def _soak(server: Served, given: argparse.Namespace) -> Soak:
     return soak
 
 
-async def _overload(server: Served, given: argparse.Namespace) -> dict[str, Any]:
-    """First as many clients as may run, then ten times as many as may run and wait; each asks three times."""
+async def _overload(server: Served, keys: Sequence[str], given: argparse.Namespace) -> dict[str, Any]:
+    """First one client, then as many as may run, then ten times as many as may run and wait."""
 
-    async def times(clients: int) -> tuple[list[float], list[Answer]]:
+    async def asked(clients: int, seconds: float) -> list[Answer]:
+        answers: list[Answer] = []
         async with _client(clients) as client:
 
-            async def run(number: int) -> list[Answer]:
-                prompts = (f"Client {number} asks question {i}: why?" for i in range(3))
-                return [await ask(client, server, prompt, given.max_tokens) for prompt in prompts]
+            async def run(number: int) -> None:
+                choose, end_s = random.Random(f"{given.seed} {number}"), time.monotonic() + seconds
+                while time.monotonic() < end_s:
+                    prompt = f"Client {number} asks question {len(answers)}: why?"
+                    answer = await ask(client, server, prompt, given.max_tokens, key=keys[number])
+                    answers.append(answer)
+                    # As clients do, not all in the same moment.
+                    wait_s = answer.retry_after_s * choose.uniform(1, 1.5)
+                    await asyncio.sleep(min(wait_s, max(0, end_s - time.monotonic())))
 
-            answers = [a for some in await asyncio.gather(*map(run, range(clients))) for a in some]
-        return sorted(a.first_s for a in answers if a.first_s is not None), answers
+            await asyncio.gather(*map(run, range(clients)))
+        return answers
 
-    usual, _ = await times(given.running)
-    busy, answers = await times(_OVERLOAD * (given.running + given.waiting))
-    refused = [answer for answer in answers if answer.status != 200]
+    alone = await asked(1, given.overload_seconds / 6)
+    usual = await asked(given.running, given.overload_seconds / 3)
+    begun_s = time.perf_counter()
+    busy = await asked(len(keys), given.overload_seconds)
+    # Who came before the first refusal may have waited for as long as allowed.
+    begin_s = min(given.max_wait, given.overload_seconds / 2)
+    later = [answer for answer in busy if answer.asked_s - begun_s >= begin_s]
+    refused = [answer for answer in busy if answer.status != 200]
     return {
-        "accepted": len(answers) - len(refused),
+        "accepted": len(busy) - len(refused),
         "refused": len(refused),
         "slowest refusal, ms": round(1000 * max((a.whole_s for a in refused), default=0), 1),
-        "p95 to the first token at full use, ms": round(1000 * _p95(usual), 1),
-        "p95 to the first token in overload, ms": round(1000 * _p95(busy), 1),
+        "p95 to the first token of one client, ms": _p95_ms(alone),
+        "p95 to the first token at full use, ms": _p95_ms(usual),
+        "p95 to the first token in overload, ms": _p95_ms(busy),
+        "the same without its begin, ms": _p95_ms(later),
         "problems": [f"refused with {a.status}" for a in refused if a.status != 429]
-        + [f"cut: {a.text!r}" for a in answers if a.status == 200 and not a.is_ended]
+        + [f"cut: {a.text!r}" for a in busy if a.status == 200 and not a.is_ended]
         + ([] if refused else ["nobody was refused"]),
     }
+
+
+@contextmanager
+def _key_file(keys: Sequence[str]) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.writelines(f"{key_line(hashed(str(number), key))}\n" for number, key in enumerate(keys))
+        file.flush()
+        yield file.name
 
 
 def _client(connections: int) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(timeout=600, limits=httpx2.Limits(max_connections=connections))
 
 
-def _p95(ordered: Sequence[float]) -> float:
-    return statistics.quantiles(ordered, n=20)[-1]
+def _p95_ms(answers: Sequence[Answer]) -> float:
+    times = sorted(answer.first_s for answer in answers if answer.first_s is not None)
+    return round(1000 * times[math.ceil(0.95 * len(times)) - 1], 1) if times else math.nan
 
 
 def _wrong(answer: Answer, word: str, words: Set[str], leave_after: int | None) -> list[str]:
@@ -189,10 +220,10 @@ def _strangers(text: str, word: str, words: Set[str]) -> list[str]:
     return [other for other in _WORD.findall(text) if other != word and other in words]
 
 
-def _left_behind(server: Served) -> list[str]:
+def _left_behind(server: Served, key: str = "none") -> list[str]:
     names = ("running", "waiting", "cache_tokens_reserved")
     for _ in range(100):
-        figures = server.figures()
+        figures = server.figures(key)
         if not any(figures[name] for name in names):
             return []
         time.sleep(0.1)

@@ -1,7 +1,7 @@
 """What the next step computes: a token and guesses of every answer, and as much of waiting prompts as fits.
 
 A request is admitted when the cache has room for its longest possible answer, in the order of arrival;
-so nothing that runs is ever stopped for lack of memory.
+so nothing that runs is ever stopped for lack of memory. Short prompts do not wait for long ones.
 """
 
 from __future__ import annotations
@@ -91,14 +91,10 @@ class Scheduler:
         while self._waiting and self._admit(self._waiting[0]):
             self._running.append(self._waiting.popleft())
         self._guess()
-        parts: list[tuple[Sequence, int]] = []
-        budget = self._step_tokens
-        # Answers first, so that a long prompt does not hold them up; then prompts in order of arrival.
-        for sequence in sorted(self._running, key=lambda s: s.n_waiting > 1):
-            n_tokens = min(sequence.n_waiting, max(budget, 1 if sequence.n_waiting == 1 else 0))
-            if n_tokens > 0:
-                parts.append((sequence, n_tokens))
-                budget -= n_tokens
+        # Answers first, so that a long prompt does not hold them up.
+        parts = [(sequence, 1) for sequence in self._running if sequence.n_waiting == 1]
+        prompts = [sequence for sequence in self._running if sequence.n_waiting > 1]
+        parts += _shared(prompts, self._step_tokens - len(parts))
         return _pack(parts) if parts else None
 
     def advance(self, sequence: Sequence, n_tokens: int) -> None:
@@ -135,6 +131,24 @@ class Scheduler:
         self.advance(sequence, len(shared) * self.blocks.block_tokens)
         sequence.n_cached = sequence.n_computed
         return True
+
+
+def _shared(prompts: list[Sequence], n_tokens: int) -> list[tuple[Sequence, int]]:
+    """How many tokens of each prompt a step computes: half of them the oldest's, the others the shortest's.
+
+    Who asks little is answered soon, and a long prompt goes on however many short ones come.
+    """
+    if not prompts or n_tokens <= 0:
+        return []
+    oldest = prompts[0]
+    given = {oldest: min(oldest.n_waiting, -(-n_tokens // 2))}
+    n_tokens -= given[oldest]
+    for sequence in sorted(prompts, key=lambda s: s.n_waiting):
+        n_more = min(sequence.n_waiting - given.get(sequence, 0), n_tokens)
+        if n_more > 0:
+            given[sequence] = given.get(sequence, 0) + n_more
+            n_tokens -= n_more
+    return list(given.items())
 
 
 def _pack(parts: list[tuple[Sequence, int]]) -> Step:

@@ -35,7 +35,7 @@ async def answering(
     """
     async with services.pool.use(body.model) as model:
         n = body.n or 1
-        model.admission.check(n)
+        model.admission.check(client, n)
         planning = plan_truncated if truncates else plan_chat
         # A long conversation takes a while, and for a short one the way to a thread would be longer.
         if is_quick(body):

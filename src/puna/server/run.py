@@ -32,6 +32,7 @@ from puna.server.watch.traces import tracing
 __all__ = ["Server", "bind", "host_all", "serve"]
 
 _GRACE_S = 2.0  # for answers that were cut to be sent
+_IDLE_S = 75  # longer than clients keep a connection, or they would use one that is just being closed
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -52,6 +53,7 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=_IDLE_S,
             timeout_graceful_shutdown=int(settings.drain_s + _GRACE_S) + 1,
         )
         super().__init__(config)

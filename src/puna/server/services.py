@@ -13,6 +13,7 @@ from opentelemetry.trace import NoOpTracer, Tracer
 
 from puna.server.answers.generation import Generation, Wanted
 from puna.server.background import Background
+from puna.server.door.asgi import client_of
 from puna.server.hosting.hosted import Loaded
 from puna.server.hosting.pool import ModelPool
 from puna.server.ids import new_id
@@ -75,9 +76,7 @@ async def _services(request: Request) -> Services:
 
 
 async def _client(request: Request) -> str:
-    """Who asks: the name of the key, or the address where no key is needed."""
-    name: str | None = request.scope.get("puna.client")
-    return name or (request.client.host if request.client else "local")
+    return client_of(request.scope)
 
 
 async def _owner(request: Request) -> str:

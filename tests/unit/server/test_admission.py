@@ -14,7 +14,8 @@ from puna.server.hosting.admission import Admission
 
 
 def queue(capacity: int = 64, **limits: Any) -> Admission:
-    return Admission(capacity, **{"block_tokens": 16, "max_running": 8, "max_waiting": 8, **limits})
+    usual = {"block_tokens": 16, "max_running": 8, "max_waiting": 8, "max_wait_s": 1000}
+    return Admission(capacity, **{**usual, **limits})
 
 
 def holder(admission: Admission, order: list[str]) -> Callable[..., Awaitable[asyncio.Task[None]]]:
@@ -90,24 +91,43 @@ async def test_too_many_that_wait_are_refused_with_advice() -> None:
     assert caught.value.status_code == 429
     assert 1 <= int((caught.value.headers or {})["Retry-After"]) <= 60
     with pytest.raises(ApiError):
-        admission.check(1)
+        admission.check("a", 1)
     await end(*tasks)
-    admission.check(2)
+    admission.check("a", 2)
 
 
 async def test_more_than_ever_run_and_wait_is_the_client_s_mistake() -> None:
     admission = queue(max_running=2, max_waiting=3)
-    admission.check(5)
+    admission.check("a", 5)
     with pytest.raises(ApiError, match="may ask for 5 answers at once, got 6; ask for fewer") as caught:
-        admission.check(6)
+        admission.check("a", 6)
     assert caught.value.status_code == 400
+
+
+async def test_a_client_leaves_room_in_the_queue_for_others() -> None:
+    admission, order = queue(16, max_waiting=9), []
+    hold = holder(admission, order)
+    greedy = [await hold(f"greedy {i}", "greedy", 16) for i in range(8)]
+    with pytest.raises(ApiError, match="busy: 7 answers wait"):
+        admission.check("greedy", 1)
+    others = [await hold(name, name, 16) for name in ("b", "c")]
+    with pytest.raises(ApiError, match="busy: 9 answers wait"):
+        admission.check("d", 1)
+    await end(greedy[0])
+    await end(greedy[1])
+    await end(others[0])
+    await end(others[1])
+    assert order[1:] == ["greedy 1", "b", "c", "greedy 2"]  # by turns
+    await end(*greedy, *others)
+    with pytest.raises(ApiError, match="may ask for 15 answers at once, got 16"):
+        admission.check("greedy", 16)
 
 
 async def test_a_request_for_many_answers_is_taken_where_none_run() -> None:
     admission = queue(max_running=8, max_waiting=100, max_wait_s=3)
-    admission.check(32)  # four rounds of 1 s, the first of which begins at once
+    admission.check("a", 32)  # four rounds of 1 s, the first of which begins at once
     with pytest.raises(ApiError, match="busy") as caught:
-        admission.check(33)
+        admission.check("a", 33)
     assert caught.value.status_code == 429
 
 
@@ -121,27 +141,65 @@ async def test_who_would_wait_for_too_long_is_refused(monkeypatch: pytest.Monkey
         now_s += 10
         await end(learning)
     running = [await hold("first", "a", 16)]
-    assert not admission.is_full
+    assert not admission.is_full("a")
     now_s += 3
     running.append(await hold("second", "a", 16))
     assert advice(admission) == 7  # the first is expected to end in 7 s
     now_s += 3
-    assert not admission.is_full  # in 4 s
+    assert not admission.is_full("a")  # in 4 s
     running.append(await hold("waits", "b", 16))
     assert advice(admission) == 7  # when the second ends
     now_s += 20
-    assert not admission.is_full  # both are late; either may end at any moment
+    assert not admission.is_full("a")  # both are late; either may end at any moment
     running.append(await hold("waits too", "c", 16))
     assert advice(admission) == 13  # one of those that wait now has to run first
     await end(*running[::-1])
-    assert not admission.is_full
+    assert not admission.is_full("a")
+
+
+async def test_in_overload_nobody_waits_long_behind_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(admission_module.time, "monotonic", lambda: now_s)
+    admission = queue(64, max_running=2, max_waiting=4, max_wait_s=60)
+    for _ in range(40):  # an answer usually takes 10 s, 3 of them until its first token
+        async with admission.reserve("learning", 16) as turn:
+            now_s += 3
+            admission.on_token(turn)
+            now_s += 7
+            admission.on_token(turn)
+    hold = holder(admission, [])
+    running = [await hold(name, name, 16) for name in "ab"]
+    now_s += 8  # both have 2 s left
+    waiting = [await hold(name, name, 16) for name in "cdef"]  # a burst waits
+    with pytest.raises(ApiError, match="busy"):
+        admission.check("g", 1)
+    await end(*running, *waiting[2:])  # c and d begin
+    now_s += 7.5
+    waiting.append(await hold("g", "g", 16))
+    assert not admission.is_full("h")  # in 2.5 s, and its first token 3 s later
+    waiting.append(await hold("h", "h", 16))
+    assert admission.is_full("i")  # in 12.5 s, since g and h are first
+    now_s += 60  # nobody was sent away for a while
+    assert not admission.is_full("i")
+    await end(*waiting)
+
+
+async def test_in_overload_a_client_may_still_wait_behind_itself() -> None:
+    admission = queue(16, max_running=1, max_waiting=4, max_wait_s=60)
+    hold = holder(admission, [])
+    tasks = [await hold(str(i), "a", 16) for i in range(4)]
+    with pytest.raises(ApiError, match="busy"):
+        admission.check("a", 1)
+    await end(tasks.pop())
+    assert not admission.is_full("a")
+    await end(*tasks)
 
 
 def advice(admission: Admission) -> int:
     """After how many seconds one more may come again, which is refused now."""
-    assert admission.is_full
+    assert admission.is_full("a")
     with pytest.raises(ApiError, match="busy") as caught:
-        admission.check(1)
+        admission.check("a", 1)
     return int((caught.value.headers or {})["Retry-After"])
 
 

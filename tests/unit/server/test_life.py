@@ -29,6 +29,7 @@ from puna.server.door.sizes import SizeCheck
 from puna.server.errors import ApiError
 from puna.server.hosting.hosted import HostedModel
 from puna.server.routes import ROUTERS
+from puna.server.run import Server
 from puna.server.settings import ServerSettings
 
 CHAT = "/v1/chat/completions"
@@ -120,7 +121,7 @@ def test_too_many_are_told_when_to_come_back(scripted_model: HostedModel) -> Non
                 assert answer.status_code == 429
                 assert int(answer.headers["Retry-After"]) >= 1
                 assert answer.json()["error"]["type"] == "rate_limit_error"
-            assert 'puna_refused{model="scripted"} 2.0' in live.http.get("/metrics").text
+            assert 'puna_refused_total{model="scripted"} 2.0' in live.http.get("/metrics").text
             assert 'puna_running{model="scripted"} 1.0' in live.http.get("/metrics").text
         wait_for(lambda: admission(live).n_running == 0)
 
@@ -236,6 +237,11 @@ def test_a_client_that_does_not_read_is_let_go(tiny_folder: Path, monkeypatch: p
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+def test_connections_are_kept_for_longer_than_clients_keep_them(tiny_folder: Path) -> None:
+    with serving(hosted(tiny_folder)) as live:
+        assert Server(live.services).config.timeout_keep_alive > 60  # httpx: 5 s, aiohttp: 15 s
+
+
 def test_what_computes_lets_clients_go_first(tiny_folder: Path) -> None:
     before = {int(each.name) for each in Path("/proc/self/task").iterdir()}
     with serving(hosted(tiny_folder, threads=2)) as live:

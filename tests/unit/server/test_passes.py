@@ -35,7 +35,7 @@ class SlowEngine:
 
 
 def slow_model() -> Any:
-    admission = Admission(64, block_tokens=16, max_running=1, max_waiting=8)
+    admission = Admission(64, block_tokens=16, max_running=1, max_waiting=8, max_wait_s=60)
     return SimpleNamespace(admission=admission, llama=SimpleNamespace(engine=SlowEngine()))
 
 

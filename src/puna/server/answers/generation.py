@@ -11,6 +11,7 @@ from opentelemetry.trace import Tracer
 
 from puna.engine.request import Completion, Event, Request, SamplingParams
 from puna.server.errors import ApiError
+from puna.server.hosting.admission import Turn
 from puna.server.hosting.hosted import Loaded
 from puna.server.watch.metrics import AnswerMeter
 from puna.server.watch.traces import AnswerSpan
@@ -61,7 +62,7 @@ class Generation:
         Raises:
             ApiError: 429, too many answers wait already.
         """
-        model.admission.check(len(wanted))
+        model.admission.check(client, len(wanted))
         self._model = model
         self._wanted = wanted
         self._client = client
@@ -141,14 +142,15 @@ class Generation:
         wanted, engine = self._wanted[index], self._model.llama.engine
         limit = engine.context_tokens - len(wanted.prompt)
         n_new = limit if wanted.params.max_tokens is None else min(limit, wanted.params.max_tokens)
-        async with self._model.admission.reserve(self._client, len(wanted.prompt) + max(n_new, 0)):
+        n_tokens = len(wanted.prompt) + max(n_new, 0)
+        async with self._model.admission.reserve(self._client, n_tokens) as turn:
             span.admitted()
             is_over = asyncio.Event()
             request = Request(
                 prompt=wanted.prompt,
                 params=wanted.params,
                 stop_ids=self._model.llama.chat_format.stop_ids,
-                sink=self._sink(index, is_over, span),
+                sink=self._sink(index, turn, is_over, span),
             )
             engine.submit(request)
             self.requests[index] = request
@@ -158,13 +160,17 @@ class Generation:
                 if not is_over.is_set():
                     engine.cancel(request)
 
-    def _sink(self, index: int, is_over: asyncio.Event, span: AnswerSpan) -> Callable[[Event], None]:
+    def _sink(
+        self, index: int, turn: Turn, is_over: asyncio.Event, span: AnswerSpan
+    ) -> Callable[[Event], None]:
         loop = asyncio.get_running_loop()
 
         def take(event: Event) -> None:
             self._queue.put_nowait((index, event))
             self._meter.on_event(index, event)
             span.on_event(event)
+            if event.tokens:
+                self._model.admission.on_token(turn)
             if event.is_last:
                 is_over.set()
 

@@ -35,7 +35,7 @@ async def embed_all(
         CapacityError: an input does not fit the context.
         ConfigError: an input is empty or has ids outside the vocabulary.
     """
-    model.admission.check(1)
+    model.admission.check(client, 1)
     rows = []
     async with _limited(timeout_s):
         for ids in inputs:

@@ -6,7 +6,7 @@ from starlette.types import Receive, Scope, Send
 
 from puna.server.errors import ApiError, error_response
 
-__all__ = ["header", "headers", "is_health", "is_watching", "refuse"]
+__all__ = ["client_of", "header", "headers", "is_health", "is_watching", "refuse"]
 
 _HEALTH = ("/v1/health", "/v1/openai/v1/health")
 _WATCHING = (*_HEALTH, "/metrics", "/v1/admin/state", "/v1/openai/v1/admin/state")
@@ -27,6 +27,12 @@ def header(scope: Scope, name: bytes) -> str | None:
     if len(values) > 1:
         raise ApiError(400, f"the header {name.decode()} is given {len(values)} times; send it once")
     return values[0] if values else None
+
+
+def client_of(scope: Scope) -> str:
+    """Who asks: the name of the key, or the address where no key is needed."""
+    name: str | None = scope.get("puna.client")
+    return name or (scope["client"][0] if scope.get("client") else "local")
 
 
 def is_health(scope: Scope) -> bool:

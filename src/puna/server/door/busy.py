@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from puna.server.door.asgi import is_watching
+from puna.server.door.asgi import client_of, is_watching
 from puna.server.errors import ApiError, error_response
 from puna.server.hosting.pool import ModelPool
 
@@ -43,7 +43,7 @@ class BusyCheck:
         route = _PATHS.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         try:
             if route is not None:
-                self._pool.check_room()
+                self._pool.check_room(client_of(scope))
         except ApiError as error:
             scope["puna.route"] = route
             await _send_away(scope, receive, send, error)

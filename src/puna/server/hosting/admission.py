@@ -1,8 +1,13 @@
 """The queue in front of one engine: bounded in length and time, fair between clients, memory set aside.
 
 An answer starts when the cache has room for all that it may come to need, so nothing that runs is ever
-stopped for memory. Of those that wait, the client goes first that has the least running; the answers of one
-client go in their order.
+stopped for memory. Of those that wait, the client goes first that has the least running, by turns where that
+says nothing; the answers of one client go in their order. Nobody fills the whole queue: a client has at most
+three times as many places as it leaves to others.
+
+A burst may wait, and so may a client behind its own answers. A server that had to send somebody away lately,
+for the sake of others, is overloaded: there nobody waits behind others for longer than it takes from a turn
+to the first token, so that who is accepted hears from it about as soon as from a server that is just busy.
 """
 
 from __future__ import annotations
@@ -13,14 +18,16 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from puna.server.errors import ApiError
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "Turn"]
 
 _LONGEST_ADVICE_S = 60
 _REST = 0.25  # of the usual time of an answer, for one that takes longer
+_NEW = 0.2  # what the latest answer counts among those before it
+_SHARE = 3  # places in the queue that a client may have for each that it leaves
 
 
 @dataclass(eq=False, slots=True)
@@ -28,6 +35,19 @@ class _Ticket:
     client: str
     n_tokens: int
     turn: asyncio.Future[None]
+
+
+@dataclass(eq=False, slots=True)
+class Turn:
+    """An answer that runs.
+
+    Attributes:
+        started_s: since when, by the monotonic clock.
+        is_silent: no token of it has come yet.
+    """
+
+    started_s: float = field(default_factory=lambda: time.monotonic())
+    is_silent: bool = True
 
 
 class Admission:
@@ -47,7 +67,7 @@ class Admission:
         block_tokens: int,
         max_running: int,
         max_waiting: int,
-        max_wait_s: float = math.inf,
+        max_wait_s: float,
     ) -> None:
         """Start with nothing running.
 
@@ -56,7 +76,8 @@ class Admission:
             block_tokens: positions are given out in blocks of so many.
             max_running: answers at once.
             max_waiting: answers that may wait.
-            max_wait_s: an answer may wait where its turn is expected within that time.
+            max_wait_s: an answer may wait where its turn is expected within that time; and for so long after
+                somebody was sent away the server counts as overloaded.
         """
         self._capacity = capacity_tokens
         self._block_tokens = block_tokens
@@ -66,34 +87,39 @@ class Admission:
         self._waiting: dict[str, deque[_Ticket]] = {}
         self._reserved_by: dict[str, int] = {}
         self._mean_s = 1.0  # how long an answer runs, of late
-        self._started_s: list[float] = []  # when those that run began
+        self._first_s = 1.0  # and until its first token
+        self._turns: set[Turn] = set()
+        self._refused_s = -math.inf  # when somebody was last sent away for the sake of others
         self.n_running = 0
         self.n_waiting = 0
         self.n_refused = 0
         self.reserved_tokens = 0
 
-    @property
-    def is_full(self) -> bool:
-        """Whether not even one more answer could wait."""
-        return not self._may_wait(1)
+    def is_full(self, client: str) -> bool:
+        """Whether not even one more answer of a client could wait."""
+        return not self._may_wait(client, 1)
 
-    def check(self, n_answers: int) -> None:
+    def check(self, client: str, n_answers: int) -> None:
         """Refuse at once what could not even wait.
 
         Args:
+            client: who asks.
             n_answers: how many the request wants.
 
         Raises:
             ApiError: 429, with the seconds after which to try again; 400, there is never room for so many.
         """
-        most = self._max_running + self._max_waiting
+        # As many places in the queue as one client can have, by `_has_share`.
+        most = self._max_running + _SHARE * (self._max_waiting + 1) // (_SHARE + 1)
         if n_answers > most:
             raise ApiError(
                 400, f"a request may ask for {most} answers at once, got {n_answers}; ask for fewer"
             )
-        if not self._may_wait(n_answers):
+        if not self._may_wait(client, n_answers):
             self.n_refused += 1
-            after = min(_LONGEST_ADVICE_S, max(1, math.ceil(self._expected_wait_s(n_answers))))
+            if self._has_share(client, n_answers) and self._n_others_before(client, n_answers):
+                self._refused_s = time.monotonic()
+            after = min(_LONGEST_ADVICE_S, max(1, math.ceil(self._expected_wait_s(client, n_answers))))
             raise ApiError(
                 429,
                 f"the server is busy: {self.n_waiting} answers wait already; try again in {after} s",
@@ -110,7 +136,7 @@ class Admission:
                 ticket.turn.set_exception(error)
 
     @asynccontextmanager
-    async def reserve(self, client: str, n_tokens: int) -> AsyncIterator[None]:
+    async def reserve(self, client: str, n_tokens: int) -> AsyncIterator[Turn]:
         """Wait for a turn and hold cache positions during an ``async with`` block.
 
         Args:
@@ -129,32 +155,65 @@ class Admission:
             )
         n_tokens = -(-n_tokens // self._block_tokens) * self._block_tokens
         await self._wait(client, n_tokens)
-        started_s = time.monotonic()
-        self._started_s.append(started_s)
+        turn = Turn()
+        self._turns.add(turn)
         try:
-            yield
+            yield turn
         finally:
-            self._started_s.remove(started_s)
-            self._mean_s += 0.2 * (time.monotonic() - started_s - self._mean_s)
+            self._turns.remove(turn)
+            self._mean_s += _NEW * (time.monotonic() - turn.started_s - self._mean_s)
             self._release(client, n_tokens)
+
+    def on_token(self, turn: Turn) -> None:
+        """Take that tokens of an answer have come; only the first ones matter."""
+        if turn.is_silent:
+            turn.is_silent = False
+            self._first_s += _NEW * (time.monotonic() - turn.started_s - self._first_s)
 
     @property
     def _n_free(self) -> int:
         """Places for answers that need not wait."""
         return max(0, self._max_running - self.n_running) if not self.n_waiting else 0
 
-    def _may_wait(self, n_answers: int) -> bool:
+    def _may_wait(self, client: str, n_answers: int) -> bool:
         if n_answers <= self._n_free:
             return True
-        has_place = self.n_waiting + n_answers - self._n_free <= self._max_waiting
-        return has_place and self._expected_wait_s(n_answers) <= self._max_wait_s
+        if self._n_left(n_answers) < 0 or not self._has_share(client, n_answers):
+            return False
+        wait_s = self._expected_wait_s(client, n_answers)
+        is_overloaded = time.monotonic() - self._refused_s < self._max_wait_s
+        if is_overloaded and self._n_others_before(client, n_answers) and wait_s > self._first_s:
+            return False
+        return wait_s <= self._max_wait_s
 
-    def _expected_wait_s(self, n_answers: int) -> float:
-        """When the last of so many more would get its turn: when as many have ended as wait before it."""
-        now, before = time.monotonic(), self.n_waiting + n_answers - self._n_free - 1
+    def _n_left(self, n_answers: int) -> int:
+        """Places that so many more leave in the queue; less than 0 where they have none themselves."""
+        return self._max_waiting - self.n_waiting - (n_answers - self._n_free)
+
+    def _has_share(self, client: str, n_answers: int) -> bool:
+        n_own = self._n_waiting_of(client) + n_answers - self._n_free
+        return n_own <= _SHARE * (max(self._n_left(n_answers), 0) + 1)
+
+    def _n_waiting_of(self, client: str) -> int:
+        return len(self._waiting.get(client, ()))
+
+    def _n_others_before(self, client: str, n_answers: int) -> int:
+        """Answers of others that have their turn before the last of so many more of a client's."""
+        n_own, reserved = self._n_waiting_of(client) + n_answers, self._reserved_by.get(client, 0)
+        return sum(
+            # By turns, but who has less running goes first with all that it has.
+            len(tickets) if self._reserved_by.get(name, 0) < reserved else min(len(tickets), n_own)
+            for name, tickets in self._waiting.items()
+            if name != client
+        )
+
+    def _expected_wait_s(self, client: str, n_answers: int) -> float:
+        """When the last of so many more gets its turn: when as many have ended as wait before it."""
+        before = self._n_others_before(client, n_answers) + self._n_waiting_of(client)
+        before += n_answers - self._n_free - 1
         # Who runs for longer than most may end at any moment, or not for a while.
-        least_s = self._mean_s * _REST
-        left_s = [max(self._mean_s - (now - started_s), least_s) for started_s in self._started_s]
+        now, least_s = time.monotonic(), self._mean_s * _REST
+        left_s = [max(self._mean_s - (now - turn.started_s), least_s) for turn in self._turns]
         left_s = sorted(left_s + [self._mean_s] * self._n_free)  # the first of them start now
         if not left_s:
             return before * self._mean_s
@@ -165,7 +224,7 @@ class Admission:
         if not self.n_waiting and self._fits(n_tokens):
             self._take(client, n_tokens)
             return
-        self.check(1)
+        self.check(client, 1)
         ticket = _Ticket(client, n_tokens, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(client, deque()).append(ticket)
         self.n_waiting += 1
@@ -212,5 +271,7 @@ class Admission:
             if ticket.turn.cancelled() or not self._fits(ticket.n_tokens):
                 return
             self._drop(ticket)
+            if client in self._waiting:  # the others of as many come first now
+                self._waiting[client] = self._waiting.pop(client)
             self._take(ticket.client, ticket.n_tokens)
             ticket.turn.set_result(None)

@@ -75,15 +75,18 @@ class ModelPool:
             )
         return self.models[row.name]
 
-    def check_room(self) -> None:
+    def check_room(self, client: str) -> None:
         """Refuse what could not even wait, whichever model it wants.
+
+        Args:
+            client: who asks.
 
         Raises:
             ApiError: 429, every model has as many answers as may run and wait.
         """
         admissions = [model.loaded.admission for model in self.models.values() if model.loaded is not None]
-        if len(admissions) == len(self.models) and all(each.is_full for each in admissions):
-            admissions[0].check(1)
+        if len(admissions) == len(self.models) and all(each.is_full(client) for each in admissions):
+            admissions[0].check(client, 1)
 
     @asynccontextmanager
     async def use(self, name: str) -> AsyncIterator[Loaded]:

@@ -51,7 +51,7 @@ async def _chunks(services: Services, body: CompletionBody, client: str) -> Asyn
 async def _answer(services: Services, body: CompletionBody, client: str) -> AsyncIterator[CompletionAnswer]:
     async with services.pool.use(body.model) as model:
         n = body.n or 1
-        model.admission.check(n * len(body.prompts()))
+        model.admission.check(client, n * len(body.prompts()))
         n_characters = sum(len(prompt) for prompt in body.prompts() if isinstance(prompt, str))
         if body.response_format is None and n_characters <= QUICK_CHARACTERS:
             prompts, constraint = _plan(model.llama, body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from puna.server.hosting.pool import ModelPool
@@ -16,8 +16,8 @@ _FIGURES = {
     "waiting": "Answers that wait for their turn.",
     "cache_tokens": "Positions of the cache.",
     "cache_tokens_reserved": "Positions of the cache that running answers have set aside.",
-    "refused": "Requests answered with 429 since the model was loaded.",
 }
+_REFUSED = "Requests that were sent away since the model was loaded: too many waited."
 
 
 class LoadCollector(Collector):
@@ -33,8 +33,11 @@ class LoadCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """See Prometheus's client."""
-        for name, text in _FIGURES.items():
-            family = GaugeMetricFamily(f"puna_{name}", text, labels=["model"])
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {
+            name: GaugeMetricFamily(f"puna_{name}", text, labels=["model"]) for name, text in _FIGURES.items()
+        }
+        families["refused"] = CounterMetricFamily("puna_refused", _REFUSED, labels=["model"])
+        for name, family in families.items():
             for model in self._pool.models.values():
                 if model.loaded is not None:
                     family.add_metric([model.id], model.loaded.load()[name])
