@@ -27,6 +27,10 @@ inline F32x16 value_scales(const KvLayout& kv, const uint8_t* block) {
     return load(reinterpret_cast<const float*>(block + kv.value_scale_offset));
 }
 
+inline int64_t scale_bytes(const KvLayout& kv) {
+    return kv.value_offset - kv.key_scale_offset + kv.block_bytes - kv.value_scale_offset;
+}
+
 // x[n] to the nearest of 255 steps around zero; returns the step. Whole vectors of q are written. Numbers
 // that are not finite make the step NaN, so that they show.
 inline float quantize_symmetric(const float* x, int64_t n, int8_t* q) {
