@@ -68,13 +68,15 @@ def read_texts(path: Path) -> Iterator[str]:
     if path.is_dir() and is_saved_dataset(path):
         yield from read_saved_dataset(path)
         return
+    if not path.exists():
+        raise ConfigError(
+            f"{path} does not exist; give a text file, .jsonl, .json, .parquet or .csv, or a folder"
+        )
     files = [path]
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
-    if not files or not path.exists():
-        raise ConfigError(
-            f"{path} has no text; give a text file, .jsonl, .json, .parquet or .csv, or a folder of them"
-        )
+    if not files:
+        raise ConfigError(f"{path} has no text; give a folder with files of {', '.join(_SUFFIXES)}")
     for file in files:
         yield from read_table(file) if file.suffix in TABLES else _read_file(file)
 

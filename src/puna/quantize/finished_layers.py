@@ -45,18 +45,12 @@ class FinishedLayers:
         try:
             if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != asked:
                 shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder.mkdir(parents=True)
-                self._require_room(n_bytes)
+                self._folder.parent.mkdir(parents=True, exist_ok=True)
+                require_room(self._folder.parent, n_bytes)
+                self._folder.mkdir()
                 write_json(record, dict(asked))
         except (OSError, ValueError) as error:
             raise StoreError(f"{self._folder}, for unfinished work, cannot be used: {error}") from error
-
-    def _require_room(self, n_bytes: int) -> None:
-        try:
-            require_room(self._folder, n_bytes)
-        except StoreError:
-            self._folder.rmdir()
-            raise
 
     def has(self, index: int) -> bool:
         """Whether the layer is done; a file is there when it is whole."""

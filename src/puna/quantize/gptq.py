@@ -122,9 +122,9 @@ def _factor(hessian: Tensor, damping: float) -> Tensor:
         # In reverse order, the inverse of the lower factor is the upper factor of the inverse.
         lower, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
         if not failed:
-            upper = _inverse_of_lower(lower).flip(0, 1)
-            if upper.isfinite().all() and (upper.diagonal() > 0).all():
-                return upper.contiguous()
+            lower = _inverse_of_lower(lower)  # what it was is let go: each of these may have a gigabyte
+            if lower.amin().isfinite() and lower.amax().isfinite() and (lower.diagonal() > 0).all():
+                return lower.flip(0, 1)
         step = 10 * step
 
 

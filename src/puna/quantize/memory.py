@@ -44,12 +44,13 @@ def _rounding(config: ModelConfig) -> int:
 
 
 def _solving(config: ModelConfig, recipe: Recipe) -> int:
-    """The stream and a layer, and what solving its widest matrix needs: the Hessian and four like it."""
+    """The stream, a layer and its integers, and for its widest matrix the Hessian and four like it."""
     stream = recipe.sequences * recipe.length * config.dim
     widest = max(config.ffn_dim, config.dim)
     runs = 2 if recipe.follows_original else 1
     square = 5 + recipe.follows_original + 2 * recipe.act_order
-    return 4 * (runs * (stream + _layer_weights(config)) + config.dim * widest + square * widest**2)
+    layer = _layer_weights(config)
+    return 4 * (runs * (stream + layer) + config.dim * widest + square * widest**2) + layer
 
 
 def _halves(config: ModelConfig, dtypes: Mapping[str, str]) -> int:

@@ -200,8 +200,8 @@ def _solve_layers(
             done += len(MATRICES)
             continue
         solutions = {}
-        for part, solution in run.quantize(solve, original):
-            solutions[part] = solution
+        for part, (q, scales) in run.quantize(solve, original):
+            solutions[part] = q.to(torch.int8), scales
             done += 1
             if progress is not None:
                 progress("rounding", done, len(MATRICES) * config.n_layers)

@@ -89,7 +89,9 @@ def quantize_by_training(
             "data": _digest(rows, held_out),
             "preferences": _digest_pairs(pairs),
             "recipe": asdict(recipe),
-        }
+        },
+        # Weights and AdamW's two memories: of each stage, and of the running one the old beside the new.
+        12 * checkpoint.config.n_parameters * (2 + bool(pairs)),
     )
     run.backbone()
     if recipe.method == "qat-lora":

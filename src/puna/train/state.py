@@ -15,6 +15,7 @@ from torch import Tensor
 
 from puna.errors import CheckpointError, ConfigError, StoreError
 from puna.models.packed import write_json
+from puna.models.room import require_room
 from puna.models.safetensors import NewTensor, SafetensorsFile, write_safetensors
 
 __all__ = ["RunFolder"]
@@ -36,20 +37,23 @@ class RunFolder:
         self.path, self.log = path, path / "log.jsonl"
         self._asked, self._state = path / "asked.json", path / "state.safetensors"
 
-    def begin(self, asked: Mapping[str, Any]) -> None:
+    def begin(self, asked: Mapping[str, Any], n_bytes: int = 0) -> None:
         """Make the folder, or check that it was made for the same.
 
         Args:
             asked: everything that the result depends on, of JSON's types.
+            n_bytes: what will be written in all; where a run begins the disk must have as much.
 
         Raises:
             ConfigError: it holds a run that was asked for something else; nothing of it is lost.
-            StoreError: it cannot be written.
+            StoreError: it cannot be written, or the disk is too full.
         """
         asked = json.loads(json.dumps(asked))
         try:
             if not self._asked.is_file():
-                self.path.mkdir(parents=True, exist_ok=True)
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                require_room(self.path.parent, n_bytes)
+                self.path.mkdir(exist_ok=True)
                 write_json(self._asked, dict(asked))
                 return
             found = json.loads(self._asked.read_text(encoding="utf-8"))

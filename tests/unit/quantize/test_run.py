@@ -327,7 +327,7 @@ def test_what_cannot_be_is_refused_at_once(model: Path, tmp_path: Path) -> None:
         quantize(source, out, Recipe(method="gptq"))
     with pytest.raises(ConfigError, match="128 sequences of 2048 need 262144; give more text"):
         quantize(source, out, Recipe(method="gptq"), calibration=model / "text.txt")
-    with pytest.raises(ConfigError, match="has no text"):
+    with pytest.raises(ConfigError, match="does not exist"):
         quantize(source, out, Recipe(method="gptq"), calibration=tmp_path / "none.txt")
     with pytest.raises(StoreError, match="exists already"):
         quantize(source, tmp_path, Recipe())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_lowercase
@@ -384,6 +385,16 @@ def test_a_start_that_does_not_fit_is_refused(tiny: Path, start: Path, tmp_path:
             trained(tiny, tmp_path / "out", start=begin, **changes)
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / ".out.training").exists()
+
+
+def test_a_full_disk_is_found_out_before_the_first_step(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: used._replace(free=1000))
+    with pytest.raises(StoreError, match=r"needs \d+ bytes more, the disk has 1000 free"):
+        trained(tiny, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_memory_that_it_says_grows_with_what_is_asked() -> None:
