@@ -7,7 +7,7 @@ three times as many places as it leaves to others.
 
 A burst may wait, and so may a client behind its own answers. A server that had to send somebody away lately,
 for the sake of others, is overloaded: there nobody waits behind others for longer than it takes from a turn
-to the first token, so that who is accepted hears from it about as soon as from a server that is just busy.
+to the first token, which keeps the queue short.
 """
 
 from __future__ import annotations
