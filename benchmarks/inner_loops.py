@@ -6,7 +6,7 @@
     python -m benchmarks.inner_loops build/arm --objdump aarch64-linux-gnu-objdump
 
 A kernel's inner loop is the one without a loop in it that multiplies most. Accesses to the stack in it are
-registers that ran out.
+registers that ran out. Attention's rows are queries, over a cache of floats.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_KERNELS = r"(GroupTile<.*?>|Int8ChannelTile|Bf16Tile|F32Tile)::run<(\d+)>|(add_piece)<(\d+)>"
+_KERNELS = re.compile(
+    r"(?P<product>GroupTile<.*?>|Int8ChannelTile|Bf16Tile|F32Tile)::run<(?P<rows>\d+)>"
+    r"|(?P<piece>add_piece)<(?P<piece_rows>\d+)>"
+    r"|attend_queries<\(puna::CacheType\)(?P<cache>[01]), (?P<queries>\d)>"
+)
+_CACHES = ("f32", "f16")  # as CacheType counts them
 _FUNCTION = re.compile(r"^[0-9a-f]+ <(?P<name>.*)>:$")
 _LINE = re.compile(r"^\s*(?P<address>[0-9a-f]+):\t(?P<name>\S+)\s*(?P<operands>.*)$")
 _JUMP = re.compile(r"^(?:j\w+|b(?:\.\w+)?|cbn?z|tbn?z)$")
@@ -48,7 +53,7 @@ class Instruction:
 
     @property
     def uses_stack(self) -> bool:
-        return re.search(r"%rsp|\[sp", self.operands) is not None
+        return re.search(r"%rsp|-0x[0-9a-f]+\(%rbp|\[sp", self.operands) is not None
 
 
 def functions(text: str) -> Iterator[tuple[str, list[Instruction]]]:
@@ -102,10 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = [options.objdump, "-d", "-C", "--no-show-raw-insn", str(path)]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         for name, body in functions(text.replace("(anonymous namespace)::", "")):
-            if found := re.search(_KERNELS, name):
+            if found := _KERNELS.search(name):
                 loop = inner_loop(body)
+                kernel = found["product"] or found["piece"] or f"attend {_CACHES[int(found['cache'])]}"
+                rows = found["rows"] or found["piece_rows"] or found["queries"]
                 counts = [sum(i.kind == kind for i in loop) for kind in [*_KINDS, "other"]]
-                cells = [table, found[1] or found[3], found[2] or found[4], len(loop), *counts]
+                cells = [table, kernel, rows, len(loop), *counts]
                 print("| " + " | ".join(map(str, [*cells, sum(i.uses_stack for i in loop)])) + " |")
 
 

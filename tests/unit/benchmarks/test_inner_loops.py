@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks.inner_loops import functions, inner_loop, main
+from benchmarks.inner_loops import Instruction, functions, inner_loop, main
 
 TEXT = """
 0000000000000010 <outer(long)>:
@@ -37,6 +37,11 @@ def test_the_innermost_loop_is_found_and_counted() -> None:
     assert [i.kind for i in loop] == ["load or store", "multiply", "prefetch", "other"]
     assert loop[0].uses_stack
     assert inner_loop(bodies["outer(long)"][:4]) == []
+
+
+def test_a_frame_that_is_aligned_is_stack_too() -> None:
+    assert Instruction(0, "vmovaps", "%ymm5,-0x1130(%rbp)").uses_stack
+    assert not Instruction(0, "mov", "0x8(%rbp),%rax").uses_stack
 
 
 def test_a_folder_without_objects_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
