@@ -318,3 +318,8 @@ REFUSED: dict[str, Any] = {
 def test_what_is_refused(gpt: openai.OpenAI, name: str) -> None:
     with pytest.raises(openai.BadRequestError):
         REFUSED[name](gpt)
+
+
+def test_a_suffix_is_refused_with_the_reason(gpt: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="suffix: Llama models do not fill in"):
+        REFUSED["suffix"](gpt)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from puna.server.schemas.base import Reply
 from puna.server.schemas.sampling import Sampling
@@ -33,6 +34,14 @@ class CompletionBody(Sampling):
     logprobs: int | None = Field(None, ge=0, le=20)
     best_of: Literal[1] | None = Field(None, description="Only 1: what is computed is sent.")
     suffix: None = Field(None, description="Not supported: Llama models do not fill in between.")
+
+    @field_validator("suffix", mode="before")
+    @classmethod
+    def _without_suffix(cls, value: Any) -> None:
+        if value is not None:
+            raise PydanticCustomError(
+                "not_supported", "Llama models do not fill in between a prompt and a suffix; leave it out"
+            )
 
     def prompts(self) -> list[str] | list[list[int]]:
         """What to complete, one after the other."""
