@@ -80,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{max(soak.resident) / 1e6:.0f} MB"
     )
     keys = [new_key() for _ in range(_OVERLOAD * (given.running + given.waiting))]
+    if given.one_key:
+        keys = [keys[0]] * len(keys)
     limits = ["--max-running", str(given.running), "--max-waiting", str(given.waiting)]
     limits += ["--max-wait", str(given.max_wait)]
     with _key_file(keys) as path, serving(given.model, [*limits, "--keys", path]) as server:
@@ -114,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overload-seconds", type=positive, default=120, help="of the overload (default: %(default)s)"
     )
+    parser.add_argument("--one-key", action="store_true", help="for all clients of the overload")
     parser.add_argument("--max-tokens", type=positive, default=48, help="of an answer (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of words and of who hangs up")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
@@ -190,7 +193,8 @@ async def _overload(server: Served, keys: Sequence[str], given: argparse.Namespa
 @contextmanager
 def _key_file(keys: Sequence[str]) -> Iterator[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.writelines(f"{key_line(hashed(str(number), key))}\n" for number, key in enumerate(keys))
+        names = {key: str(number) for number, key in enumerate(keys)}
+        file.writelines(f"{key_line(hashed(name, key))}\n" for key, name in names.items())
         file.flush()
         yield file.name
 

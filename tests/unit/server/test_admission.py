@@ -34,6 +34,29 @@ def holder(admission: Admission, order: list[str]) -> Callable[..., Awaitable[as
     return hold
 
 
+class Clock:
+    """A time that stands still unless it is moved."""
+
+    now_s = 0.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(admission_module.time, "monotonic", lambda: clock.now_s)
+    return clock
+
+
+async def learn(admission: Admission, clock: Clock, *, first_s: float, whole_s: float) -> None:
+    """Let answers run until the queue expects them to take so long."""
+    for _ in range(60):
+        async with admission.reserve("learning", 16) as turn:
+            clock.now_s += first_s
+            admission.on_token(turn)
+            clock.now_s += whole_s - first_s
+            admission.on_token(turn)
+
+
 async def end(*tasks: asyncio.Task[None]) -> None:
     for task in tasks:
         task.cancel()
@@ -131,25 +154,20 @@ async def test_a_request_for_many_answers_is_taken_where_none_run() -> None:
     assert caught.value.status_code == 429
 
 
-async def test_who_would_wait_for_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s = 0.0
-    monkeypatch.setattr(admission_module.time, "monotonic", lambda: now_s)
+async def test_who_would_wait_for_too_long_is_refused(clock: Clock) -> None:
     admission = queue(64, max_running=2, max_wait_s=5)
+    await learn(admission, clock, first_s=1, whole_s=10)
     hold = holder(admission, [])
-    for _ in range(40):  # an answer usually takes 10 s
-        learning = await hold("learning", "a", 16)
-        now_s += 10
-        await end(learning)
     running = [await hold("first", "a", 16)]
     assert not admission.is_full("a")
-    now_s += 3
+    clock.now_s += 3
     running.append(await hold("second", "a", 16))
     assert advice(admission) == 7  # the first is expected to end in 7 s
-    now_s += 3
+    clock.now_s += 3
     assert not admission.is_full("a")  # in 4 s
     running.append(await hold("waits", "b", 16))
-    assert advice(admission) == 7  # when the second ends
-    now_s += 20
+    assert advice(admission) == 10  # the second ends in 7 s, and half of one that is to come back goes first
+    clock.now_s += 20
     assert not admission.is_full("a")  # both are late; either may end at any moment
     running.append(await hold("waits too", "c", 16))
     assert advice(admission) == 13  # one of those that wait now has to run first
@@ -157,49 +175,82 @@ async def test_who_would_wait_for_too_long_is_refused(monkeypatch: pytest.Monkey
     assert not admission.is_full("a")
 
 
-async def test_in_overload_nobody_waits_long_behind_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s = 0.0
-    monkeypatch.setattr(admission_module.time, "monotonic", lambda: now_s)
+async def test_in_overload_nobody_waits_long_behind_others(clock: Clock) -> None:
     admission = queue(64, max_running=2, max_waiting=4, max_wait_s=60)
-    for _ in range(40):  # an answer usually takes 10 s, 3 of them until its first token
-        async with admission.reserve("learning", 16) as turn:
-            now_s += 3
-            admission.on_token(turn)
-            now_s += 7
-            admission.on_token(turn)
+    await learn(admission, clock, first_s=3, whole_s=10)
     hold = holder(admission, [])
     running = [await hold(name, name, 16) for name in "ab"]
-    now_s += 8  # both have 2 s left
+    clock.now_s += 8  # both have 2 s left
     waiting = [await hold(name, name, 16) for name in "cdef"]  # a burst waits
-    with pytest.raises(ApiError, match="busy"):
-        admission.check("g", 1)
+    # The fifth turn is expected in 22.5 s. Every second one that is told so takes a place before the next,
+    # and there are two places every 10 s.
+    assert [advice(admission, name) for name in "ghijk"] == [23, 25, 28, 30, 33]
     await end(*running, *waiting[2:])  # c and d begin
-    now_s += 7.5
+    clock.now_s += 7.5
     waiting.append(await hold("g", "g", 16))
     assert not admission.is_full("h")  # in 2.5 s, and its first token 3 s later
     waiting.append(await hold("h", "h", 16))
     assert admission.is_full("i")  # in 12.5 s, since g and h are first
-    now_s += 60  # nobody was sent away for a while
+    clock.now_s += 20  # of those that were sent away, all but one have come
     assert not admission.is_full("i")
     await end(*waiting)
 
 
-async def test_in_overload_a_client_may_still_wait_behind_itself() -> None:
+async def test_a_client_that_asks_for_too_much_waits_shortly_itself(clock: Clock) -> None:
     admission = queue(16, max_running=1, max_waiting=4, max_wait_s=60)
     hold = holder(admission, [])
-    tasks = [await hold(str(i), "a", 16) for i in range(4)]
-    with pytest.raises(ApiError, match="busy"):
-        admission.check("a", 1)
+    tasks = [await hold(str(i), "greedy", 16) for i in range(4)]
+    for _ in range(4):
+        advice(admission, "greedy")
     await end(tasks.pop())
-    assert not admission.is_full("a")
+    assert not admission.is_full("greedy")  # no more are to come back than may wait
+    tasks.append(await hold("4", "greedy", 16))
+    advice(admission, "greedy")
+    await end(tasks.pop())
+    assert admission.is_full("greedy")
+    assert not admission.is_full("modest")
     await end(*tasks)
 
 
-def advice(admission: Admission) -> int:
+async def test_overload_lasts_while_those_sent_away_have_yet_to_come(clock: Clock) -> None:
+    admission = queue(64, max_running=2, max_waiting=1, max_wait_s=60)
+    await learn(admission, clock, first_s=2, whole_s=10)
+    hold = holder(admission, [])
+    running = [await hold(name, name, 32) for name in "ab"]
+    waiting = await hold("c", "c", 32)
+    assert [advice(admission, name) for name in "de"] == [10, 13]
+    await end(waiting)
+    assert [advice(admission, name) for name in "fg"] == [15, 18]  # though nobody waits
+    clock.now_s += 13
+    assert admission.is_full("h")
+    clock.now_s += 2
+    assert not admission.is_full("h")
+    await end(*running)
+
+
+async def test_in_overload_who_finds_no_room_in_the_cache_waits_shortly_too(clock: Clock) -> None:
+    admission = queue(64, max_running=2, max_waiting=1, max_wait_s=60)
+    await learn(admission, clock, first_s=2, whole_s=10)
+    hold = holder(admission, [])
+    running = [await hold(name, name, 32) for name in "ab"]
+    waiting = await hold("c", "c", 32)
+    for name in "de":
+        advice(admission, name)
+    await end(waiting, running.pop())
+    assert not admission.is_full("f")  # there is a place
+    with pytest.raises(ApiError, match="busy"):
+        async with admission.reserve("f", 48):
+            pass
+    assert admission.is_full("g")  # until something ends
+    await end(running.pop())
+    assert not admission.is_full("g")
+
+
+def advice(admission: Admission, client: str = "a") -> int:
     """After how many seconds one more may come again, which is refused now."""
-    assert admission.is_full("a")
+    assert admission.is_full(client)
     with pytest.raises(ApiError, match="busy") as caught:
-        admission.check("a", 1)
+        admission.check(client, 1)
     return int((caught.value.headers or {})["Retry-After"])
 
 

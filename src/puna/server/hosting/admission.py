@@ -5,17 +5,18 @@ stopped for memory. Of those that wait, the client goes first that has the least
 says nothing; the answers of one client go in their order. Nobody fills the whole queue: a client has at most
 three times as many places as it leaves to others.
 
-A burst may wait, and so may a client behind its own answers. A server that had to send somebody away lately,
-for the sake of others, is overloaded: there nobody waits behind others for longer than it takes from a turn
-to the first token, which keeps the queue short.
+A burst may wait. Those that are sent away are told to come back one after the other, when their turn is
+expected. While more of a client's are to come back than may wait, or more of all clients together, that
+is overload: nobody waits for longer then than it takes from a turn to the first token.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,9 @@ __all__ = ["Admission", "Turn"]
 _LONGEST_ADVICE_S = 60
 _REST = 0.25  # of the usual time of an answer, for one that takes longer
 _NEW = 0.2  # what the latest answer counts among those before it
-_SHARE = 3  # places in the queue that a client may have for each that it leaves
+_SHARE = 3  # of what a client may have, for each that it leaves to others
+_PRESENT = 0.5  # of those sent away, who count as coming back: no place is to lie idle for want of them
+_ALL = ""  # in place of a client's name: all of them together
 
 
 @dataclass(eq=False, slots=True)
@@ -76,8 +79,7 @@ class Admission:
             block_tokens: positions are given out in blocks of so many.
             max_running: answers at once.
             max_waiting: answers that may wait.
-            max_wait_s: an answer may wait where its turn is expected within that time; and for so long after
-                somebody was sent away the server counts as overloaded.
+            max_wait_s: an answer may wait where its turn is expected within that time.
         """
         self._capacity = capacity_tokens
         self._block_tokens = block_tokens
@@ -89,7 +91,9 @@ class Admission:
         self._mean_s = 1.0  # how long an answer runs, of late
         self._first_s = 1.0  # and until its first token
         self._turns: set[Turn] = set()
-        self._refused_s = -math.inf  # when somebody was last sent away for the sake of others
+        self._lacks_room = False  # the cache had none for the last that asked, and nothing ended since
+        self._returns: list[tuple[float, str]] = []  # heap: when, and whose, those sent away are to come back
+        self._n_returning: Counter[str] = Counter()
         self.n_running = 0
         self.n_waiting = 0
         self.n_refused = 0
@@ -117,9 +121,7 @@ class Admission:
             )
         if not self._may_wait(client, n_answers):
             self.n_refused += 1
-            if self._has_share(client, n_answers) and self._n_others_before(client, n_answers):
-                self._refused_s = time.monotonic()
-            after = min(_LONGEST_ADVICE_S, max(1, math.ceil(self._expected_wait_s(client, n_answers))))
+            after = self._advice_s(client, n_answers)
             raise ApiError(
                 429,
                 f"the server is busy: {self.n_waiting} answers wait already; try again in {after} s",
@@ -173,18 +175,41 @@ class Admission:
     @property
     def _n_free(self) -> int:
         """Places for answers that need not wait."""
-        return max(0, self._max_running - self.n_running) if not self.n_waiting else 0
+        return 0 if self.n_waiting or self._lacks_room else max(0, self._max_running - self.n_running)
 
     def _may_wait(self, client: str, n_answers: int) -> bool:
         if n_answers <= self._n_free:
             return True
         if self._n_left(n_answers) < 0 or not self._has_share(client, n_answers):
             return False
-        wait_s = self._expected_wait_s(client, n_answers)
-        is_overloaded = time.monotonic() - self._refused_s < self._max_wait_s
-        if is_overloaded and self._n_others_before(client, n_answers) and wait_s > self._first_s:
+        self._forget_returned()
+        is_overload = max(self._n_returning[client], self._n_returning[_ALL]) > self._max_waiting
+        if is_overload and self._expected_wait_s(client, 1) > self._first_s:
             return False
-        return wait_s <= self._max_wait_s
+        return self._expected_wait_s(client, n_answers) <= self._max_wait_s
+
+    def _forget_returned(self) -> None:
+        now = time.monotonic()
+        while self._returns and self._returns[0][0] <= now:
+            name = heapq.heappop(self._returns)[1]
+            self._n_returning[name] -= 1
+            if not self._n_returning[name]:
+                del self._n_returning[name]
+
+    def _advice_s(self, client: str, n_answers: int) -> int:
+        """After how many seconds to come back: behind those that wait and those that were told so before."""
+        n_before = _PRESENT * (self._n_returning[client] + self._n_returning[_ALL])
+        after_s = self._expected_wait_s(client, n_answers) + n_before * self._mean_s / self._max_running
+        after = min(_LONGEST_ADVICE_S, max(1, math.ceil(after_s)))
+        name = client if self._is_to_blame(client, n_answers) else _ALL
+        heapq.heappush(self._returns, (time.monotonic() + after, name))
+        self._n_returning[name] += 1
+        return after
+
+    def _is_to_blame(self, client: str, n_answers: int) -> bool:
+        """Whether a client that is sent away has more than its share itself, of the queue or of what runs."""
+        own = self._reserved_by.get(client, 0)
+        return not self._has_share(client, n_answers) or own >= _SHARE * (self.reserved_tokens - own)
 
     def _n_left(self, n_answers: int) -> int:
         """Places that so many more leave in the queue; less than 0 where they have none themselves."""
@@ -224,6 +249,7 @@ class Admission:
         if not self.n_waiting and self._fits(n_tokens):
             self._take(client, n_tokens)
             return
+        self._lacks_room = True
         self.check(client, 1)
         ticket = _Ticket(client, n_tokens, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(client, deque()).append(ticket)
@@ -253,6 +279,7 @@ class Admission:
         self._reserved_by[client] -= n_tokens
         if not self._reserved_by[client]:
             del self._reserved_by[client]
+        self._lacks_room = False
         self._admit()
 
     def _drop(self, ticket: _Ticket) -> None:
