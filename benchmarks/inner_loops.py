@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _KERNELS = re.compile(
-    r"(?P<product>GroupTile<.*?>|Int8ChannelTile|Bf16Tile|F32Tile)::run<(?P<rows>\d+)>"
+    r"(?P<product>GroupTile<.*?>|Int8ChannelTile|Bf16Tile|F32Tile)::run<(?P<tiles>\d+), (?P<rows>\d+)>"
     r"|(?P<piece>add_piece)<(?P<piece_rows>\d+)>"
     r"|attend_queries<\(puna::CacheType\)(?P<cache>[01]), (?P<queries>\d)>"
 )
@@ -99,9 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"no objects of csrc/kernels/table_*.cpp in {options.build}; build puna_engine there first"
         )
     print(
-        "| table | kernel | rows | instructions |" + "".join(f" {k} |" for k in [*_KINDS, "other", "stack"])
+        "| table | kernel | tiles | rows | instructions |"
+        + "".join(f" {k} |" for k in [*_KINDS, "other", "stack"])
     )
-    print("|---|---|---|---|" + "---|" * (len(_KINDS) + 2))
+    print("|---|---|---|---|---|" + "---|" * (len(_KINDS) + 2))
     for path in objects:
         table = path.name.removeprefix("table_").removesuffix(".cpp.o")
         command = [options.objdump, "-d", "-C", "--no-show-raw-insn", str(path)]
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 kernel = found["product"] or found["piece"] or f"attend {_CACHES[int(found['cache'])]}"
                 rows = found["rows"] or found["piece_rows"] or found["queries"]
                 counts = [sum(i.kind == kind for i in loop) for kind in [*_KINDS, "other"]]
-                cells = [table, kernel, rows, len(loop), *counts]
+                cells = [table, kernel, found["tiles"] or 1, rows, len(loop), *counts]
                 print("| " + " | ".join(map(str, [*cells, sum(i.uses_stack for i in loop)])) + " |")
 
 

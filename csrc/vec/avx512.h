@@ -12,6 +12,9 @@ namespace {
 constexpr int kVectorRegisters = 32;
 // Rows of a product whose sums fit into the registers.
 constexpr int kRows = 8;
+// The same for two tiles at once. A load of an activation is then worth two products: Zen 4 loads one vector
+// a cycle, and multiplies one.
+constexpr int kRowsOfTwo = 4;
 constexpr int64_t kFarOfOne = 0;
 
 struct F32x16 {

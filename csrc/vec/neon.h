@@ -12,6 +12,8 @@ namespace {
 constexpr int kVectorRegisters = 8;
 // Rows of a product whose sums fit into the registers.
 constexpr int kRows = 4;
+// The same for two tiles at once; 0: one is enough, whose vectors take several registers.
+constexpr int kRowsOfTwo = 0;
 constexpr int64_t kFarOfOne = 0;
 
 struct F32x16 {

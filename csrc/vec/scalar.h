@@ -12,6 +12,7 @@ namespace {
 constexpr int kVectorRegisters = 8;
 // Rows of a product whose sums fit into the registers.
 constexpr int kRows = 4;
+constexpr int kRowsOfTwo = 0;
 constexpr int64_t kFarOfOne = 0;
 
 struct F32x16 {

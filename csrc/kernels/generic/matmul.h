@@ -54,29 +54,34 @@ namespace {
 
 using Tile = void (*)(const Product&, int64_t tile, int64_t row, Ahead);
 
-// What n rows from `row` on ask for while they are multiplied with a tile. All rows at once wait for this
-// tile; otherwise it is in the caches after the first of them, and they fetch the next one together.
-inline Ahead ahead_of(const Product& p, int64_t tile, int64_t row, int64_t n) {
-    const int64_t bytes = puna::tile_bytes(p.format, p.columns), n_blocks = p.columns / puna::kColumnBlock;
-    const uint8_t* w = p.weights + tile * bytes;
+// What n rows from `row` on ask for while they are multiplied with `tiles` tiles. All rows at once wait for
+// these tiles; otherwise they are in the caches after the first rows, and all fetch the next ones together.
+inline Ahead ahead_of(const Product& p, int64_t tile, int64_t tiles, int64_t row, int64_t n) {
+    const int64_t n_blocks = p.columns / puna::kColumnBlock;
+    const int64_t bytes = tiles * puna::tile_bytes(p.format, p.columns);
+    const uint8_t* w = p.weights + tile * puna::tile_bytes(p.format, p.columns);
     if (n == p.x.rows) return {w + (n == 1 ? kFarOfOne : kFar), bytes / n_blocks};
     return {w + bytes + bytes * row / p.x.rows, bytes * n / p.x.rows / n_blocks};
 }
 
-// All rows of x against each tile while its weights are in the nearest cache, kRows at a time.
-template <class Kernel, int... R>
-void over_tiles(const Product& p, std::integer_sequence<int, R...>) {
-    constexpr Tile run[] = {nullptr, Kernel::template run<R + 1>...};
-    for (int64_t tile = p.tile_begin; tile < p.tile_end; tile++) {
-        for (int64_t row = 0; row < p.x.rows; row += kRows) {
-            const int64_t n = least(p.x.rows - row, kRows);
-            run[n](p, tile, row, ahead_of(p, tile, row, n));
-        }
+// All rows of x, as many at a time as there are R, against T tiles whose weights stay in the nearest cache.
+template <class Kernel, int T, int... R>
+void over_rows(const Product& p, int64_t tile, std::integer_sequence<int, R...>) {
+    constexpr Tile run[] = {nullptr, Kernel::template run<T, R + 1>...};
+    constexpr int64_t most = sizeof...(R);
+    for (int64_t row = 0; row < p.x.rows; row += most) {
+        const int64_t n = least(p.x.rows - row, most);
+        run[n](p, tile, row, ahead_of(p, tile, T, row, n));
     }
 }
 template <class Kernel>
 void over_tiles(const Product& p) {
-    over_tiles<Kernel>(p, std::make_integer_sequence<int, kRows>());
+    int64_t tile = p.tile_begin;
+    if constexpr (Kernel::takes_two && kRowsOfTwo > 0)
+        if (p.x.rows >= kRows)
+            for (; tile + 1 < p.tile_end; tile += 2)
+                over_rows<Kernel, 2>(p, tile, std::make_integer_sequence<int, kRowsOfTwo>());
+    for (; tile < p.tile_end; tile++) over_rows<Kernel, 1>(p, tile, std::make_integer_sequence<int, kRows>());
 }
 
 void matmul(const Product& p) {

@@ -5,7 +5,9 @@ namespace {
 
 // R rows of x against a tile.
 struct F32Tile {
-    template <int R>
+    static constexpr bool takes_two = false;
+
+    template <int T, int R>
     static void run(const Product& p, int64_t tile, int64_t row, Ahead) {
         const uint8_t* bytes = p.weights + tile * puna::tile_bytes(puna::Format::f32, p.columns);
         const float* w = reinterpret_cast<const float*>(bytes);
@@ -25,7 +27,9 @@ struct F32Tile {
 constexpr int64_t kBf16Step = 32;
 
 struct Bf16Tile {
-    template <int R>
+    static constexpr bool takes_two = false;
+
+    template <int T, int R>
     static void run(const Product& p, int64_t tile, int64_t row, Ahead ahead) {
         const uint8_t* bytes = p.weights + tile * puna::tile_bytes(puna::Format::bf16, p.columns);
         const uint16_t* w = reinterpret_cast<const uint16_t*>(bytes);
