@@ -27,6 +27,7 @@ inline F32x16 value_scales(const KvLayout& kv, const uint8_t* block) {
     return load(reinterpret_cast<const float*>(block + kv.value_scale_offset));
 }
 
+// Of the scales of a block's keys and values together.
 inline int64_t scale_bytes(const KvLayout& kv) {
     return kv.value_offset - kv.key_scale_offset + kv.block_bytes - kv.value_scale_offset;
 }
