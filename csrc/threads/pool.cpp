@@ -32,7 +32,7 @@ Worker::Range Worker::take(int owner, int64_t size) {
     int64_t begin = taken.load(std::memory_order_relaxed), end;
     do {
         if (begin >= size) return {size, size};
-        end = begin + (size - begin + 3) / 4;
+        end = std::min(size, begin + 2 * ((size - begin + 7) / 8));
     } while (!taken.compare_exchange_weak(begin, end, std::memory_order_relaxed));
     return {begin, end};
 }

@@ -58,7 +58,8 @@ class Worker {
     friend class ThreadPool;
     Worker(ThreadPool& pool, int index, int count) : pool_(pool), index_(index), count_(count) {}
     Range share_of(int index, int64_t n) const { return {n * index / count_, n * (index + 1) / count_}; }
-    // The next piece of what is left of the owner's share of that size; empty when nothing is.
+    // The next piece of what is left of the owner's share of that size, a quarter; empty when nothing is.
+    // Even while it can be: kernels take tiles in pairs.
     Range take(int owner, int64_t size);
     ThreadPool& pool_;
     int index_, count_;
