@@ -241,9 +241,9 @@ async def test_in_overload_who_finds_no_room_in_the_cache_waits_shortly_too(cloc
     with pytest.raises(ApiError, match="busy"):
         async with admission.reserve("f", 48):
             pass
-    assert admission.is_full("g")  # until something ends
-    await end(running.pop())
-    assert not admission.is_full("g")
+    running.append(await hold("g", "g", 32))
+    assert admission.is_full("h")
+    await end(*running)
 
 
 def advice(admission: Admission, client: str = "a") -> int:

@@ -91,7 +91,7 @@ class Admission:
         self._mean_s = 1.0  # how long an answer runs, of late
         self._first_s = 1.0  # and until its first token
         self._turns: set[Turn] = set()
-        self._lacks_room = False  # the cache had none for the last that asked, and nothing ended since
+        self._has_room = True  # the cache, for the one that asks just now
         self._returns: list[tuple[float, str]] = []  # heap: when, and whose, those sent away are to come back
         self._n_returning: Counter[str] = Counter()
         self.n_running = 0
@@ -175,7 +175,7 @@ class Admission:
     @property
     def _n_free(self) -> int:
         """Places for answers that need not wait."""
-        return 0 if self.n_waiting or self._lacks_room else max(0, self._max_running - self.n_running)
+        return max(0, self._max_running - self.n_running) if self._has_room and not self.n_waiting else 0
 
     def _may_wait(self, client: str, n_answers: int) -> bool:
         if n_answers <= self._n_free:
@@ -249,8 +249,11 @@ class Admission:
         if not self.n_waiting and self._fits(n_tokens):
             self._take(client, n_tokens)
             return
-        self._lacks_room = True
-        self.check(client, 1)
+        self._has_room = False
+        try:
+            self.check(client, 1)
+        finally:
+            self._has_room = True
         ticket = _Ticket(client, n_tokens, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(client, deque()).append(ticket)
         self.n_waiting += 1
@@ -279,7 +282,6 @@ class Admission:
         self._reserved_by[client] -= n_tokens
         if not self._reserved_by[client]:
             del self._reserved_by[client]
-        self._lacks_room = False
         self._admit()
 
     def _drop(self, ticket: _Ticket) -> None:
