@@ -65,16 +65,16 @@ class RoundedCheckpoint:
 class SolvedCheckpoint(RoundedCheckpoint):
     """The same with the matrices of the blocks from the files of finished layers."""
 
-    def __init__(self, source: Checkpoint, work: FinishedLayers, growths: Mapping[str, Tensor]) -> None:
+    def __init__(self, source: Checkpoint, layers: FinishedLayers, growths: Mapping[str, Tensor]) -> None:
         """Look at a checkpoint and what was made of it.
 
         Args:
             source: the checkpoint, rotated where that was rounded.
-            work: all layers.
+            layers: all of them.
             growths: what `puna.quantize.distill` learned, by name; empty where it did not.
         """
         super().__init__(source)
-        self._work, self._growths = work, growths
+        self._layers, self._growths = layers, growths
 
     def tensor(self, name: str) -> StoredTensor:
         """What is not rounded, grown by what was learned."""
@@ -89,7 +89,7 @@ class SolvedCheckpoint(RoundedCheckpoint):
 
     def _groups(self, name: str) -> Solution:
         _, _, index, part = name.removesuffix(".weight").split(".", 3)
-        q, scales = self._work.read(int(index), part)
+        q, scales = self._layers.read(int(index), part)
         growth = self._growths.get(name)
         return q, scales if growth is None else scales * (1 + growth)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from torch import Tensor
 
 from puna.errors import CheckpointError, ConfigError
 from puna.models.checkpoint import Checkpoint
-from puna.models.files import stamps
 from puna.models.new_folder import require_new
 from puna.models.packed import write_checkpoint
 from puna.nn.model import Layer
@@ -35,6 +35,7 @@ from puna.quantize.learn_rotations import learn_rotations
 from puna.quantize.recipe import Recipe
 from puna.quantize.rotations import RotatedCheckpoint, Rotations, random_rotations
 from puna.quantize.rounded import EMBEDDING, RoundedCheckpoint, SolvedCheckpoint
+from puna.quantize.work_folder import WorkFolder, identity
 from puna.tokens import Tokenizer
 
 __all__ = ["quantize"]
@@ -64,7 +65,8 @@ def quantize(
         progress: told of every matrix, and every step of learning.
 
     Raises:
-        ConfigError: there is no calibration text, or too little.
+        ConfigError: there is no calibration text, or too little, or unfinished work was asked for something
+            else.
         CheckpointError: the checkpoint is damaged, or has a weight that cannot be quantized.
         StoreError: `out` exists, cannot be written, or the disk is too full.
     """
@@ -83,25 +85,51 @@ def quantize(
     tokenizer = Tokenizer(checkpoint.vocabulary())
     tokens = calibration_tokens(calibration, tokenizer, sequences=recipe.sequences, length=recipe.length)
     _require_finite(checkpoint)
-    work = FinishedLayers(out.with_name(f".{out.name}.quantizing"))
+    work = WorkFolder(out.with_name(f".{out.name}.quantizing"))
     work.begin(
         {
-            "model": [str(checkpoint.path.absolute()), stamps(checkpoint.path)],
-            "recipe": asdict(recipe),
-            "tokens": hashlib.sha256(tokens.numpy().tobytes()).hexdigest(),
+            "model": identity(checkpoint),
+            "method": recipe.method,
+            "text": hashlib.sha256(tokens.numpy().tobytes()).hexdigest(),
         },
         _BYTES_A_WEIGHT * checkpoint.config.n_parameters,
     )
+    turning, rounding, scaling = _begin_stages(work, recipe)
     rotated, shuffled = checkpoint, _shuffled(tokens, recipe.seed)
     if recipe.rotates:
-        rotations = _rotations(checkpoint, shuffled, recipe, work, progress)
+        rotations = _rotations(checkpoint, shuffled, recipe, turning, progress)
         rotated = RotatedCheckpoint(checkpoint, rotations)
-    _solve_layers(rotated, tokens, recipe, work, progress)
+    layers = FinishedLayers(rounding)
+    _solve_layers(rotated, tokens, recipe, layers, progress)
     growths: State = {}
     if recipe.distills:
-        growths = _distilled(checkpoint, rotated, shuffled, recipe, work, progress)
-    write_checkpoint(SolvedCheckpoint(rotated, work, growths), out, "auto")
+        growths = _distilled(checkpoint, rotated, layers, shuffled, recipe, scaling, progress)
+    write_checkpoint(SolvedCheckpoint(rotated, layers, growths), out, "auto")
     work.remove()
+
+
+def _begin_stages(work: WorkFolder, recipe: Recipe) -> list[WorkFolder]:
+    """A folder for each stage: rotations, layers, scales.
+
+    Each knows of the options that it and those before it depend on, and of no others: an option of a late
+    stage may change while the early ones stay. All are looked at before any work.
+    """
+    turned = {"rotation_steps": recipe.rotation_steps, "seed": recipe.seed} if recipe.rotates else {}
+    rounded = {
+        **turned,
+        "rule": recipe.rule,
+        "damping": recipe.damping,
+        "act_order": recipe.act_order,
+        "rounds_tokens": recipe.rounds_tokens,
+        "follows_original": recipe.follows_original,
+    }
+    scaled = {**rounded, "distill_steps": recipe.distill_steps} if recipe.distills else {}
+    stages: dict[str, dict[str, Any]] = {"rotations": turned, "layers": rounded, "scales": scaled}
+    folders = []
+    for name, asked in stages.items():
+        folders.append(WorkFolder(work.path / name))
+        folders[-1].begin(asked)
+    return folders
 
 
 def _require_finite(checkpoint: Checkpoint) -> None:
@@ -117,13 +145,13 @@ def _shuffled(tokens: Tensor, seed: int) -> Tensor:
 
 
 def _rotations(
-    checkpoint: Checkpoint, tokens: Tensor, recipe: Recipe, work: FinishedLayers, progress: Progress | None
+    checkpoint: Checkpoint, tokens: Tensor, recipe: Recipe, work: WorkFolder, progress: Progress | None
 ) -> Rotations:
     """Those that were kept, learned to the end where they are not yet."""
     rotations, done, steps = random_rotations(checkpoint.config, recipe.seed), 0, recipe.rotation_steps
-    kept = work.read_state("rotations")
+    kept = work.load("state")
     if kept is not None:
-        done, rotations = kept[0], Rotations(kept[1]["stream"], kept[1]["values"])
+        done, rotations = kept[0]["steps"], Rotations(kept[1]["stream"], kept[1]["values"])
     if done == steps:
         return rotations
 
@@ -131,24 +159,25 @@ def _rotations(
         if progress is not None:
             progress("learning rotations", done, steps)
         if done % _KEPT_STEPS == 0 and done < steps:
-            work.write_state("rotations", done, asdict(rotations))
+            work.save("state", asdict(rotations), {"steps": done})
 
     rotations = learn_rotations(checkpoint, tokens, rotations, steps=steps, done=done, after_step=after_step)
-    work.write_state("rotations", steps, asdict(rotations))
+    work.save("state", asdict(rotations), {"steps": steps})
     return rotations
 
 
 def _distilled(
     original: Checkpoint,
     rounded: Checkpoint,
+    layers: FinishedLayers,
     tokens: Tensor,
     recipe: Recipe,
-    work: FinishedLayers,
+    work: WorkFolder,
     progress: Progress | None,
 ) -> State:
     """How much scales and norms grow, kept or learned."""
-    steps, kept = recipe.distill_steps, work.read_state("distilled")
-    done, state = (0, None) if kept is None else kept
+    steps, kept = recipe.distill_steps, work.load("state")
+    done, state = (0, None) if kept is None else (kept[0]["steps"], kept[1])
     if state is not None and done == steps:
         return state
 
@@ -156,17 +185,17 @@ def _distilled(
         if progress is not None:
             progress("distilling", done, steps)
         if done % _KEPT_STEPS == 0 and done < steps:
-            work.write_state("distilled", done, state)
+            work.save("state", state, {"steps": done})
 
     state = distill(
-        original, rounded, work.read, tokens, steps=steps, done=done, state=state, after_step=after_step
+        original, rounded, layers.read, tokens, steps=steps, done=done, state=state, after_step=after_step
     )
-    work.write_state("distilled", steps, state)
+    work.save("state", state, {"steps": steps})
     return state
 
 
 def _solve_layers(
-    checkpoint: Checkpoint, tokens: Tensor, recipe: Recipe, work: FinishedLayers, progress: Progress | None
+    checkpoint: Checkpoint, tokens: Tensor, recipe: Recipe, layers: FinishedLayers, progress: Progress | None
 ) -> None:
     config, done = checkpoint.config, 0
 
@@ -193,8 +222,8 @@ def _solve_layers(
         original = None
         if plain is not None:
             original = LayerRun(config, _layer(checkpoint, index), plain, rounds_tokens=False)
-        if work.has(index):
-            run.advance({part: work.read(index, part) for part in MATRICES})
+        if layers.has(index):
+            run.advance({part: layers.read(index, part) for part in MATRICES})
             if original is not None:
                 original.advance({})
             done += len(MATRICES)
@@ -205,7 +234,7 @@ def _solve_layers(
             done += 1
             if progress is not None:
                 progress("rounding", done, len(MATRICES) * config.n_layers)
-        work.write(index, solutions)
+        layers.write(index, solutions)
 
 
 def _embedded(checkpoint: Checkpoint, tokens: Tensor, *, is_rounded: bool) -> Tensor:

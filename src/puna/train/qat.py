@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from puna.errors import CheckpointError, ConfigError
 from puna.models.checkpoint import Checkpoint
-from puna.models.files import stamps
 from puna.models.new_folder import require_new
 from puna.models.packed import write_checkpoint
 from puna.nn.checkpoint import from_checkpoint
@@ -29,6 +28,7 @@ from puna.nn.fake_quantized import fake_quantize
 from puna.nn.grid import keep_grid
 from puna.nn.model import Transformer
 from puna.nn.packed import ModelCheckpoint
+from puna.quantize.work_folder import identity
 from puna.train.adaptors import adaptor_parameters, add_adaptors, check_adaptable
 from puna.train.data import Pair, load_pairs, load_rows
 from puna.train.loop import Data, Loss, Step, train
@@ -84,8 +84,8 @@ def quantize_by_training(
     run = _Run(checkpoint, recipe, rows, held_out, work.path, progress, start)
     work.begin(
         {
-            "model": [str(checkpoint.path.absolute()), stamps(checkpoint.path)],
-            "start": None if start is None else [str(start.path.absolute()), stamps(start.path)],
+            "model": identity(checkpoint),
+            "start": None if start is None else identity(start),
             "data": _digest(rows, held_out),
             "preferences": _digest_pairs(pairs),
             "recipe": asdict(recipe),

@@ -16,13 +16,11 @@ from puna.engine.native import NativeEngine
 from puna.errors import CheckpointError, ConfigError, StoreError
 from puna.models.open import open_checkpoint
 from puna.models.packed import PunaCheckpoint, pack_checkpoint
-from puna.models.safetensors import write_safetensors
 from puna.nn.checkpoint import from_checkpoint
 from puna.nn.fake_quantized import fake_quantize, fake_tokens
 from puna.nn.model import Linear
 from puna.nn.packed import ModelCheckpoint
 from puna.quantize.calibration import calibration_tokens, read_texts
-from puna.quantize.finished_layers import FinishedLayers
 from puna.quantize.gptq import gptq
 from puna.quantize.layers import dequantized
 from puna.quantize.memory import memory_estimate
@@ -222,61 +220,72 @@ def test_a_full_disk_is_found_out_before_the_work(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("stage", ["rotations", "distilled"])
-def test_damaged_unfinished_work_is_an_error(stage: str, tmp_path: Path) -> None:
-    work = FinishedLayers(tmp_path / "work")
-    work.begin({}, 0)
-    assert work.read_state(stage) is None
-    write_safetensors(tmp_path / "work" / f"{stage}.safetensors", [], {"steps": "many"})
-    with pytest.raises(CheckpointError, match=r"is damaged; remove .* and begin again"):
-        work.read_state(stage)
+def begun(model: Path, out: Path, stop_at: tuple[str, int], **recipe: object) -> None:
+    """Break a run off."""
 
-
-def test_another_recipe_begins_anew(model: Path, tmp_path: Path) -> None:
     def stop(stage: str, done: int, total: int) -> None:
-        if done == 10:
-            raise KeyboardInterrupt
-
-    out, seen = tmp_path / "out", []
-    with pytest.raises(KeyboardInterrupt):
-        quantize(
-            open_checkpoint(model),
-            out,
-            Recipe(method="gptq", **SMALL),
-            calibration=model / "text.txt",
-            progress=stop,
-        )
-    quantize(
-        open_checkpoint(model),
-        out,
-        Recipe(method="gptq", act_order=True, rounds_tokens=False, **SMALL),
-        calibration=model / "text.txt",
-        progress=lambda stage, done, total: seen.append(done),
-    )
-    assert seen == list(range(1, 15))
-
-
-def test_other_weights_in_the_same_place_begin_anew(model: Path, tmp_path: Path) -> None:
-    def stop(stage: str, done: int, total: int) -> None:
-        seen.append(done)
-        if done == 10:
+        if (stage, done) == stop_at:
             raise Broken
 
-    shutil.copytree(model, tmp_path / "in")
+    with pytest.raises(Broken):
+        quantize(open_checkpoint(model), out, Recipe(**recipe), calibration=model / "text.txt", progress=stop)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"act_order": True, "rounds_tokens": False}, "act_order, rounds_tokens"),
+        ({"sequences": 7}, "text"),
+        ({"method": "spinquant"}, "method"),
+    ],
+)
+def test_another_recipe_leaves_unfinished_work_alone(
+    change: dict[str, object], named: str, model: Path, tmp_path: Path
+) -> None:
+    recipe = {"method": "gptq", **SMALL}
+    begun(model, tmp_path / "out", ("rounding", 10), **recipe)
+    with pytest.raises(ConfigError, match=f"holds an unfinished run with another {named}; ask for the same"):
+        quantized(model, tmp_path / "out", **{**recipe, **change})
+    quantized(model, tmp_path / "out", **recipe)
+
+
+def test_options_that_a_stage_does_not_read_may_change(model: Path, tmp_path: Path) -> None:
+    """gptq reads none of rotations and scales; rotations and layers nothing of scales."""
     seen: list[int] = []
-    for _ in range(2):
-        with pytest.raises(Broken):
-            quantize(
-                open_checkpoint(tmp_path / "in"),
-                tmp_path / "out",
-                Recipe(method="gptq", **SMALL),
-                calibration=model / "text.txt",
-                progress=stop,
-            )
-        weights = load_file(tmp_path / "in" / "model.safetensors")
-        weights["model.layers.0.mlp.up_proj.weight"] *= 2
-        save_file(weights, tmp_path / "in" / "model.safetensors", {"format": "pt"})
-    assert seen == 2 * list(range(1, 11))
+
+    def steps(stage: str, done: int, total: int) -> None:
+        seen.append(done)
+
+    begun(model, tmp_path / "gptq", ("rounding", 10), method="gptq", **SMALL)
+    changed = Recipe(method="gptq", distill_steps=3, rotation_steps=7, seed=5, **SMALL)
+    quantize(
+        open_checkpoint(model),
+        tmp_path / "gptq",
+        changed,
+        calibration=model / "text.txt",
+        progress=steps,
+    )
+    assert seen == list(range(8, 15))
+    recipe, out = {"method": "distill", **LEARNED}, tmp_path / "out"
+    begun(model, out, ("distilling", 11), **recipe)
+    changed = {**recipe, "distill_steps": 4}
+    with pytest.raises(ConfigError, match=r"quantizing/scales holds .* another distill_steps; .* or remove"):
+        quantized(model, out, **changed)
+    shutil.rmtree(tmp_path / ".out.quantizing" / "scales")
+    seen.clear()
+    quantize(open_checkpoint(model), out, Recipe(**changed), calibration=model / "text.txt", progress=steps)
+    assert seen == [1, 2, 3, 4]
+
+
+def test_other_weights_in_the_same_place_are_another_model(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "in")
+    recipe = {"method": "gptq", **SMALL}
+    begun(tmp_path / "in", tmp_path / "out", ("rounding", 10), **recipe)
+    weights = load_file(tmp_path / "in" / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"] *= 2
+    save_file(weights, tmp_path / "in" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match="an unfinished run with another model;"):
+        quantized(tmp_path / "in", tmp_path / "out", **recipe)
 
 
 def spoil(model: Path, folder: Path, name: str) -> None:
