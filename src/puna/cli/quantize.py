@@ -16,8 +16,28 @@ from puna.errors import ConfigError, nearest
 
 __all__ = ["quantize"]
 
+_ROTATING = ("spinquant", "distill")
+_CALIBRATED = ("gptq", *_ROTATING)
+_TRAINED = ("qat", "qat-lora")
+_READERS = {
+    **dict.fromkeys(
+        ("calibration", "sequences", "damping", "act_order", "float_tokens", "follow_original"), _CALIBRATED
+    ),
+    "length": (*_CALIBRATED, *_TRAINED),
+    "rotation_steps": _ROTATING,
+    "distill_steps": ("distill",),
+    "seed": (*_ROTATING, *_TRAINED),
+    **dict.fromkeys(
+        ("data", "loss", "steps", "batch", "learning_rate", "fake_quant_after", "held_out"), _TRAINED
+    ),
+    "start": ("qat",),
+    **dict.fromkeys(("preferences", "adaptor_learning_rate", "preference_learning_rate"), ("qat-lora",)),
+}
+"""The methods that read an option; one that is not here is read by all."""
+
 
 def quantize(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="IN", help="Name or path of a model.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist yet.")],
     method: Annotated[
@@ -83,7 +103,12 @@ def quantize(
         int, typer.Option("--distill-steps", metavar="N", help="For distill: steps of learning scales.")
     ] = 200,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Of the random rotations, and the order of the text.")
+        int,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            help="For all but ptq and gptq: of random rotations and adaptors, and of the order of the text.",
+        ),
     ] = 0,
     data: Annotated[
         Path | None,
@@ -165,19 +190,7 @@ def quantize(
         raise ConfigError("`puna quantize` needs PyTorch; pip install 'puna[train]'") from error
     if method not in (*METHODS, *TRAINED):
         raise ConfigError(f"method {method!r} is unknown; {nearest(method, (*METHODS, *TRAINED))}")
-    recipe = Recipe(
-        method="ptq" if method in TRAINED else method,
-        rule=default_rule(method) if rule is None else rule,
-        sequences=sequences,
-        length=2048 if length is None else length,
-        damping=damping,
-        act_order=act_order,
-        rounds_tokens=not float_tokens,
-        follows_original=follow_original,
-        rotation_steps=rotation_steps,
-        distill_steps=distill_steps,
-        seed=seed,
-    )
+    _refuse_unread(context, method)
     row = None if os.path.exists(os.path.expanduser(source)) else known_row(source)
     if row is not None:
         check_derived_name(out.absolute().name, row.licence)
@@ -200,9 +213,23 @@ def quantize(
             preference_learning_rate=preference_learning_rate,
             fake_quant_after=fake_quant_after,
             held_out=held_out,
+            seed=seed,
         )
         run_training(checkpoint, out, trained)
     else:
+        recipe = Recipe(
+            method=method,
+            rule=default_rule(method) if rule is None else rule,
+            sequences=sequences,
+            length=2048 if length is None else length,
+            damping=damping,
+            act_order=act_order,
+            rounds_tokens=not float_tokens,
+            follows_original=follow_original,
+            rotation_steps=rotation_steps,
+            distill_steps=distill_steps,
+            seed=seed,
+        )
         needs = memory_estimate(checkpoint.config, checkpoint.dtypes, recipe)
         say(f"needs about {size_text(needs)} of memory")
         with ExitStack() as stack:
@@ -220,3 +247,14 @@ def quantize(
         say(f"licence: {row.licence.name}, {row.licence.url}")
         for duty in row.licence.duties:
             say(f"  {duty}")
+
+
+def _refuse_unread(context: typer.Context, method: str) -> None:
+    """Refuse options that were given and that the method does not read."""
+    for name, methods in _READERS.items():
+        source = context.get_parameter_source(name)
+        if method not in methods and source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(
+                f"`--{name.replace('_', '-')}` is for the methods {', '.join(methods)}, and the method is "
+                f"{method!r}; leave it out or ask for another method"
+            )

@@ -39,6 +39,7 @@ class TrainedOptions:
         preference_learning_rate: of both, on preferences.
         fake_quant_after: steps before rounding begins.
         held_out: rows to look at alone.
+        seed: of the order of rows, and of the adaptors.
     """
 
     method: str
@@ -55,6 +56,7 @@ class TrainedOptions:
     preference_learning_rate: float
     fake_quant_after: int
     held_out: int
+    seed: int
 
 
 def run_training(checkpoint: Checkpoint, out: Path, options: TrainedOptions) -> None:
@@ -76,6 +78,7 @@ def run_training(checkpoint: Checkpoint, out: Path, options: TrainedOptions) -> 
             batch=options.batch,
             learning_rate=rate,
             warmup=options.steps // 20,
+            seed=options.seed,
             evaluate_every=max(1, options.steps // 10),
         )
 

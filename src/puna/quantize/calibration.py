@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from puna.errors import ConfigError
+from puna.models.checkpoint import Checkpoint
 from puna.quantize.tables import TABLES, contents, is_saved_dataset, read_saved_dataset, read_table
 from puna.tokens import Tokenizer
 
-__all__ = ["calibration_tokens", "read_texts"]
+__all__ = ["calibration_tokens", "check_length", "read_texts"]
 
 _SUFFIXES = (".txt", ".md", ".jsonl", *TABLES)
 _MAX_CHARACTERS = 1 << 30  # all of it is encoded, and the ids are in memory
@@ -51,6 +52,20 @@ def calibration_tokens(path: Path, tokenizer: Tokenizer, *, sequences: int, leng
         )
     starts = [i * (len(ids) - length) // max(1, sequences - 1) for i in range(sequences)]
     return torch.tensor([ids[start : start + length] for start in starts])
+
+
+def check_length(checkpoint: Checkpoint, length: int) -> None:
+    """Refuse sequences that are longer than a model's context.
+
+    Raises:
+        ConfigError: they are.
+    """
+    longest = checkpoint.config.max_seq_len
+    if length > longest:
+        raise ConfigError(
+            f"`length` must be at most {longest}, the context of {checkpoint.path}, got {length}; ask for "
+            "shorter sequences"
+        )
 
 
 def read_texts(path: Path) -> Iterator[str]:

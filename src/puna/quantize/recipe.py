@@ -22,7 +22,7 @@ distill    scales and norms learn to predict as the original does
 
 
 def default_rule(method: str) -> str:
-    """The rule for scales: the best measured for ptq, the one tried for gptq; see docs/quantization.md."""
+    """The rule for scales of one of `METHODS`; ptq's is the best measured, see docs/quantization.md."""
     return DEFAULT_RULE if method == "ptq" else "search"
 
 
@@ -78,9 +78,10 @@ class Recipe:
             ("length", 2),
             ("rotation_steps", 0),
             ("distill_steps", 0),
-            ("seed", 0),
         ):
             if getattr(self, name) < low:
                 raise ConfigError(f"`{name}` must be at least {low}, got {getattr(self, name)}")
+        if not 0 <= self.seed < 1 << 63:
+            raise ConfigError(f"`seed` must be from 0 to 2^63 - 1, got {self.seed}")
         if not 0 < self.damping <= 1:
             raise ConfigError(f"`damping` must be above 0 and at most 1, got {self.damping}")

@@ -26,7 +26,7 @@ from puna.models.new_folder import require_new
 from puna.models.packed import write_checkpoint
 from puna.nn.model import Layer
 from puna.nn.rounding import round_rows
-from puna.quantize.calibration import calibration_tokens
+from puna.quantize.calibration import calibration_tokens, check_length
 from puna.quantize.distill import State, distill
 from puna.quantize.finished_layers import FinishedLayers
 from puna.quantize.gptq import gptq
@@ -82,6 +82,7 @@ def quantize(
         )
     if calibration is None:
         raise ConfigError(f"method {recipe.method!r} needs calibration text; give a file, folder or .jsonl")
+    check_length(checkpoint, recipe.length)
     tokenizer = Tokenizer(checkpoint.vocabulary())
     tokens = calibration_tokens(calibration, tokenizer, sequences=recipe.sequences, length=recipe.length)
     _require_finite(checkpoint)

@@ -28,6 +28,7 @@ from puna.nn.fake_quantized import fake_quantize
 from puna.nn.grid import keep_grid
 from puna.nn.model import Transformer
 from puna.nn.packed import ModelCheckpoint
+from puna.quantize.calibration import check_length
 from puna.quantize.work_folder import identity
 from puna.train.adaptors import adaptor_parameters, add_adaptors, check_adaptable
 from puna.train.data import Pair, load_pairs, load_rows
@@ -77,6 +78,7 @@ def quantize_by_training(
         raise ConfigError(f"preferences are for the method 'qat-lora', got {recipe.method!r}")
     if start is not None:
         _check_start(start, checkpoint, recipe)
+    check_length(checkpoint, recipe.length)
     vocabulary = checkpoint.vocabulary()
     rows, held_out = load_rows(data, vocabulary, recipe.length).split(recipe.held_out)
     pairs = [] if preferences is None else load_pairs(preferences, vocabulary, recipe.length)

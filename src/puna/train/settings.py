@@ -54,6 +54,8 @@ class TrainSettings:
         ):
             if getattr(self, name) < low:
                 raise ConfigError(f"`{name}` must be at least {low}, got {getattr(self, name)}")
+        if not 0 <= self.seed < 1 << 43:  # the number of an epoch stands behind it, in 63 bits together
+            raise ConfigError(f"`seed` must be from 0 to 2^43 - 1, got {self.seed}")
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"`{name}` must be above 0 and finite, got {getattr(self, name)}")

@@ -52,6 +52,16 @@ def test_qat_tells_of_its_training(puna, model, tmp_path):
     assert formats == {"int4_group32", "int8_channel"}
 
 
+def test_a_seed_counts_for_training(puna, model, tmp_path):
+    asked = ("--method", "qat", "--data", tmp_path / "text.txt", "--steps", "1", "--length", "32")
+    weights = []
+    for seed in ("0", "1"):
+        done = puna("quantize", model, tmp_path / seed, *asked, "--seed", seed)
+        assert done.returncode == 0, done.stderr
+        weights.append((tmp_path / seed / "model.safetensors").read_bytes())
+    assert weights[0] != weights[1]
+
+
 def test_qat_goes_on_from_a_rotated_model(puna, model, tmp_path):
     text = ("--calibration", tmp_path / "text.txt", "--sequences", "4", "--length", "64")
     turned, out = tmp_path / "turned", tmp_path / "out"
@@ -84,6 +94,21 @@ def test_qat_lora_tells_of_each_stage_and_writes_adaptors(puna, model, tmp_path)
 def test_wrong_arguments_are_told_in_a_line(puna, refused, model, tmp_path):
     out = tmp_path / "out"
     assert "method 'qta' is unknown" in refused("quantize", model, out, "--method", "qta", status=2)
+    for method, option, value, methods in (
+        ("gptq", "--start", model, "qat"),
+        ("gptq", "--steps", 200, "qat, qat-lora"),  # the default, but given
+        ("gptq", "--seed", 1, "spinquant, distill, qat, qat-lora"),
+        ("ptq", "--calibration", "/nonexistent", "gptq, spinquant, distill"),
+        ("ptq", "--act-order", None, "gptq, spinquant, distill"),
+        ("spinquant", "--distill-steps", 3, "distill"),
+        ("qat", "--preferences", "/nonexistent", "qat-lora"),
+        ("qat-lora", "--rotation-steps", 3, "spinquant, distill"),
+    ):
+        given = (option,) if value is None else (option, value)
+        line = refused("quantize", model, out, "--method", method, *given, status=2)
+        assert line.startswith(
+            f"`{option}` is for the methods {methods}, and the method is {method!r}; leave"
+        )
     done = puna("quantize", model, out)
     assert done.returncode == 2
     assert done.stderr.splitlines()[1:] == [

@@ -334,14 +334,18 @@ def test_what_cannot_be_is_refused_at_once(model: Path, tmp_path: Path) -> None:
     source, out = open_checkpoint(model), tmp_path / "out"
     with pytest.raises(ConfigError, match="needs calibration text"):
         quantize(source, out, Recipe(method="gptq"))
-    with pytest.raises(ConfigError, match="128 sequences of 2048 need 262144; give more text"):
+    with pytest.raises(
+        ConfigError, match=r"`length` must be at most 1024, the context of .*in, got 2048; ask"
+    ):
         quantize(source, out, Recipe(method="gptq"), calibration=model / "text.txt")
+    with pytest.raises(ConfigError, match="128 sequences of 1024 need 131072; give more text"):
+        quantize(source, out, Recipe(method="gptq", length=1024), calibration=model / "text.txt")
     with pytest.raises(ConfigError, match="does not exist"):
-        quantize(source, out, Recipe(method="gptq"), calibration=tmp_path / "none.txt")
+        quantize(source, out, Recipe(method="gptq", **SMALL), calibration=tmp_path / "none.txt")
     with pytest.raises(StoreError, match="exists already"):
         quantize(source, tmp_path, Recipe())
     for wrong in ({"method": "gtpq"}, {"rule": "seek"}, {"damping": 0.0}, {"sequences": 0}, {"length": 1},
-        {"rotation_steps": -1}, {"distill_steps": -1}, {"seed": -1},
+        {"rotation_steps": -1}, {"distill_steps": -1}, {"seed": -1}, {"seed": 1 << 63},
     ):  # fmt: skip
         with pytest.raises(ConfigError):
             Recipe(**wrong)

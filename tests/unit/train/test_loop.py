@@ -158,6 +158,8 @@ def test_wrong_things_are_refused(tiny: Path, tmp_path: Path) -> None:
         {"clip": 0.0},
         {"final_rate": 2.0},
         {"weight_decay": -1.0},
+        {"seed": -1},
+        {"seed": 1 << 43},
     ):
         with pytest.raises(ConfigError, match=f"`{next(iter(wrong))}` must be"):
             TrainSettings(**{"steps": 1, **wrong})

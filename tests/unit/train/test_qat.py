@@ -361,6 +361,8 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(tiny: Path, tmp_path: Path
         trained(tiny, tmp_path / "in")
     with pytest.raises(ConfigError, match=r"none\.txt"):
         trained(tiny, tmp_path / "out", data=tmp_path / "none.txt")
+    with pytest.raises(ConfigError, match=r"`length` must be at most 1024, the context of .*, got 1025; ask"):
+        trained(tiny, tmp_path / "out", length=1025)
     with pytest.raises(ConfigError, match="preferences are for the method 'qat-lora', got 'qat'"):
         trained(tiny, tmp_path / "out", preferences=tiny / "pairs.jsonl")
     with pytest.raises(ConfigError, match=r"none\.jsonl has no data"):
