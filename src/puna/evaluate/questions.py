@@ -8,7 +8,7 @@ that call it ``acc`` have it.
 
 from __future__ import annotations
 
-import json
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from puna.engine.native import NativeEngine
 from puna.errors import CapacityError, ConfigError
 from puna.evaluate.compare import log_probabilities
 from puna.llama import Llama
+from puna.prompt.records import read_objects
 
 __all__ = ["Question", "accuracy", "read_questions"]
 
@@ -45,21 +46,13 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         ConfigError: the file cannot be read, is empty, or a line is no question.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as text: {error}") from error
-    found = [_question(f"{path}, line {i}", line) for i, line in enumerate(lines, start=1) if line.strip()]
+    found = [_question(where, raw) for where, raw in read_objects(path)]
     if not found:
         raise ConfigError(f"{path} has no questions; it needs a JSON object a line")
     return found
 
 
-def _question(where: str, line: str) -> Question:
-    try:
-        raw: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: needs a JSON object: {error}") from error
+def _question(where: str, raw: Any) -> Question:
     match raw:
         case {"question": str(question), "choices": [*choices], "answer": int(answer)} if (
             question
@@ -71,7 +64,7 @@ def _question(where: str, line: str) -> Question:
             return Question(question, tuple(choices), answer)
     raise ConfigError(
         f"{where}: needs `question`, at least two `choices` and the place of the right one as `answer`, got "
-        f"{line!r:.100}"
+        f"{reprlib.repr(raw):.100}"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ from torch import Tensor
 
 from puna.errors import ConfigError
 from puna.models.checkpoint import Checkpoint
+from puna.prompt.records import LINES, OBJECTS, read_objects, read_utf8
 from puna.quantize.tables import TABLES, contents, is_saved_dataset, read_saved_dataset, read_table
 from puna.tokens import Tokenizer
 
 __all__ = ["calibration_tokens", "check_length", "read_texts"]
 
-_SUFFIXES = (".txt", ".md", ".jsonl", *TABLES)
+_SUFFIXES = (".txt", ".md", *LINES, *TABLES)
 _MAX_CHARACTERS = 1 << 30  # all of it is encoded, and the ids are in memory
 
 
@@ -72,10 +72,11 @@ def read_texts(path: Path) -> Iterator[str]:
     """The texts at a path.
 
     Args:
-        path: a text file; a ``.jsonl`` file of objects, or a ``.json`` file with a list of them, with
-            ``text``, or with ``messages`` of which the contents are taken; a ``.parquet`` or ``.csv`` file,
-            see `puna.quantize.tables`; a folder that `datasets` saved; or a folder of such files, which are
-            read by name, without ``.json``: in a folder that is as often a config as a text.
+        path: a text file; a ``.jsonl`` or ``.ndjson`` file of objects, or a ``.json`` file with a list of
+            them, with ``text``, or with ``messages`` of which the contents are taken; a ``.parquet`` or
+            ``.csv`` file, see `puna.quantize.tables`; a folder that `datasets` saved; or a folder of such
+            files, which are read by name, without ``.json``: in a folder that is as often a config as a
+            text.
 
     Raises:
         ConfigError: there is nothing there, it is not UTF-8, or a line or table is nothing of the kind.
@@ -89,46 +90,26 @@ def read_texts(path: Path) -> Iterator[str]:
         )
     files = [path]
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
+        files = sorted(
+            file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file()
+        )
     if not files:
         raise ConfigError(f"{path} has no text; give a folder with files of {', '.join(_SUFFIXES)}")
     for file in files:
-        yield from read_table(file) if file.suffix in TABLES else _read_file(file)
+        yield from read_table(file) if file.suffix.lower() in TABLES else _read_file(file)
 
 
 def _read_file(file: Path) -> Iterator[str]:
     try:
-        if file.stat().st_size > 4 * _MAX_CHARACTERS:
-            raise ConfigError(f"{file} has more than {4 * _MAX_CHARACTERS} bytes; give a part of it")
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        n_bytes = file.stat().st_size
+    except OSError as error:
         raise ConfigError(f"{file} cannot be read as text: {error}") from error
-    match file.suffix:
-        case ".jsonl":
-            lines = enumerate(text.splitlines(), 1)
-            yield from (_record(f"{file}, line {n}", line) for n, line in lines if line.strip())
-        case ".json":
-            yield from _json_list(file, text)
-        case _:
-            yield text
-
-
-def _json_list(file: Path, text: str) -> Iterator[str]:
-    try:
-        records = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} is not JSON: {error}") from error
-    if not isinstance(records, list):
-        raise ConfigError(f"{file} must hold a list of objects with `text` or `messages`")
-    yield from (_text_of(f"{file}, object {n}", record) for n, record in enumerate(records, 1))
-
-
-def _record(where: str, line: str) -> str:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: is not JSON: {error}") from error
-    return _text_of(where, record)
+    if n_bytes > 4 * _MAX_CHARACTERS:
+        raise ConfigError(f"{file} has more than {4 * _MAX_CHARACTERS} bytes; give a part of it")
+    if file.suffix.lower() in OBJECTS:
+        yield from (_text_of(where, record) for where, record in read_objects(file))
+    else:
+        yield read_utf8(file)
 
 
 def _text_of(where: str, record: Any) -> str:

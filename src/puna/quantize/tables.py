@@ -7,11 +7,11 @@ column of strings. Needs pyarrow, the extra ``data``, and reads one batch of row
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from puna.errors import ConfigError
+from puna.errors import ConfigError, PunaError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["TABLES", "contents", "is_saved_dataset", "read_saved_dataset", "read_table"]
 
 TABLES = (".parquet", ".csv")
-"""Endings of files that `read_table` reads."""
+"""Endings, in small letters, of files that `read_table` reads."""
 
 _ROWS = 1024  # of a batch
 _GROUP_BYTES = 2 * 1024**3  # of a column's piece in a Parquet file, unpacked: it is unpacked whole
@@ -37,7 +37,7 @@ def read_table(path: Path) -> Iterator[str]:
         ConfigError: pyarrow is not there, the file is damaged or too large to unpack, or no column is its
             text.
     """
-    yield from _guarded(path, _parquet(path) if path.suffix == ".parquet" else _csv(path))
+    yield from _guarded(path, _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path))
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -69,13 +69,32 @@ def read_saved_dataset(folder: Path) -> Iterator[str]:
 
 
 def contents(messages: Any) -> str:
-    """The contents of a conversation's messages, a line each.
+    """The texts of a conversation's messages, a line each.
+
+    A message may be without any, where it only calls tools; of a content in parts the texts are taken.
 
     Raises:
         TypeError: they are not a list of objects with a ``content`` of text.
-        KeyError: one has no ``content``.
+        KeyError: one has no ``content``, and calls no tools.
     """
-    return "\n".join(message["content"] for message in messages)
+    return "\n".join(text for message in messages if (text := _text(message)) is not None)
+
+
+def _text(message: Any) -> str | None:
+    if not isinstance(message, Mapping):
+        raise TypeError(f"a message must be an object, got {type(message).__name__}")
+    content = message.get("content") if "tool_calls" in message else message["content"]
+    match content:
+        case None | str():
+            return content
+        case Mapping():  # a tool's result, as the chat formats write it
+            return json.dumps(content, ensure_ascii=False)
+    # Parts, of which some may be pictures.
+    return "".join(
+        part if isinstance(part, str) else part["text"]
+        for part in content
+        if isinstance(part, str) or part["type"] == "text"
+    )
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -94,6 +113,8 @@ def _guarded(path: Path, texts: Iterator[str]) -> Iterator[str]:
     """Pass texts on, with errors of pyarrow's in our words."""
     try:
         yield from texts
+    except PunaError:
+        raise
     except ModuleNotFoundError as error:
         raise ConfigError(f"{path} is a table, which needs {error.name}; pip install 'puna[data]'") from error
     except (OSError, ValueError, TypeError, KeyError, MemoryError, NotImplementedError) as error:

@@ -54,7 +54,7 @@ def load_rows(path: Path, vocabulary: Vocabulary, length: int) -> Rows:
         raise ConfigError(f"{path} is empty; give texts or conversations")
     _check_lengths(path, conversations, length)
     parts = [pack_into_rows([example for _, example in conversations], length)] if conversations else []
-    if n_texts and (not parts or len(texts) > length):
+    if n_texts:
         parts.append(cut_into_rows(texts, length))
     return parts[0] + parts[1] if len(parts) > 1 else parts[0]
 

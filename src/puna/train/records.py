@@ -11,7 +11,6 @@ A line of JSONL is one of::
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,12 @@ from typing import Any
 
 from puna.errors import ConfigError, PromptFormatError
 from puna.prompt.messages import Assistant, Message, User, as_messages
+from puna.prompt.records import LINES, OBJECTS, read_objects, read_utf8
+from puna.quantize.tables import TABLES
 
 __all__ = ["Conversation", "Preference", "Record", "Text", "read_records"]
 
-_SUFFIXES = (".txt", ".md", ".jsonl")
+_SUFFIXES = (".txt", ".md", *LINES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,35 +76,32 @@ def read_records(path: Path) -> Iterator[Record]:
     """The records at a path, in a fixed order.
 
     Args:
-        path: a ``.jsonl`` file, a text file, or a folder of both, which are read by name.
+        path: a ``.jsonl`` or ``.ndjson`` file, a ``.json`` file with a list, a text file, or a folder of
+            these, which are read by name, without ``.json``: in a folder that is as often a config.
 
     Raises:
-        ConfigError: there is nothing there, it is not UTF-8, or a line is no record; the message names
-            file and line.
+        ConfigError: there is nothing there, it is not UTF-8, a table, or a line is no record; the message
+            names file and line.
     """
     files = [path]
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
+        files = sorted(
+            file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file()
+        )
     if not files or not path.exists():
         raise ConfigError(f"{path} has no data; give a .jsonl file, a text file or a folder of them")
     for file in files:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file} cannot be read as text: {error}") from error
-        if file.suffix != ".jsonl":
-            yield Text(str(file), text)
-            continue
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield _record(f"{file}, line {number}", line)
+        if file.suffix.lower() in TABLES:
+            raise ConfigError(
+                f"{file} is a table, which is not read as training data; write a .jsonl file of its rows"
+            )
+        if file.suffix.lower() in OBJECTS:
+            yield from (_record(where, raw) for where, raw in read_objects(file))
+        else:
+            yield Text(str(file), read_utf8(file))
 
 
-def _record(where: str, line: str) -> Record:
-    try:
-        raw = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: is not JSON: {error}") from error
+def _record(where: str, raw: Any) -> Record:
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{where}: must be a JSON object, got {type(raw).__name__}")
     if "chosen" in raw or "rejected" in raw:

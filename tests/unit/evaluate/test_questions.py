@@ -59,6 +59,8 @@ def test_a_file_of_questions(tmp_path: Path) -> None:
     line = {"question": "Why?", "choices": [" a", " b"], "answer": 1}
     path.write_text(f"{json.dumps(line)}\n\n{json.dumps(line | {'answer': 0})}\n")
     assert read_questions(path) == [Question("Why?", (" a", " b"), 1), Question("Why?", (" a", " b"), 0)]
+    path.write_text(json.dumps(line | {"question": "a\u2028b\x85"}, ensure_ascii=False), encoding="utf-8")
+    assert read_questions(path)[0].question == "a\u2028b\x85"
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,7 @@ def test_a_file_of_questions(tmp_path: Path) -> None:
         '{"question": "q", "choices": ["a", "b"], "answer": 2}',
         '{"question": "q", "choices": ["a", "b"], "answer": true}',
         "[1]",
+        "[" * 900 + "]" * 900,
     ],
 )
 def test_what_is_no_question_is_refused(tmp_path: Path, line: str) -> None:
@@ -86,5 +89,5 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no questions"):
         read_questions(tmp_path / "empty")
     (tmp_path / "broken").write_text("{")
-    with pytest.raises(ConfigError, match="line 1: needs a JSON object"):
+    with pytest.raises(ConfigError, match="line 1: is not JSON"):
         read_questions(tmp_path / "broken")

@@ -46,7 +46,7 @@ def test_the_only_column_of_strings(tmp_path: Path, write: Callable[..., Path], 
 def test_no_column_or_too_many(tmp_path: Path, write: Callable[..., Path], name: str) -> None:
     path = write(tmp_path / name, {"question": ["a"], "answer": ["b"]})
     with pytest.raises(
-        ConfigError, match=r"needs a column `text` or `messages`, .* got `question`, `answer`"
+        ConfigError, match=rf"^{path}: needs a column `text` or `messages`, .* got `question`, `answer`"
     ):
         list(read_texts(path))
     with pytest.raises(ConfigError, match="got `n`; rename the one that is meant"):
@@ -90,6 +90,36 @@ def test_a_list_in_a_json_file(tmp_path: Path) -> None:
         path.write_text(wrong)
         with pytest.raises(ConfigError, match=message):
             list(read_texts(path))
+
+
+def test_messages_without_a_text_and_in_parts(tmp_path: Path) -> None:
+    """As training takes them: calls of tools, their results, and contents with pictures."""
+    call = {"type": "function", "function": {"name": "hum", "arguments": "{}"}}
+    picture = {"type": "image_url", "image_url": {"url": "x"}}
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "Hum "}, picture, "this."]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": {"hum": "größer"}},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "assistant", "content": "Hummed."},
+    ]
+    (tmp_path / "t.jsonl").write_text(json.dumps({"messages": messages}))
+    assert list(read_texts(tmp_path / "t.jsonl")) == ['Hum this.\n{"hum": "größer"}\nHummed.']
+    for wrong in ([5], "ab", 3, ["tool_calls"], [{"role": "user"}], [{"content": 5}], [{"content": [{}]}]):
+        (tmp_path / "t.jsonl").write_text(json.dumps({"messages": wrong}))
+        with pytest.raises(ConfigError, match=r"t\.jsonl, line 1: needs an object with `text`"):
+            list(read_texts(tmp_path / "t.jsonl"))
+
+
+def test_endings_in_any_case_and_lines_that_only_a_line_end_ends(tmp_path: Path) -> None:
+    text = "one\u2028two\x85three"
+    for name in ("a.jsonl", "b.ndjson", "c.JSONL"):
+        (tmp_path / name).write_text(
+            json.dumps({"text": text}, ensure_ascii=False) + "\r\n", encoding="utf-8"
+        )
+    assert list(read_texts(tmp_path)) == [text] * 3
+    csv(tmp_path / "t.CSV", {"text": ["a"]})
+    assert list(read_texts(tmp_path / "t.CSV")) == ["a"]
 
 
 def test_a_folder_of_tables_and_texts(tmp_path: Path) -> None:

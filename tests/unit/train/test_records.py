@@ -66,6 +66,22 @@ def test_a_wrong_line_is_named(line: str, words: str, tmp_path: Path) -> None:
         list(read_records(path))
 
 
+def test_endings_of_files(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.ndjson", "c.JSONL"):
+        lines(tmp_path / name, {"messages": CHAT})
+    assert [type(record) for record in read_records(tmp_path)] == [Conversation] * 3
+    path = tmp_path / "conversations.json"
+    path.write_text(json.dumps([{"messages": CHAT}, {"text": "one"}]))
+    assert [record.where for record in read_records(path)] == [f"{path}, object 1", f"{path}, object 2"]
+    path.write_text(json.dumps({"messages": CHAT}))
+    with pytest.raises(ConfigError, match=r"conversations\.json must hold a list of objects, got dict"):
+        list(read_records(path))
+    for name in ("t.csv", "t.Parquet"):
+        (tmp_path / name).write_text("text\nHum.\n")
+        with pytest.raises(ConfigError, match=r"is a table, .* not read as training data; write a \.jsonl"):
+            list(read_records(tmp_path / name))
+
+
 def test_what_is_no_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xfd")
     with pytest.raises(ConfigError, match="cannot be read as text"):

@@ -97,6 +97,9 @@ def test_files_become_rows_and_pairs(tmp_path: Path) -> None:
         ConfigError, match=r"5 examples are longer than 9 tokens, the first is .*a\.jsonl, line 1"
     ):
         load_rows(data, vocabulary, 8)
+    (data / "b.txt").write_text("Hum.")
+    with pytest.raises(ConfigError, match="the text has 6 tokens, a row of 64 needs 65; give more text"):
+        load_rows(data, vocabulary, 64)
 
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text(json.dumps({"prompt": "Hum?", "chosen": "Yes.", "rejected": "No"}))
