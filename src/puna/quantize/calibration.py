@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +38,7 @@ def calibration_tokens(path: Path, tokenizer: Tokenizer, *, sequences: int, leng
     Raises:
         ConfigError: the text cannot be read, or is too short.
     """
-    ids, n_characters = [], 0
+    ids, n_characters = array("i"), 0  # a list would take 30 bytes a token
     for text in read_texts(path):
         n_characters += len(text)
         if n_characters > _MAX_CHARACTERS:
@@ -44,14 +46,14 @@ def calibration_tokens(path: Path, tokenizer: Tokenizer, *, sequences: int, leng
                 f"{path} has more than {_MAX_CHARACTERS} characters; {sequences} sequences of {length} "
                 "tokens need far less: give a part of it"
             )
-        ids += tokenizer.encode(text)
+        ids.extend(tokenizer.encode(text))
     if len(ids) < sequences * length:
         raise ConfigError(
             f"{path} has {len(ids)} tokens, {sequences} sequences of {length} need {sequences * length}; "
             "give more text, or ask for fewer or shorter sequences"
         )
     starts = [i * (len(ids) - length) // max(1, sequences - 1) for i in range(sequences)]
-    return torch.tensor([ids[start : start + length] for start in starts])
+    return torch.from_numpy(np.stack([np.array(ids[start : start + length]) for start in starts])).long()
 
 
 def check_length(checkpoint: Checkpoint, length: int) -> None:

@@ -13,9 +13,10 @@ from puna.nn.fake_quantized import fake_tokens
 from puna.nn.model import Layer, rotary_tables
 from puna.nn.rounding import GROUP
 
-__all__ = ["MATRICES", "Inputs", "LayerRun", "Solution", "Solve", "dequantized"]
+__all__ = ["BATCH_TOKENS", "MATRICES", "Inputs", "LayerRun", "Solution", "Solve", "dequantized"]
 
-_BATCH_TOKENS = 4096
+BATCH_TOKENS = 4096
+"""About so many go through a layer at a time; a sequence always goes whole."""
 MATRICES = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
@@ -65,7 +66,7 @@ class LayerRun:
         self._layer, self._rounds = layer, rounds_tokens
         self._positions = torch.arange(stream.shape[1])
         self._rotary = rotary_tables(config, self._positions)
-        self._batches = torch.split(stream, max(1, _BATCH_TOKENS // stream.shape[1]))
+        self._batches = torch.split(stream, max(1, BATCH_TOKENS // stream.shape[1]))
 
     @torch.no_grad()
     def quantize(self, solve: Solve, original: LayerRun | None = None) -> Iterator[tuple[str, Solution]]:

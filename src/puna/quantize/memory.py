@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from puna.models.config import ModelConfig
+from puna.quantize.layers import BATCH_TOKENS
 from puna.quantize.network import LOGIT_ROWS, WIDE_ROWS
 from puna.quantize.recipe import Recipe
 
@@ -44,13 +45,18 @@ def _rounding(config: ModelConfig) -> int:
 
 
 def _solving(config: ModelConfig, recipe: Recipe) -> int:
-    """The stream, a layer and its integers, and for its widest matrix the Hessian and four like it."""
+    """The stream, a layer and its integers; and what solving its widest matrix needs, or what feeds that."""
     stream = recipe.sequences * recipe.length * config.dim
     widest = max(config.ffn_dim, config.dim)
     runs = 2 if recipe.follows_original else 1
-    square = 5 + recipe.follows_original + 2 * recipe.act_order
     layer = _layer_weights(config)
-    return 4 * (runs * (stream + layer) + config.dim * widest + square * widest**2) + layer
+    # The Hessian, and four like it.
+    solving = config.dim * widest + (5 + recipe.follows_original + 2 * recipe.act_order) * widest**2
+    # A sum and what is added to it, and of the tokens of a batch what they are before, while and after they
+    # are rounded.
+    batch = recipe.length * min(recipe.sequences, max(1, BATCH_TOKENS // recipe.length))
+    feeding = (2 + recipe.follows_original) * widest**2 + batch * (5 * config.ffn_dim + config.dim)
+    return 4 * (runs * (stream + layer) + max(solving, feeding)) + layer
 
 
 def _halves(config: ModelConfig, dtypes: Mapping[str, str]) -> int:

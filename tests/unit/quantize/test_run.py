@@ -396,6 +396,9 @@ def test_an_8b_model_is_expected_to_fit_24_gib() -> None:
     for method in ("ptq", "gptq", "spinquant", "distill"):
         recipe = Recipe(method=method, follows_original=method != "ptq")
         assert memory_estimate(LLAMA31_8B, dict.fromkeys(shapes, "BF16"), recipe) < 22 << 30, method
+    # A long sequence goes through a layer whole.
+    long = Recipe(method="gptq", sequences=8, length=32768)
+    assert 14 << 30 < memory_estimate(LLAMA31_8B, dict.fromkeys(shapes, "BF16"), long) < 20 << 30
     # What learns reads bfloat16 from the file; of other types it makes its own.
     quantized = dict.fromkeys(shapes, "Q4_0")
     assert 16 << 30 < memory_estimate(LLAMA31_8B, quantized, Recipe(method="spinquant")) < 22 << 30

@@ -98,7 +98,7 @@ def test_files_become_rows_and_pairs(tmp_path: Path) -> None:
     ):
         load_rows(data, vocabulary, 8)
     (data / "b.txt").write_text("Hum.")
-    with pytest.raises(ConfigError, match="the text has 6 tokens, a row of 64 needs 65; give more text"):
+    with pytest.raises(ConfigError, match="the text has 5 tokens, a row of 64 needs 65; give more text"):
         load_rows(data, vocabulary, 64)
 
     pairs = tmp_path / "pairs.jsonl"
