@@ -21,6 +21,8 @@ from puna.models.packed import write_json, write_vocabulary
 from puna.models.rotary import interleaved_rows
 from puna.models.safetensors import NewTensor, write_safetensors
 from puna.models.store import path_of
+from puna.models.torch_writer import write_torch
+from puna.nn.grid import GridLinear
 from puna.nn.model import Transformer
 
 __all__ = ["from_checkpoint", "load", "save_huggingface", "save_meta", "weights_of"]
@@ -87,10 +89,10 @@ def save_huggingface(model: Transformer, vocabulary: Vocabulary, out: Path) -> N
         out: the folder to make; it must not exist yet.
 
     Raises:
-        ConfigError: the weights have another dtype.
+        ConfigError: the weights have another dtype, or are counted in steps of a grid.
         StoreError: `out` exists, cannot be written, or the disk is too full.
     """
-    weights = weights_of(model)
+    weights = _weights_to_write(model)
     tensors = [
         NewTensor(name, _dtype(weight), tuple(weight.shape), lambda weight=weight: _bytes(weight))  # type: ignore[misc]
         for name, weight in weights.items()
@@ -113,31 +115,45 @@ def save_meta(model: Transformer, tokenizer_model: Path, out: Path) -> None:
 
     Raises:
         CheckpointError: Meta's ``params.json`` cannot say what this model is.
-        ConfigError: the weights have another dtype.
+        ConfigError: the weights have another dtype, or are counted in steps of a grid.
         StoreError: `out` exists, cannot be written, or the disk is too full.
     """
-    config, weights = model.config, weights_of(model)
+    config, weights = model.config, _weights_to_write(model)
     params = config.to_meta()
     if not tokenizer_model.is_file():
         raise CheckpointError(f"{tokenizer_model} does not exist; give the tokenizer.model of the model")
-    with new_folder(out, sum(weight.nbytes for weight in weights.values())) as folder:
-        state = {meta_name(name): _meta_rows(name, weight, config) for name, weight in weights.items()}
-        # Meta's program knows no tied head: its files have the matrix under both names.
-        state.setdefault("output.weight", state["tok_embeddings.weight"])
-        torch.save(state, folder / "consolidated.00.pth")
+    # Meta's program knows no tied head: its files have the matrix under both names.
+    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    tensors = [
+        NewTensor(
+            meta_name(name),
+            _dtype(weight),
+            tuple(weight.shape),
+            lambda name=name, weight=weight: _meta_rows(name, weight, config),  # type: ignore[misc]
+        )
+        for name, weight in weights.items()
+    ]
+    with new_folder(out, sum(tensor.n_bytes for tensor in tensors)) as folder:
+        write_torch(folder / "consolidated.00.pth", tensors)
         (folder / "params.json").write_text(json.dumps(params) + "\n", encoding="utf-8")
         shutil.copyfile(tokenizer_model, folder / "tokenizer.model")
 
 
-def _meta_rows(name: str, weight: Tensor, config: ModelConfig) -> Tensor:
-    _dtype(weight)
+def _weights_to_write(model: Transformer) -> dict[str, Tensor]:
+    if any(isinstance(module, GridLinear) for module in model.modules()):
+        raise ConfigError(
+            "the model counts its weights in steps of a grid, see `puna.nn.grid`; write it as a quantized "
+            "model, with `puna.nn.packed.ModelCheckpoint` and `write_checkpoint`, and export that"
+        )
+    return weights_of(model)
+
+
+def _meta_rows(name: str, weight: Tensor, config: ModelConfig) -> NDArray[np.uint8]:
     heads = {"q_proj.weight": config.n_heads, "k_proj.weight": config.n_kv_heads}
     n_heads = next((n for part, n in heads.items() if name.endswith(part)), None)
-    plain = weight.detach().cpu().contiguous()
     if n_heads is None:
-        return plain
-    rows = interleaved_rows(_bytes(weight).reshape(len(weight), -1), n_heads)
-    return torch.from_numpy(rows).view(plain.dtype)
+        return _bytes(weight)
+    return interleaved_rows(_bytes(weight).reshape(len(weight), -1), n_heads)
 
 
 def _dtype(weight: Tensor) -> str:

@@ -6,10 +6,13 @@ blocks, 8 bits a row for embedding and head. Gradients pass straight through the
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
+from puna.models.config import ModelConfig
 from puna.nn.model import Linear, RotatedRMSNorm, Transformer
 from puna.nn.rounding import DEFAULT_RULE, GROUP, group_scales, round_groups, round_rows
 
@@ -18,10 +21,14 @@ __all__ = [
     "Int4Linear",
     "Int8Embedding",
     "Int8Linear",
+    "RoundedInputLinear",
+    "as_kind",
     "fake_quantize",
     "fake_tokens",
     "straight_through",
 ]
+
+Kind = TypeVar("Kind", bound=Linear)
 
 
 def straight_through(plain: Tensor, rounded: Tensor) -> Tensor:
@@ -82,6 +89,14 @@ class Int4Linear(Linear):
         return self.adapt(linear(fake_tokens(x), straight_through(self.weight, rounded)), x)
 
 
+class RoundedInputLinear(Linear):
+    """A linear layer with 8-bit tokens; its adaptor is bfloat16, and reads them before they are rounded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in]`` to ``[..., out]``."""
+        return self.adapt(linear(fake_tokens(x), self.weight), x)
+
+
 class Int8Linear(nn.Linear):
     """A linear layer with 8-bit weights, a scale a row, and 8-bit tokens."""
 
@@ -122,15 +137,22 @@ def fake_quantize(model: Transformer, rule: str = DEFAULT_RULE) -> None:
             assert isinstance(part, nn.Module)
             for name, old in list(part.named_children()):
                 assert isinstance(old, Linear)
-                with torch.device("meta"):
-                    new = Int4Linear(old.in_features, old.out_features, model.config)
-                new.weight, new.rule = old.weight, rule
-                if new.lora_rank:
-                    new.lora_A, new.lora_B = _bf16(old.lora_A), _bf16(old.lora_B)
+                new = as_kind(Int4Linear, old, model.config)
+                new.rule = rule
                 setattr(part, name, new)
     norm = model.model.norm
     if isinstance(norm, RotatedRMSNorm):
         norm.rotation = _bf16(norm.rotation)
+
+
+def as_kind(kind: type[Kind], old: Linear, config: ModelConfig) -> Kind:
+    """A layer of another kind with the same parameters; its adaptor, where it has one, is bfloat16."""
+    with torch.device("meta"):
+        new = kind(old.in_features, old.out_features, config)
+    new.weight = old.weight
+    if new.lora_rank:
+        new.lora_A, new.lora_B = _bf16(old.lora_A), _bf16(old.lora_B)
+    return new
 
 
 def _bf16(old: nn.Linear) -> Bf16Linear:

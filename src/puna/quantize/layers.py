@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from puna.models.config import ModelConfig
-from puna.nn.fake_quantized import fake_tokens
-from puna.nn.model import Layer, rotary_tables
+from puna.nn.fake_quantized import RoundedInputLinear, as_kind, fake_tokens
+from puna.nn.model import Layer, Linear, rotary_tables
 from puna.nn.rounding import GROUP
 
 __all__ = ["BATCH_TOKENS", "MATRICES", "Inputs", "LayerRun", "Solution", "Solve", "dequantized"]
@@ -64,6 +64,10 @@ class LayerRun:
             rounds_tokens: whether inputs of matrices are rounded to 8 bits.
         """
         self._layer, self._rounds = layer, rounds_tokens
+        if rounds_tokens:
+            for name in MATRICES:
+                # Within the layer, as an adaptor reads what is not rounded.
+                layer.set_submodule(name, as_kind(RoundedInputLinear, self._matrix(name), config))
         self._positions = torch.arange(stream.shape[1])
         self._rotary = rotary_tables(config, self._positions)
         self._batches = torch.split(stream, max(1, BATCH_TOKENS // stream.shape[1]))
@@ -101,35 +105,35 @@ class LayerRun:
             if names[0] in _WRITERS:
                 self._add(names[0], read)
 
-    def _matrix(self, name: str) -> nn.Linear:
+    def _matrix(self, name: str) -> Linear:
         matrix = self._layer.get_submodule(name)
-        assert isinstance(matrix, nn.Linear), name
+        assert isinstance(matrix, Linear), name
         return matrix
 
-    def _round(self, x: Tensor) -> Tensor:
-        return fake_tokens(x) if self._rounds else x
-
     def _attention_input(self, batch: Tensor) -> Tensor:
-        return self._round(self._layer.input_layernorm(batch))
+        return self._layer.input_layernorm(batch)
 
     def _mixed(self, batch: Tensor) -> Tensor:
-        mixed = self._layer.self_attn.mix(self._attention_input(batch), self._positions, self._rotary)
-        return self._round(mixed)
+        return self._layer.self_attn.mix(self._attention_input(batch), self._positions, self._rotary)
 
     def _feed_forward_input(self, batch: Tensor) -> Tensor:
-        return self._round(self._layer.post_attention_layernorm(batch))
+        return self._layer.post_attention_layernorm(batch)
 
     def _activated(self, batch: Tensor) -> Tensor:
-        return self._round(self._layer.mlp.activate(self._feed_forward_input(batch)))
+        return self._layer.mlp.activate(self._feed_forward_input(batch))
+
+    def _read(self, read: _Read, i: int) -> Tensor:
+        """What a matrix multiplies with, ``[tokens, in]``."""
+        x = read(self, self._batches[i])
+        return (fake_tokens(x) if self._rounds else x).flatten(0, 1)
 
     def _inputs(self, read: _Read, original: LayerRun | None) -> Inputs:
         hessian, drift = _Sum(), _Sum()
-        for i, batch in enumerate(self._batches):
-            x = read(self, batch).flatten(0, 1)
+        for i in range(len(self._batches)):
+            x = self._read(read, i)
             hessian.add(x.T @ x)
             if original is not None:
-                y = read(original, original._batches[i]).flatten(0, 1)
-                drift.add((y - x).T @ x)
+                drift.add((original._read(read, i) - x).T @ x)
         return Inputs(hessian.total(), None if original is None else drift.total())
 
     def _add(self, name: str, read: _Read) -> None:

@@ -17,10 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from puna.errors import CheckpointError, ConfigError
 from puna.models.checkpoint import Checkpoint
+from puna.models.config import ModelConfig
 from puna.models.new_folder import require_new
 from puna.models.packed import write_checkpoint
 from puna.nn.checkpoint import from_checkpoint
@@ -118,13 +120,15 @@ class _Run:
         start: Checkpoint | None,
     ) -> None:
         check_adaptable(checkpoint.config, recipe.rank)
-        self.model = from_checkpoint(checkpoint if start is None else start)
-        _check_finite(checkpoint, self.model)
+        source = checkpoint if start is None else start
+        self.model = from_checkpoint(source)
+        _check_finite(source, self.model)
         self._is_rounding = start is not None
         self._learned = dict(self.model.named_parameters()) if start is None else keep_grid(self.model, start)
         self._teacher = None
         if recipe.loss == "distill":
             self._teacher = from_checkpoint(checkpoint).requires_grad_(False)
+            _check_finite(checkpoint, self._teacher)
         self._recipe, self._rows, self._held_out = recipe, rows, held_out
         self._work, self._progress = work, progress
 
@@ -198,13 +202,19 @@ def _check_start(start: Checkpoint, checkpoint: Checkpoint, recipe: QatRecipe) -
     if recipe.fake_quant_after:
         raise ConfigError("`fake_quant_after` must be 0 with a model to start with: it is rounded already")
     check_adaptable(start.config, recipe.rank)
-    shapes = start.config.tensor_shapes()
-    for name, shape in checkpoint.config.tensor_shapes().items():
-        if shapes.get(name) != shape:
+    here, there = (_computed(model.config) for model in (checkpoint, start))
+    for name, value in here.items():
+        if not np.allclose(value, there[name], rtol=1e-5, atol=0):  # some files keep them in float32
             raise ConfigError(
-                f"{start.path} was not made from {checkpoint.path}: {name} has the shape {shapes.get(name)} "
-                f"there and {shape} here"
+                f"{start.path} was not made from {checkpoint.path}: `{name}` is {there[name]!s:.40} there "
+                f"and {value!s:.40} here"
             )
+
+
+def _computed(config: ModelConfig) -> dict[str, Any]:
+    """What a model has in common with all that is made from it."""
+    names = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "ffn_dim", "vocab_size", "norm_eps")
+    return {**{name: getattr(config, name) for name in names}, "rope_frequencies": config.rope_frequencies()}
 
 
 def _check_finite(checkpoint: Checkpoint, model: Transformer) -> None:

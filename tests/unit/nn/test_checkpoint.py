@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from puna.errors import CheckpointError, ConfigError, StoreError
 from puna.models.architectures import LLAMA2_70B, LLAMA3_8B, LLAMA31_405B, LLAMA32_1B, LLAMA32_3B
 from puna.models.config import ModelConfig
 from puna.models.open import open_checkpoint
+from puna.models.packed import write_checkpoint
 from puna.nn.checkpoint import from_checkpoint, load, save_huggingface, save_meta
+from puna.nn.grid import keep_grid
 
 # What params.json cannot say otherwise: without a `rope_theta` of Llama 3, 4096 tokens.
 AS_META = {"max_position_embeddings": 4096, "intermediate_size": 112, "rms_norm_eps": 1e-5}
@@ -56,6 +59,41 @@ def test_metas_layout_is_the_reference_writers(dtype: torch.dtype, is_tied: bool
     for name in again.dtypes:
         assert torch.equal(torch.from_numpy(again.tensor(name).to_float32()), weights[name].float())
     assert (tmp_path / "out" / "tokenizer.model").read_bytes() == b"YQ== 0\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size there")
+def test_a_full_disk_is_told_of(tmp_path: Path) -> None:
+    import resource
+    import signal
+
+    save_tiny(tmp_path / "in", **AS_META)
+    source = open_checkpoint(tmp_path / "in")
+    (tmp_path / "tokenizer.model").write_bytes(b"YQ== 0\n")
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(StoreError, match="cannot be written: File too large"):
+            save_meta(from_checkpoint(source), tmp_path / "tokenizer.model", tmp_path / "out")
+        with pytest.raises(StoreError, match="cannot be written: File too large"):
+            save_huggingface(from_checkpoint(source), source.vocabulary(), tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not (tmp_path / "out").exists()
+
+
+def test_integers_are_not_written_as_weights(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "in", **AS_META)
+    source = open_checkpoint(tmp_path / "in")
+    write_checkpoint(source, tmp_path / "int4", "int4")
+    start = open_checkpoint(tmp_path / "int4")
+    model = from_checkpoint(start)
+    keep_grid(model, start)
+    (tmp_path / "tokenizer.model").write_bytes(b"YQ== 0\n")
+    with pytest.raises(ConfigError, match="counts its weights in steps of a grid"):
+        save_huggingface(model, source.vocabulary(), tmp_path / "out")
+    with pytest.raises(ConfigError, match="counts its weights in steps of a grid"):
+        save_meta(model, tmp_path / "tokenizer.model", tmp_path / "out")
 
 
 def test_nothing_is_left_after_an_error(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.tiny import VARIANTS, add_parts, save_tiny
+from tests.tiny import ADDITIONS, VARIANTS, add_parts, save_tiny
 
 from puna.engine.native import NativeEngine
 from puna.errors import CheckpointError, ConfigError, StoreError
@@ -18,11 +18,11 @@ from puna.models.open import open_checkpoint
 from puna.models.packed import PunaCheckpoint, pack_checkpoint
 from puna.nn.checkpoint import from_checkpoint
 from puna.nn.fake_quantized import fake_quantize, fake_tokens
-from puna.nn.model import Linear
+from puna.nn.model import Linear, rotary_tables
 from puna.nn.packed import ModelCheckpoint
 from puna.quantize.calibration import calibration_tokens, read_texts
 from puna.quantize.gptq import gptq
-from puna.quantize.layers import dequantized
+from puna.quantize.layers import MATRICES, LayerRun, dequantized
 from puna.quantize.memory import memory_estimate
 from puna.quantize.recipe import Recipe
 from puna.quantize.run import quantize
@@ -328,6 +328,22 @@ def test_a_rotated_model_with_adaptors_stays_one(method: str, model: Path, tmp_p
         if "lora" in name or "rotation" in name:
             assert written.matrices[name].format == "bf16"
             assert np.array_equal(written.matrices[name].to_float32(), weight.bfloat16().float().numpy())
+
+
+def test_layers_with_adaptors_calibrate_as_the_quantized_model_computes(model: Path) -> None:
+    """Adaptors read what is not rounded to 8 bits."""
+    source = add_parts(from_checkpoint(open_checkpoint(model)))
+    expected = add_parts(source, **{name: getattr(source.config, name) for name in ADDITIONS})
+    expected.load_state_dict(source.state_dict())
+    fake_quantize(expected, "signed")
+    stream = torch.randn((3, 20, source.config.dim), generator=torch.Generator().manual_seed(1))
+    positions = torch.arange(20)
+    with torch.no_grad():
+        layer = expected.model.layers[0]
+        wanted = layer(stream, positions, rotary_tables(source.config, positions))
+    run = LayerRun(source.config, source.model.layers[0], stream, rounds_tokens=True)
+    run.advance({name: layer.get_submodule(name).quantized() for name in MATRICES})
+    torch.testing.assert_close(stream, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_what_cannot_be_is_refused_at_once(model: Path, tmp_path: Path) -> None:

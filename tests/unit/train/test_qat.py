@@ -376,17 +376,38 @@ def test_a_start_that_does_not_fit_is_refused(tiny: Path, start: Path, tmp_path:
     save_tiny(tmp_path / "narrow", tie_word_embeddings=True, intermediate_size=96)
     write_checkpoint(open_checkpoint(tiny), tmp_path / "int8", "int8")
     write_checkpoint(open_checkpoint(tmp_path / "narrow"), tmp_path / "other", "int4")
+    same_shapes = {
+        "heads": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 6},
+        "eps": {"rms_norm_eps": 0.5},
+        "theta": {"rope_theta": 123.0},
+    }
+    for name, changes in same_shapes.items():
+        save_tiny(tmp_path / f"float-{name}", tie_word_embeddings=True, **changes)
+        write_checkpoint(open_checkpoint(tmp_path / f"float-{name}"), tmp_path / name, "int4")
     for begin, changes, needed in (
         (start, {"method": "qat-lora"}, "is for the method 'qat', got 'qat-lora'"),
         (start, {"loss": "text", "fake_quant_after": 1}, "`fake_quant_after` must be 0"),
         (tmp_path / "int8", {}, "q_proj is not 4-bit in groups of 32; training begins with a model that"),
         (tiny, {}, "q_proj is not 4-bit in groups of 32"),
-        (tmp_path / "other", {}, r"was not made from .* has the shape \(96, 48\) there and \(112, 48\) here"),
+        (tmp_path / "other", {}, r"was not made from .*: `ffn_dim` is 96 there and 112 here"),
+        (tmp_path / "heads", {}, r"was not made from .*: `n_heads` is 8 there and 4 here"),
+        (tmp_path / "eps", {}, r"was not made from .*: `norm_eps` is 0\.5 there and 1e-0. here"),
+        (tmp_path / "theta", {}, r"was not made from .*: `rope_frequencies` is \[1\.0, .* here"),
     ):
         with pytest.raises(ConfigError, match=needed):
             trained(tiny, tmp_path / "out", start=begin, **changes)
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / ".out.training").exists()
+
+
+def test_a_weight_that_is_no_number_is_found_in_the_teacher(tiny: Path, start: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "in")
+    weights = load_file(tiny / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = float("nan")
+    save_file(weights, tmp_path / "in" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"/in: .*layers\.1\.mlp\.up_proj\.weight has a weight that is"):
+        trained(tmp_path / "in", tmp_path / "out", start=start)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_a_full_disk_is_found_out_before_the_first_step(
