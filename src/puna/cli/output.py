@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -54,8 +55,22 @@ def say(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document to stdout; other characters than ASCII are escaped."""
-    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+    """Print one JSON document to stdout; other characters than ASCII are escaped.
+
+    Infinity and what is no number are null, as JSON has no words for them.
+    """
+    typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_finite(part) for part in value]
+    return value
 
 
 def print_rows(rows: Iterable[tuple[str, str]]) -> None:

@@ -27,6 +27,9 @@ __all__ = [
     "read_text",
 ]
 
+_ROWS = 64  # of logits, in double at a time
+_Piece = tuple[NDArray[np.float32], NDArray[np.float32], Sequence[int]]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
@@ -121,13 +124,15 @@ def compare_loaded(reference: Llama, other: Llama, text: str, *, max_tokens: int
         reference: what the other is measured against.
         other: the model in question; may be the same.
         text: any text.
-        max_tokens: at most so many tokens of it, from its beginning.
+        max_tokens: at most so many tokens of it, from its beginning; at least 2.
         window: see `compare_on`.
 
     Raises:
-        ConfigError: the text is too short, or the vocabularies differ.
+        ConfigError: the text is too short, or `max_tokens` too small, or the vocabularies differ.
         CapacityError: the window is longer than a model's context.
     """
+    if max_tokens < 2:
+        raise ConfigError(f"`max_tokens` must be at least 2, got {max_tokens}")
     tokens = reference.tokenizer.encode(text)[:max_tokens]
     if other.tokenizer.encode(text)[:max_tokens] != tokens:
         names = f"{reference.info.name} and {other.info.name}"
@@ -183,9 +188,7 @@ def compare_on(
     )
 
 
-def agreement_of(
-    pieces: Iterable[tuple[NDArray[np.float32], NDArray[np.float32], Sequence[int]]],
-) -> Agreement:
+def agreement_of(pieces: Iterable[_Piece]) -> Agreement:
     """Compare two models' logits, whatever computed them.
 
     Args:
@@ -196,7 +199,7 @@ def agreement_of(
         ConfigError: the vocabularies differ in size.
     """
     losses, divergences, same = [], [], []
-    for reference, other, tokens in pieces:
+    for reference, other, tokens in _few_rows(pieces):
         a, b = log_probabilities(reference), log_probabilities(other)
         if a.shape != b.shape:
             raise ConfigError(
@@ -207,14 +210,24 @@ def agreement_of(
         divergences.append((np.exp(a) * (a - b)).sum(1))
         same.append(a.argmax(1) == b.argmax(1))
     loss, divergence = -np.concatenate(losses, 1).mean(1), np.concatenate(divergences)
+    with np.errstate(over="ignore"):  # a broken model's is infinite
+        perplexity = np.exp(loss)
     return Agreement(
         tokens=len(divergence),
-        reference_perplexity=float(np.exp(loss[0])),
-        perplexity=float(np.exp(loss[1])),
+        reference_perplexity=float(perplexity[0]),
+        perplexity=float(perplexity[1]),
         mean_kl=float(divergence.mean()),
         kl_error=float(divergence.std() / np.sqrt(len(divergence))),
         top1_agreement=float(np.concatenate(same).mean()),
     )
+
+
+def _few_rows(pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+    """The same, cut so that doubles of some rows are in memory, and not of all."""
+    for reference, other, tokens in pieces:
+        for start in range(0, len(tokens), _ROWS):
+            end = start + _ROWS
+            yield reference[start:end], other[start:end], tokens[start:end]
 
 
 def _windows(tokens: Sequence[int], window: int) -> Iterator[Sequence[int]]:

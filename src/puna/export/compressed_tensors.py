@@ -116,7 +116,7 @@ class _Writer:
     def _plain(self, name: str, shape: tuple[int, ...]) -> NewTensor:
         def produce() -> NDArray[Any]:
             self._advance()
-            stored, is_exact = as_dtype(self._checkpoint.tensor(name).to_float32(), _DTYPE)
+            stored, is_exact = as_dtype(name, self._checkpoint.tensor(name).to_float32(), _DTYPE)
             if not is_exact:
                 self._rounded.append(name)
             return stored
@@ -131,7 +131,7 @@ class _Writer:
             self._advance()
             parts = integers_of(self._checkpoint, name)
             assert parts is not None, f"{name} is checked to be integers"
-            scales, is_exact = as_dtype(parts[1].astype(np.float32), _DTYPE)
+            scales, is_exact = as_dtype(name, parts[1].astype(np.float32), _DTYPE)
             if not is_exact:
                 self._rounded.append(name)
             kept.append(scales)

@@ -21,6 +21,7 @@ DEFAULT_CONTEXT = 2048
 """Positions of the cache where nothing is said: a program takes its memory when it is loaded."""
 
 _TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+_MIN_CONTEXT = 4  # torch traces with three tokens, as sizes of one and two may become constants
 _PROGRAM_BYTES = 16 * 1024 * 1024  # more than the graph of any Llama takes
 
 
@@ -47,11 +48,15 @@ def write_executorch(
         CheckpointError: the source is damaged, or XNNPACK cannot compute what it is.
         StoreError: `out` exists, cannot be written, or the disk is too full.
     """
-    if context < 2:
-        raise ConfigError(f"a program needs a context of 2 tokens or more, got {context}")
-    _check(checkpoint)
-    vocabulary, config = checkpoint.vocabulary(), checkpoint.config
+    config = checkpoint.config
     positions = min(context, config.max_seq_len)
+    if positions < _MIN_CONTEXT:
+        raise ConfigError(
+            f"a program needs a context of {_MIN_CONTEXT} tokens or more, got {context} and a model of "
+            f"{config.max_seq_len}"
+        )
+    _check(checkpoint)
+    vocabulary = checkpoint.vocabulary()
     source = _Integers(checkpoint)
     with new_file(out, _size(checkpoint)) as path:
         try:

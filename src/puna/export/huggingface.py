@@ -54,7 +54,7 @@ def write_huggingface(
         if progress is not None:
             progress(done, len(shapes))
         values = checkpoint.tensor(name).to_float32()
-        stored, is_exact = as_dtype(values, dtype)
+        stored, is_exact = as_dtype(name, values, dtype)
         n_rounded += not is_exact
         return stored
 
@@ -76,19 +76,28 @@ def write_huggingface(
     ]
 
 
-def as_dtype(values: NDArray[np.float32], dtype: str) -> tuple[NDArray[np.generic], bool]:
+def as_dtype(name: str, values: NDArray[np.float32], dtype: str) -> tuple[NDArray[np.generic], bool]:
     """Round float32 to what a safetensors file calls ``BF16`` (as its bits), ``F16`` or ``F32``.
 
     Returns:
         The numbers, and whether they are still the same.
+
+    Raises:
+        CheckpointError: one of the numbers is not finite, or too large for the type.
     """
+    stored: NDArray[np.generic]
     if dtype == "BF16":
-        bits = bf16_bits(values)
-        again = (bits.astype(np.uint32) << 16).view(np.float32)
-        return bits, np.array_equal(again, values, equal_nan=True)
-    with np.errstate(over="ignore"):
-        stored = values.astype(np.float16 if dtype == "F16" else np.float32, copy=False)
-    return stored, np.array_equal(stored, values, equal_nan=True)
+        stored = bf16_bits(values)
+        again = (stored.astype(np.uint32) << 16).view(np.float32)
+    else:
+        with np.errstate(over="ignore"):
+            stored = again = values.astype(np.float16 if dtype == "F16" else np.float32, copy=False)
+    if not np.isfinite(again).all():
+        raise CheckpointError(
+            f"{name!r:.100} has a number that is not finite, or too large for {_NAMES[dtype]}, which "
+            "would be written as infinity"
+        )
+    return stored, np.array_equal(again, values)
 
 
 def hf_config(checkpoint: Checkpoint, dtype: str) -> dict[str, object]:

@@ -43,7 +43,7 @@ def write_peft(checkpoint: Checkpoint, out: Path, progress: Progress | None = No
             "`puna export --to huggingface`, or make some: `puna quantize --method qat-lora`"
         )
     names = [name for name in config.tensor_shapes() if ".lora_" in name]
-    values = {name: as_dtype(_adaptor(checkpoint, name), _DTYPE) for name in names}
+    values = {name: as_dtype(name, _adaptor(checkpoint, name), _DTYPE) for name in names}
     tensors = [
         NewTensor(f"base_model.model.{name}", _DTYPE, bits.shape, lambda bits=bits: bits)  # type: ignore[misc]
         for name, (bits, _) in values.items()

@@ -45,7 +45,8 @@ def write(
         out: the file or folder to make; it must not exist yet.
         target: one of `TARGETS`.
         wanted: one of `puna.models.packed.FORMATS`, to which the matrices are rounded first; ``auto`` takes
-            them as they are. ``bf16`` and ``f32`` make a plain Llama of a model with rotations or adaptors.
+            them as they are. ``bf16`` and ``f32`` make a plain Llama of a model with rotations or adaptors,
+            except for ``peft``.
         progress: told of every tensor.
         context: positions of the cache, for ``executorch``, whose programs have it inside; None: its default.
 
@@ -62,7 +63,7 @@ def write(
     if context is not None and target != "executorch":
         raise ConfigError(f"a context is part of ExecuTorch's programs only, not of {target}; leave it out")
     module, function = _WRITERS[target]
-    if wanted in ("bf16", "f32"):
+    if wanted in ("bf16", "f32") and target != "peft":  # which is for the adaptors
         checkpoint = folded(checkpoint)
     writer = getattr(import_module(f"puna.export.{module}"), function)
     run: Writer = writer if context is None else partial(writer, context=context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from puna.errors import StoreError
@@ -38,4 +38,5 @@ def new_file(out: Path, n_bytes: int) -> Iterator[Path]:
     except OSError as error:
         raise StoreError(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a name that is too long, which was told of
+            temporary.unlink(missing_ok=True)

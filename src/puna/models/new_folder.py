@@ -18,10 +18,16 @@ def require_new(out: Path) -> None:
     """Refuse to write over what is there, before a long job begins.
 
     Raises:
-        StoreError: `out` exists.
+        StoreError: `out` exists, or its name is none that a file can have.
     """
-    if out.exists():
-        raise StoreError(f"{out} exists already; remove it first or choose another name")
+    try:
+        out.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"{str(out)!r:.100} cannot be made: {reason}; choose another name") from error
+    raise StoreError(f"{out} exists already; remove it first or choose another name")
 
 
 @contextmanager

@@ -111,13 +111,15 @@ class LayerRun:
         return matrix
 
     def _attention_input(self, batch: Tensor) -> Tensor:
-        return self._layer.input_layernorm(batch)
+        normed: Tensor = self._layer.input_layernorm(batch)
+        return normed
 
     def _mixed(self, batch: Tensor) -> Tensor:
         return self._layer.self_attn.mix(self._attention_input(batch), self._positions, self._rotary)
 
     def _feed_forward_input(self, batch: Tensor) -> Tensor:
-        return self._layer.post_attention_layernorm(batch)
+        normed: Tensor = self._layer.post_attention_layernorm(batch)
+        return normed
 
     def _activated(self, batch: Tensor) -> Tensor:
         return self._layer.mlp.activate(self._feed_forward_input(batch))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import unicodedata
 
@@ -40,6 +41,11 @@ def test_json_is_ascii(capsys):
     out = capsys.readouterr().out
     assert out.isascii()
     assert json.loads(out) == {"text": "\x9bñ"}
+
+
+def test_json_has_null_where_a_number_is_not_finite(capsys):
+    print_json({"a": [1.5, math.inf], "b": {"c": (-math.inf, math.nan)}})
+    assert json.loads(capsys.readouterr().out) == {"a": [1.5, None], "b": {"c": [None, None]}}
 
 
 def test_small_texts():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import torch
 from tests.tiny import save_tiny
 
 from puna.errors import ConfigError
-from puna.evaluate.compare import compare_on
+from puna.evaluate import compare
+from puna.evaluate.compare import agreement_of, compare_loaded, compare_on
 from puna.llama import load
 
 TOKENS = np.random.default_rng(3).integers(0, 256, 150).tolist()
@@ -46,6 +48,31 @@ def test_a_model_agrees_with_itself(tmp_path: Path) -> None:
     assert same.perplexity == same.reference_perplexity
 
 
+def test_rows_are_looked_at_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    a, b = random.normal(0, 3, (2, 150, 20)).astype(np.float32)
+    pieces = [(a, b, random.integers(0, 20, 150).tolist())]
+    few = agreement_of(pieces)
+    rows: list[int] = []
+    whole = compare.log_probabilities
+
+    def counted(logits: np.ndarray[Any, Any]) -> Any:
+        rows.append(len(logits))
+        return whole(logits)
+
+    monkeypatch.setattr(compare, "log_probabilities", counted)
+    assert agreement_of(pieces) == few
+    assert rows == [64, 64, 64, 64, 22, 22]
+    monkeypatch.setattr(compare, "_ROWS", 1000)
+    assert agreement_of(pieces) == few
+
+
+def test_a_broken_models_perplexity_is_infinite() -> None:
+    right, wrong = np.array([[1000.0, 0.0]], np.float32), np.array([[0.0, 1000.0]], np.float32)
+    found = agreement_of([(right, wrong, [0])])
+    assert (found.reference_perplexity, found.perplexity) == (1, math.inf)
+
+
 def test_other_vocabularies_and_too_little_text_are_refused(tmp_path: Path) -> None:
     save_tiny(tmp_path / "a")
     save_tiny(tmp_path / "b", vocab_size=300)
@@ -54,3 +81,6 @@ def test_other_vocabularies_and_too_little_text_are_refused(tmp_path: Path) -> N
             compare_on(a.engine, b.engine, TOKENS)
         with pytest.raises(ConfigError, match="at least 2 tokens, got 512 and 1"):
             compare_on(a.engine, a.engine, [1])
+        for n in (-1, 0, 1):
+            with pytest.raises(ConfigError, match=f"`max_tokens` must be at least 2, got {n}"):
+                compare_loaded(a, a, "Llamas hum.", max_tokens=n, window=64)

@@ -18,6 +18,9 @@ from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 from puna.errors import CheckpointError
 from puna.export.compressed_tensors import write_compressed_tensors
 from puna.models.files import read_json_object
+from puna.nn.checkpoint import from_checkpoint
+from puna.nn.fake_quantized import fake_quantize
+from puna.nn.packed import ModelCheckpoint
 
 TOLERANCE = 0.05  # both round activations to 8 bits, and the engine those of the head too
 
@@ -75,6 +78,20 @@ def test_transformers_dequantizes_the_same_numbers(make: Any, tmp_path: Path) ->
         values = torch.from_numpy(checkpoint.tensor(name).to_float32())
         # it multiplies integers by scales in float16, as both are stored
         assert torch.equal(parameter, values.half().float()), name
+
+
+def test_numbers_that_float16_cannot_hold_are_refused(make: Any, tmp_path: Path) -> None:
+    plain = make("int4")
+    source = from_checkpoint(plain)
+    fake_quantize(source)
+    with torch.no_grad():
+        source.model.norm.weight[3] = 1e6
+    checkpoint = ModelCheckpoint(source, plain.vocabulary())
+    with pytest.raises(
+        CheckpointError, match=r"'model\.norm\.weight' has a number that .* large for float16"
+    ):
+        write_compressed_tensors(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_blocks_are_refused(make: Any, tmp_path: Path) -> None:

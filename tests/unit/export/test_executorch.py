@@ -270,8 +270,9 @@ def test_what_xnnpack_does_not_compute_is_refused(
 
 
 def test_what_is_asked_is_checked(rounded: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="context of 2 tokens or more, got 1"):
-        write_executorch(rounded, tmp_path / "m.pte", context=1)
+    for n in (1, 3):
+        with pytest.raises(ConfigError, match=f"context of 4 tokens or more, got {n} and a model of"):
+            write_executorch(rounded, tmp_path / "m.pte", context=n)
     with pytest.raises(ConfigError, match="part of ExecuTorch's programs only, not of gguf"):
         write(rounded, tmp_path / "m.gguf", "gguf", context=100)
     (tmp_path / "m.pte").write_text("mine")

@@ -48,6 +48,15 @@ def test_peft_gives_the_same_logits(
     assert np.abs(alone - expected).max() > 0.1 * np.abs(expected).max()
 
 
+def test_a_base_of_bf16_keeps_the_adaptors_apart(tmp_path: Path, tiny_vocabulary: Vocabulary) -> None:
+    model = model_with(ADAPTORS, tmp_path / "plain")
+    source = ModelCheckpoint(model, tiny_vocabulary, "tiny")
+    for format in ("auto", "bf16"):
+        write(source, tmp_path / format, "peft", format)
+    for name in ("base/model.safetensors", "adapter/adapter_model.safetensors"):
+        assert (tmp_path / "bf16" / name).read_bytes() == (tmp_path / "auto" / name).read_bytes()
+
+
 def test_a_model_without_adaptors_is_refused(make: Any, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no adaptors.*--to huggingface"):
         write(make("int4"), tmp_path / "out", "peft")

@@ -13,6 +13,7 @@ from tests.tiny import save_tiny
 from puna.errors import CheckpointError, ConfigError, StoreError
 from puna.models.checkpoint import Checkpoint, Tensor
 from puna.models.local import open_model
+from puna.models.new_file import new_file
 from puna.models.open import open_checkpoint
 from puna.models.packed import pack_checkpoint, weight_format, write_checkpoint
 from puna.models.safetensors import NewTensor, SafetensorsFile, write_safetensors
@@ -121,6 +122,15 @@ def test_a_packed_folder_is_what_hugging_face_tools_expect(packed: Path, tiny: C
 def test_every_matrix_begins_at_a_cache_line(packed: Path) -> None:
     file = SafetensorsFile(packed / "model.safetensors")
     assert all(entry.start % 64 == 0 for entry in file.entries.values() if entry.dtype == "U8")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 250, "x\0y"])
+def test_a_name_that_no_file_can_have_is_told(name: str, tiny: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"cannot be (made|written): "):
+        write_checkpoint(tiny, tmp_path / name, "int4")
+    with pytest.raises(StoreError, match=r"cannot be (made|written): "), new_file(tmp_path / name, 1) as path:
+        path.touch()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_overwritten_and_nothing_is_left_half_written(tiny: Checkpoint, packed: Path) -> None:
