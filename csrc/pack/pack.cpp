@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -264,7 +265,9 @@ void round_groups(int bits, const float* values, int64_t rows, int64_t columns, 
 void round_channels(const float* values, int64_t rows, int64_t columns, int8_t* q, float* scale) {
     for (int64_t row = 0; row < rows; row++) {
         const float* v = values + row * columns;
-        scale[row] = largest_magnitude(v, columns) / 127.0f;
+        const float largest = largest_magnitude(v, columns) / 127.0f;
+        // One over what is smaller may be infinite.
+        scale[row] = largest < std::numeric_limits<float>::min() ? 0.0f : largest;
         round_to({scale[row], -127.0f, 127.0f}, v, columns, q + row * columns);
     }
 }

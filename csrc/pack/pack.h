@@ -37,7 +37,8 @@ void unpack_groups_f32(const Weight& weight, int8_t* q, float* scale);
 // form a shorter one. q [rows][columns], scale [rows][ceil(columns / 32)].
 void round_groups(int bits, const float* values, int64_t rows, int64_t columns, int8_t* q, uint16_t* scale);
 
-// The same with one float scale a row, the largest magnitude over 127. scale [rows]
+// The same with one float scale a row, the largest magnitude over 127, or 0 where that is no normal float.
+// scale [rows]
 void round_channels(const float* values, int64_t rows, int64_t columns, int8_t* q, float* scale);
 
 }  // namespace puna

@@ -211,9 +211,11 @@ def round_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
         weight: ``[out, in]``.
 
     Returns:
-        Whole numbers -127 to 127 in float32, ``[out, in]``, and scales ``[out, 1]``.
+        Whole numbers -127 to 127 in float32, ``[out, in]``, and scales ``[out, 1]``; both are 0 where a scale
+        would be no normal float.
     """
     scales = _top(weight.float()) / 127
+    scales = torch.where(scales < torch.finfo(torch.float32).tiny, 0, scales)
     inverse = torch.where(scales > 0, 1 / scales, 0)
     return (weight.float() * inverse).round_().clamp_(-127, 127), scales
 

@@ -207,7 +207,7 @@ def _solve_layers(
             raise CheckpointError(
                 f"{checkpoint.path}: what {name} reads is not finite; are its weights too large?"
             )
-        return gptq(
+        q, scales = gptq(
             weight,
             inputs.hessian,
             rule=recipe.rule,
@@ -215,6 +215,9 @@ def _solve_layers(
             act_order=recipe.act_order,
             drift=inputs.drift,
         )
+        if not scales.isfinite().all():
+            raise CheckpointError(f"{checkpoint.path}: {name} has a weight that is too large for its scale")
+        return q, scales
 
     stream = _embedded(checkpoint, tokens, is_rounded=True)
     plain = _embedded(checkpoint, tokens, is_rounded=False) if recipe.follows_original else None

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,17 +114,24 @@ def pack_into_rows(examples: Sequence[Example], length: int) -> Rows:
         ConfigError: an example is longer.
     """
     rows: list[list[Example]] = []
-    room: list[int] = []
+    # The rows that have so much room, as a heap, and the first of them.
+    with_room: list[list[int]] = [[] for _ in range(length + 1)]
+    first = np.full(length + 1, len(examples))
     for example in sorted(examples, key=lambda e: -len(e.ids)):
         needs = len(example.ids) - 1
         if needs > length:
             raise ConfigError(f"an example has {needs + 1} tokens, a row of {length} takes {length + 1}")
-        place = next((i for i, left in enumerate(room) if left >= needs), len(rows))
-        if place == len(rows):
+        room = needs + int(first[needs:].argmin())
+        place = int(first[room])
+        if place == len(examples):
+            room, place = length, len(rows)
             rows.append([])
-            room.append(length)
+        else:
+            heappop(with_room[room])
+            first[room] = with_room[room][0] if with_room[room] else len(examples)
         rows[place].append(example)
-        room[place] -= needs
+        heappush(with_room[room - needs], place)
+        first[room - needs] = with_room[room - needs][0]
     tokens = torch.zeros((len(rows), length), dtype=torch.int32)
     targets = torch.full((len(rows), length), NOT_COUNTED, dtype=torch.int32)
     segments = torch.zeros((len(rows), length), dtype=torch.int32)

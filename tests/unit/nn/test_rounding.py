@@ -116,6 +116,24 @@ def test_rows_are_rounded_as_the_native_library_does() -> None:
     assert np.array_equal(scales[:, 0].numpy(), native_scales)
 
 
+def test_rows_that_are_nearly_nothing_are_nothing() -> None:
+    """Where one over the scale is infinite, zeros times it would be no numbers."""
+    tiny = 127 * float(np.finfo(np.float32).tiny)
+    w = weights()
+    for row, largest in enumerate((1e-45, 1e-38, 3e-37, 0.99 * tiny, 1.01 * tiny)):
+        w[row] = 0
+        w[row, 3], w[row, 4] = largest, -largest / 2
+    q, scales = round_rows(w)
+    native_q, native_scales = _native.round_channels(w.numpy())
+    assert np.array_equal(q.numpy(), native_q)
+    assert np.array_equal(scales[:, 0].numpy(), native_scales)
+    assert not scales[:4].any()
+    assert not q[:4].any()
+    assert q[4, 2:6].tolist() == [0, 127, -64, 0]
+    w[1, 5] = math.nan
+    assert round_rows(w)[1][1].isnan()
+
+
 def test_zeros_stay_zeros() -> None:
     for rule in RULES:
         scales = group_scales(torch.zeros(2, 64), rule)

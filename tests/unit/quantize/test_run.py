@@ -312,6 +312,25 @@ def test_weights_that_are_no_numbers_are_refused(name: str, model: Path, tmp_pat
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_weight_that_is_too_large_is_found_with_its_matrix(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "in")
+    weights = load_file(model / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"][2, 3] = 1e6
+    save_file(weights, tmp_path / "in" / "model.safetensors", {"format": "pt"})
+    seen: list[int] = []
+    with pytest.raises(
+        CheckpointError, match=r"in: mlp\.down_proj has a weight that is too large for its scale"
+    ):
+        quantize(
+            open_checkpoint(tmp_path / "in"),
+            tmp_path / "out",
+            Recipe(method="gptq", **SMALL),
+            calibration=model / "text.txt",
+            progress=lambda stage, done, total: seen.append(done),
+        )
+    assert seen == list(range(1, 7))
+
+
 @pytest.mark.parametrize("method", ["ptq", "gptq"])
 def test_a_rotated_model_with_adaptors_stays_one(method: str, model: Path, tmp_path: Path) -> None:
     source = add_parts(from_checkpoint(open_checkpoint(model)))

@@ -56,6 +56,21 @@ def test_packed_rows_have_the_loss_and_gradient_of_each_text_alone(tiny: Transfo
     torch.testing.assert_close(results[0][1:], results[1][1:], rtol=1e-5, atol=1e-5)
 
 
+def test_each_text_goes_into_the_first_row_that_has_room() -> None:
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.randint(1, 34, (300,), generator=generator).tolist()
+    rows = pack_into_rows([Example([i] * n, [True] * n) for i, n in enumerate(lengths)], 32)
+    room, expected = [], []
+    for i in sorted(range(300), key=lambda i: -lengths[i]):
+        place = next((p for p, left in enumerate(room) if left >= lengths[i] - 1), len(room))
+        if place == len(room):
+            room.append(32)
+            expected.append([])
+        room[place] -= lengths[i] - 1
+        expected[place] += [i] * (lengths[i] - 1)
+    assert [row[: len(e)] for row, e in zip(rows.tokens.tolist(), expected, strict=True)] == expected
+
+
 def test_rows_of_one_text_need_no_mask() -> None:
     rows = pack_into_rows(examples(33, 33), 32)
     assert rows.batch([0, 1]).segments is None
