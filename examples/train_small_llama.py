@@ -30,6 +30,7 @@ import torch
 
 from puna.models.checkpoint import Vocabulary
 from puna.models.config import ModelConfig
+from puna.models.files import stamps
 from puna.models.huggingface import read_vocabulary
 from puna.models.packed import write_json
 from puna.nn.checkpoint import save_huggingface
@@ -52,9 +53,14 @@ def main() -> None:
     torch.manual_seed(options.seed)
     run = RunFolder(options.out.with_name(options.out.name + ".run"))
     held_out_folder = options.out.with_name(options.out.name + ".held-out")
-    asked = {k: v for k, v in vars(options).items() if k not in ("texts", "out", "threads")}
-    run.begin(asked)
     files = sorted(f for f in options.texts.iterdir() if f.is_file())
+    if len(files) <= HELD_OUT // 2:
+        raise SystemExit(
+            f"{options.texts} has {len(files)} files, of which one is to be held out: "
+            f"give {HELD_OUT // 2 + 1} or more"
+        )
+    asked = {k: v for k, v in vars(options).items() if k not in ("texts", "out", "threads")}
+    run.begin({**asked, "texts": stamps(options.texts)})
     kept_out = files[HELD_OUT // 2 :: HELD_OUT]
     learned = [f for f in files if f not in kept_out]
     held_out_folder.mkdir(exist_ok=True)

@@ -38,3 +38,13 @@ def test_a_small_llama_is_trained_and_loads_everywhere(tmp_path: Path) -> None:
     # All steps are done: the same command makes the same model again and no step.
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "loss" not in again.stdout
+    # Other texts are another run, and the state is that of the first.
+    (texts / "03.txt").write_text("Alpacas spit.")
+    other = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "an unfinished run with another texts; ask for the same again" in other.stderr
+    for path in sorted(texts.iterdir())[:5]:
+        path.unlink()
+    few = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert few.returncode == 1
+    assert "has 25 files, of which one is to be held out: give 26 or more" in few.stderr
+    assert "Traceback" not in few.stderr

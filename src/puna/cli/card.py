@@ -79,7 +79,10 @@ def _print(made: Card) -> None:
         names = list(first.quality.benchmarks)
         quality = [line for row in made.rows for line in _quality(row, first, names)]
         print_table(["", f"perplexity ({made.tokens} tokens)", "mean KL", "same token", *names], quality)
-    if any(row.published is not None for row in made.rows):
+    told = [row for row in made.rows if row.published is not None]
+    if told:
+        typer.echo("")
+        print_table(["published, percent", *(row.model for row in told)], _published_scores(told))
         typer.echo("")
         typer.echo(f"published: {made.published_source}; {made.published_device}")
 
@@ -132,3 +135,10 @@ def _quality(row: CardRow, first: CardRow, names: list[str]) -> list[list[str]]:
             ["  published", "", "", "", *("" if score is None else f"{score:g}" for score in scores)]
         )
     return lines
+
+
+def _published_scores(rows: list[CardRow]) -> list[list[str]]:
+    """A benchmark a line, as there are too many for columns."""
+    scores = [row.published.benchmarks for row in rows if row.published is not None]
+    names = dict.fromkeys(name for found in scores for name in found)
+    return [[name, *(f"{found[name]:g}" if name in found else "" for found in scores)] for name in names]

@@ -14,6 +14,7 @@ from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from puna.errors import ConfigError
+from puna.nn.fake_quantized import Int4Linear, Int8Embedding, Int8Linear
 from puna.nn.model import Transformer
 
 __all__ = ["parallelize"]
@@ -29,7 +30,7 @@ def parallelize(model: Transformer, mesh: DeviceMesh, *, dtype: torch.dtype | No
 
     Raises:
         ConfigError: the mesh has other axes, a size does not divide by the tensor axis, or there is one and
-            the model is no plain Llama.
+            the model is no plain Llama, or fake-quantized.
     """
     axes = mesh.mesh_dim_names or ()
     if not axes or not set(axes) <= {"data", "tensor"}:
@@ -48,6 +49,10 @@ def _split_tensors(model: Transformer, mesh: DeviceMesh) -> None:
     if config.additions:
         raise ConfigError(
             f"a model with {' and '.join(config.additions)} has no tensor axis; use `data` alone"
+        )
+    if any(isinstance(module, Int4Linear | Int8Linear | Int8Embedding) for module in model.modules()):
+        raise ConfigError(
+            "a fake-quantized model has no tensor axis, as rounding sees whole rows; use `data`"
         )
     for name in ("n_heads", "n_kv_heads", "ffn_dim", "vocab_size"):
         if getattr(config, name) % n:

@@ -33,6 +33,20 @@ def test_table_and_json(puna, tmp_path):
     assert "published" not in done.stdout
 
 
+def test_all_that_is_published_is_printed(puna, tmp_path):
+    """Also of benchmarks that nobody asked for."""
+    for name in ("llama3.2-1b-instruct", "llama3.2-1b-instruct-spinquant"):
+        save_tiny(tmp_path / name)
+    (tmp_path / "text.txt").write_text("Llamas hum. " * 20)
+    models = [tmp_path / "llama3.2-1b-instruct", tmp_path / "llama3.2-1b-instruct-spinquant"]
+    done = puna("card", *models, "--rounds", "1", "--new-tokens", "8", "--text", tmp_path / "text.txt")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["published,", "percent", "llama3.2-1b-instruct", "llama3.2-1b-instruct-spinquant"] in lines
+    for scores in (["mmlu", "49.3", "47.3"], ["mmlu_th", "34.7", "32.4"], ["nih_multi_needle", "75"]):
+        assert scores in lines
+
+
 def test_what_cannot_be_read_is_told_before_the_work(refused, tmp_path):
     message = refused("card", tmp_path, "--questions", tmp_path / "none", status=2)
     assert "cannot be read as text" in message

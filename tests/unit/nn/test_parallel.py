@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from puna.errors import ConfigError
 from puna.nn.checkpoint import load
+from puna.nn.fake_quantized import fake_quantize
 from puna.nn.model import Transformer
 from puna.nn.parallel import parallelize
 
@@ -107,4 +108,12 @@ def test_a_rotation_needs_its_whole_input_in_one_process(tmp_path: Path) -> None
     save_tiny(tmp_path)
     model = add_parts(load(str(tmp_path)), has_down_rotation=True)
     with pytest.raises(ConfigError, match="a rotation before its down projections has no tensor axis"):
+        parallelize(model, ThreeProcesses())
+
+
+def test_a_fake_quantized_model_needs_whole_rows_in_one_process(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    model = load(str(tmp_path))
+    fake_quantize(model)
+    with pytest.raises(ConfigError, match="a fake-quantized model has no tensor axis"):
         parallelize(model, ThreeProcesses())
