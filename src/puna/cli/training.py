@@ -101,7 +101,12 @@ def run_training(checkpoint: Checkpoint, out: Path, options: TrainedOptions) -> 
     if options.start is not None and options.rule is not None:
         raise ConfigError("`--rule` and `--start` cannot go together: the model has its scales already")
     start = None if options.start is None else open_checkpoint(path_of(options.start))
-    needs = memory_estimate(checkpoint.config, recipe, has_preferences=options.preferences is not None)
+    needs = memory_estimate(
+        checkpoint.config,
+        recipe,
+        has_start=start is not None,
+        has_preferences=options.preferences is not None,
+    )
     say(f"needs about {size_text(needs)} of memory")
     with TrainProgress() as training:
         quantize_by_training(

@@ -282,11 +282,12 @@ class Layer(nn.Module):
         return out
 
 
-def _within_segments(segments: Tensor) -> Tensor:
-    """Who sees whom: what stands before in the same text. ``[B, T]`` to bool ``[B, 1, T, T]``."""
+def _within_segments(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to scores so that each token sees what stands before it in its text, ``[B, 1, T, T]``."""
     # Positions go on over a text's beginning: rotary attention knows only how far two tokens are apart.
-    same = segments[:, None, :, None] == segments[:, None, None, :]
-    return same.tril()
+    same = (segments[:, None, :, None] == segments[:, None, None, :]).tril()
+    # As floats, which every layer keeps for the backward pass: of booleans each would make its own.
+    return torch.zeros(same.shape, dtype=dtype, device=same.device).masked_fill_(~same, -torch.inf)
 
 
 class Trunk(nn.Module):
@@ -307,11 +308,11 @@ class Trunk(nn.Module):
         """Token ids ``[B, T]`` to final hidden states ``[B, T, E]``."""
         assert cache is None or segments is None, "packed rows are for training, which has no cache"
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        mask = None if segments is None else _within_segments(segments)
         if cache is not None:
             positions = positions + cache.length
         rotary = rotary_tables(self.config, positions)
         x: Tensor = self.embed_tokens(tokens)
+        mask = None if segments is None else _within_segments(segments, x.dtype)
         for layer in self.layers:
             if self.checkpoints_activations and torch.is_grad_enabled():
                 x = checkpoint(layer, x, positions, rotary, cache, mask, use_reentrant=False)

@@ -77,12 +77,16 @@ class QatRecipe:
             )
 
 
-def memory_estimate(config: ModelConfig, recipe: QatRecipe, *, has_preferences: bool = False) -> int:
+def memory_estimate(
+    config: ModelConfig, recipe: QatRecipe, *, has_start: bool = False, has_preferences: bool = False
+) -> int:
     """About how many bytes quantization by training needs at its peak, beside Python and torch.
 
     Args:
         config: the model's.
         recipe: what is asked.
+        has_start: whether it goes on from a quantized model: weights are then kept in steps of the grid, too,
+            for the backward pass, and embedding and head do not learn.
         has_preferences: whether pairs of answers are trained on; taken to be as long as a row.
     """
     layer = 12 * config.dim + 6 * config.ffn_dim + 4 * config.n_heads * config.head_dim
@@ -90,7 +94,13 @@ def memory_estimate(config: ModelConfig, recipe: QatRecipe, *, has_preferences: 
     copies = 5 + distills  # weights, gradients, AdamW's two memories, the rounded weights; the teacher
     tokens = recipe.backbone.batch * recipe.length
     logits = (6 if distills else 4) * config.vocab_size
-    needs = [copies * config.n_parameters + tokens * (layer * config.n_layers + logits)]
+    # Who sees whom, where conversations share rows: one mask for all layers.
+    batch = tokens * (layer * config.n_layers + logits + recipe.length)
+    weights = copies * config.n_parameters
+    if has_start:
+        tables = (1 if config.tied_embeddings else 2) * config.vocab_size * config.dim
+        weights = (copies + 1) * (config.n_parameters - tables) + (2 + distills) * tables
+    needs = [weights + batch]
     if recipe.method == "qat-lora":
         adapted = replace(config, lora_rank=recipe.rank)
         n_adaptors = adapted.n_parameters - config.n_parameters

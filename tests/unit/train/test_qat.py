@@ -430,6 +430,11 @@ def test_the_memory_that_it_says_grows_with_what_is_asked() -> None:
     weights = 4 * LLAMA32_1B.n_parameters / (1 << 30)
     assert 5 * weights < gib[0] < gib[1] - weights
     assert gib[1] < gib[2] < 20 * weights
+    from_start = memory_estimate(LLAMA32_1B, QatRecipe(), has_start=True) / (1 << 30)
+    assert gib[1] - 0.9 * weights < from_start < gib[1] + weights  # its embedding does not learn
+    long = [memory_estimate(LLAMA32_1B, QatRecipe(length=n)) for n in (4096, 8192)]
+    # Weights do not grow with the rows, and the mask by the square: of 4 rows, in floats.
+    assert long[1] - 2 * long[0] == 4 * 4 * (8192**2 - 2 * 4096**2) - 24 * LLAMA32_1B.n_parameters
     adapted = QatRecipe(method="qat-lora")
     assert memory_estimate(LLAMA32_1B, adapted) == memory_estimate(LLAMA32_1B, QatRecipe())
     with_pairs = memory_estimate(LLAMA32_1B, adapted, has_preferences=True)

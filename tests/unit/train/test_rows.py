@@ -56,6 +56,20 @@ def test_packed_rows_have_the_loss_and_gradient_of_each_text_alone(tiny: Transfo
     torch.testing.assert_close(results[0][1:], results[1][1:], rtol=1e-5, atol=1e-5)
 
 
+def test_all_layers_keep_one_mask(tiny: Transformer) -> None:
+    batch = pack_into_rows(examples(17, 17, 17), 32).batch([0, 1])
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape[-2:] == (32, 32) and tensor.isinf().any():
+            kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        cross_entropy(tiny, batch)
+    assert list(kept.values()) == [2 * 32 * 32]
+
+
 def test_each_text_goes_into_the_first_row_that_has_room() -> None:
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randint(1, 34, (300,), generator=generator).tolist()
