@@ -333,7 +333,7 @@ class NativeEngine:
         logprobs: list[NDArray[np.float64]] = []
         for step in self._chunks(tokens):
             start = int(step[1][0, 1])
-            targets = np.asarray(tokens[start + 1 : start + 1 + len(step[0])])
+            targets = np.asarray(tokens[start + 1 : start + 1 + len(step[0])], np.int64)
             logits = np.asarray(self._runner.logits(*step)[: len(targets)], np.float64)
             top = logits.max(axis=-1, keepdims=True, initial=-np.inf)
             totals = top[:, 0] + np.log(np.exp(logits - top).sum(axis=-1))

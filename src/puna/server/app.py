@@ -63,7 +63,7 @@ def create_app(services: Services) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(services.settings.allowed_origins),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-api-key", "anthropic-version"],
+            allow_headers=["*"],  # the official clients send a dozen of their own
             expose_headers=["x-request-id", "retry-after"],
         )
     app.add_middleware(HostCheck, settings=services.settings)

@@ -53,6 +53,7 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # anyone could say there who they are
             timeout_keep_alive=_IDLE_S,
             timeout_graceful_shutdown=int(settings.drain_s + _GRACE_S) + 1,
         )

@@ -172,6 +172,17 @@ def test_logprobs_are_the_models_own(engine: NativeEngine) -> None:
         assert [p for _, p in item.top] == pytest.approx(row[best].tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize("n_tokens", [1, 2, 255, 256, 257, 258])
+def test_scores_are_log_probabilities_of_what_comes_next(engine: NativeEngine, n_tokens: int) -> None:
+    """Whatever is left for the last slice of a pass."""
+    text = prompt(n_tokens)
+    logits = np.asarray(engine.logits(text), np.float64)[:-1]
+    expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    scores = engine.score(text)
+    assert scores.shape == (n_tokens - 1,)
+    np.testing.assert_allclose(scores, expected[np.arange(n_tokens - 1), text[1:]], atol=1e-5)
+
+
 def test_seeds(engine: NativeEngine) -> None:
     def answer(**options: Any) -> list[int]:
         return Caller(engine, prompt(10), temperature=1.5, top_p=1.0, **options).finish()[0]

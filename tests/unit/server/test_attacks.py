@@ -291,6 +291,20 @@ def test_preflight_of_a_page_elsewhere_is_refused(live: Live) -> None:
     assert answer.status_code == 403
 
 
+def test_preflight_of_an_allowed_page_lets_the_official_client_s_headers_pass(
+    scripted_model: HostedModel,
+) -> None:
+    with running([scripted_model], allowed_origins=("https://ours.example",)) as live:
+        headers = {
+            "Origin": "https://ours.example",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,x-stainless-lang,anthropic-version",
+        }
+        answer = live.http.options(CHAT, headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://ours.example"
+
+
 def test_body_over_the_limit(live: Live) -> None:
     answer = live.http.post(
         CHAT, content=b" " * (BODY_BYTES + 1), headers={"Content-Type": "application/json"}

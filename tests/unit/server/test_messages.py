@@ -213,6 +213,17 @@ WRONG: dict[str, Any] = {
         "max_tokens": 5, "messages": SAID, "tools": [WEATHER], "tool_choice": {"type": "tool", "name": "x"},
     },
     "too long": {"max_tokens": 5, "messages": [{"role": "user", "content": "x" * 30_000}]},
+    "more messages with the system's": {"max_tokens": 5, "messages": SAID * 4096, "system": "x"},
+    "more results than messages": {
+        "max_tokens": 5, "messages": [{"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "a", "content": "x"} for _ in range(1024)
+        ]} for _ in range(5)],
+    },
+    "more calls than a message may have": {
+        "max_tokens": 5, "messages": [*SAID, {"role": "assistant", "content": [
+            {"type": "tool_use", "id": str(i), "name": "weather", "input": {}} for i in range(129)
+        ]}],
+    },
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from puna.engine.request import Usage
+from puna.errors import PromptFormatError
 from puna.prompt.call_events import CallStarted
 from puna.prompt.call_events import TextDelta as NewText
 from puna.server.answers.choices import Choices
@@ -51,6 +52,9 @@ def chat_of(body: CountBody) -> chat.ChatBody:
 
     Args:
         body: the request.
+
+    Raises:
+        PromptFormatError: it comes to more messages, or more calls in one, than a chat may have.
     """
     messages: list[chat.Message] = []
     system = (
@@ -60,6 +64,11 @@ def chat_of(body: CountBody) -> chat.ChatBody:
         messages.append(chat.SystemMessage(role="system", content=system))
     for sent in body.messages:
         messages += _said(sent)
+    if len(messages) > chat.MAX_MESSAGES:
+        raise PromptFormatError(
+            f"`messages` may come to {chat.MAX_MESSAGES} with `system` and results of tools apart, got "
+            f"{len(messages)}; begin another conversation"
+        )
     tools = [
         chat.Tool(
             type="function",
@@ -235,6 +244,10 @@ def _said(sent: SentMessage) -> Iterator[chat.Message]:
     text = sent.content if isinstance(sent.content, str) else "".join(texts)
     calls = [_call(block) for block in blocks if isinstance(block, ToolUseParam)]
     results = [_result(block) for block in blocks if isinstance(block, ToolResultParam)]
+    if len(calls) > chat.MAX_TOOLS:
+        raise PromptFormatError(
+            f"a message may have {chat.MAX_TOOLS} blocks `tool_use`, got {len(calls)}; divide them"
+        )
     if sent.role == "assistant":
         yield chat.AssistantMessage(role="assistant", content=text or None, tool_calls=calls or None)
     yield from results
