@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 
 from puna.errors import StateError
 from puna.server import state
@@ -35,21 +36,29 @@ class Background:
         self._store = store
         self._max_tasks = max_tasks
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._n_beginning = 0
         self._pulse: asyncio.Task[None] | None = None
 
-    def check(self) -> None:
-        """Make sure that there is room for one more.
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place for one more, which is to `run` before the ``with`` block ends.
 
         Raises:
             ApiError: 429, there is none.
         """
-        if len(self._tasks) >= self._max_tasks:
+        n_taken = len(self._tasks) + self._n_beginning
+        if n_taken >= self._max_tasks:
             raise ApiError(
                 429,
-                f"{len(self._tasks)} responses are computed in the background already",
+                f"{n_taken} responses are computed in the background already",
                 code="rate_limit_exceeded",
                 headers={"Retry-After": "5"},
             )
+        self._n_beginning += 1
+        try:
+            yield
+        finally:
+            self._n_beginning -= 1
 
     def run(self, key: str, work: Awaitable[None]) -> None:
         """Begin to compute a response.

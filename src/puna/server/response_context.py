@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,8 @@ from puna.server.schemas.responses import InputTokensBody, PromptRef
 from puna.server.state.store import State
 
 __all__ = ["ResponseContext", "fill_in", "gather_context"]
+
+_MAX_CHARACTERS = 4 << 20  # of a prompt once it is filled in; as much as a body may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +95,23 @@ def fill_in(text: str, prompt: PromptRef) -> str:
         prompt: has the variables.
 
     Raises:
-        ApiError: 400, one is missing.
+        ApiError: 400, one is missing, or the whole is too long.
     """
     values = {
         name: value if isinstance(value, str) else value.text
         for name, value in (prompt.variables or {}).items()
     }
 
-    def value(place: re.Match[str]) -> str:
+    n_characters = len(text)
+    for place in PLACE.finditer(text):
         if place[1] not in values:
             raise ApiError(400, f"the prompt needs the variable {place[1]!r}", param="prompt.variables")
-        return values[place[1]]
-
-    return PLACE.sub(value, text)
+        n_characters += len(values[place[1]])
+        if n_characters > _MAX_CHARACTERS:
+            raise ApiError(
+                400,
+                f"the prompt with its variables may have {_MAX_CHARACTERS} characters and has more; "
+                "shorten a variable, or name it less often",
+                param="prompt.variables",
+            )
+    return PLACE.sub(lambda place: values[place[1]], text)

@@ -131,7 +131,7 @@ def host_all(
         known = hosted.setdefault(local.name, host_local(local, settings, memory_bytes, draft))
         if paths.setdefault(local.name, local.checkpoint.path) != local.checkpoint.path:
             raise ConfigError(f"two models have the name {local.name!r}; rename the folder of one")
-        known.spellings.add(written)
+        known.spellings |= {written, written.removeprefix("hf:")}
     return list(hosted.values())
 
 

@@ -15,6 +15,11 @@ from tests.unit.server.scripted import ScriptedEngine
 from tests.unit.server.test_life import wait_for
 
 from puna import Llama
+from puna.server.background import Background
+from puna.server.errors import ApiError
+from puna.server.response_context import fill_in
+from puna.server.routes import responses as routes
+from puna.server.schemas.responses import PromptRef
 
 WEATHER: Any = {
     "type": "function",
@@ -302,6 +307,40 @@ def test_what_fails_in_the_background_says_so(client: openai.OpenAI) -> None:
     error = client.responses.retrieve(begun.id).error
     assert error is not None
     assert error.code == "invalid_prompt"
+
+
+def test_a_response_whose_end_cannot_be_written_has_failed(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = routes._finish
+
+    async def refuse(services: Any, response: Any, *rest: Any) -> bool:
+        if response.status == "completed":
+            raise ApiError(404, "its conversation is gone")
+        return await write(services, response, *rest)
+
+    monkeypatch.setattr(routes, "_finish", refuse)
+    begun = ask(client, "one call", background=True, tools=[WEATHER])
+    wait_for(lambda: client.responses.retrieve(begun.id).status == "failed")
+    error = client.responses.retrieve(begun.id).error
+    assert error is not None
+    assert error.message == "its conversation is gone"
+
+
+async def test_places_in_the_background_are_held_from_the_beginning() -> None:
+    background = Background(None, max_tasks=1)  # type: ignore[arg-type]
+    full = pytest.raises(ApiError, match="1 responses are computed in the background already")
+    with background.place(), full, background.place():
+        pass
+    with background.place():
+        pass
+
+
+def test_a_stored_prompt_does_not_grow_without_bound() -> None:
+    prompt = PromptRef(id="pmpt_1", variables={"a": "x" * 100_000})
+    assert len(fill_in("{{a}}" * 41, prompt)) == 4_100_000
+    with pytest.raises(ApiError, match="may have 4194304 characters and has more"):
+        fill_in("{{a}}" * 42, prompt)
 
 
 def test_a_long_conversation_is_made_short(client: openai.OpenAI, scripted: Llama) -> None:

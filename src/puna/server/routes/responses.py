@@ -99,12 +99,12 @@ async def _begin_in_background(
         raise ApiError(400, "`background` needs `store`: the response is fetched later", param="store")
     context = await gather_context(services.state, body, owner)
     services.pool.find(body.model)
-    services.background.check()
     response = begin_response(body, context.prompt).model_copy(update={"status": "queued"})
-    await _keep(services, response, context, owner)
-    log = services.background.logs.begin(response.id) if body.stream else None
-    work = _compute(services, body, context, response, log, client, owner)
-    services.background.run(response.id, work)
+    with services.background.place():
+        await _keep(services, response, context, owner)
+        log = services.background.logs.begin(response.id) if body.stream else None
+        work = _compute(services, body, context, response, log, client, owner)
+        services.background.run(response.id, work)
     return response, log
 
 
@@ -135,7 +135,12 @@ async def _compute(
         return  # whoever cancelled it has written so
     except Exception as error:
         answer.fail(as_api_error(error))
-    if await _finish(services, answer.response, context, owner):
+    try:
+        is_wanted = await _finish(services, answer.response, context, owner)
+    except Exception as error:  # its conversation is gone, or full
+        answer.fail(as_api_error(error))
+        is_wanted = await _finish(services, answer.response, context, owner)
+    if is_wanted:
         tell(answer.last())
 
 
