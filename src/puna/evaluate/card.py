@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from puna.errors import ConfigError
-from puna.evaluate.compare import Agreement, compare_loaded, read_text
+from puna.evaluate.compare import Agreement, compare_loaded
 from puna.evaluate.machine import Machine
 from puna.evaluate.questions import Question, accuracy, read_questions
 from puna.evaluate.speed import SpeedReport, SpeedSettings, Spread, measure_apart
 from puna.llama import load
 from puna.models.local import known_row
+from puna.prompt.records import read_utf8
 
 __all__ = ["Card", "CardRow", "CardSettings", "Inference", "Published", "Quality", "make_card", "published"]
 
@@ -159,7 +160,7 @@ def make_card(settings: CardSettings, progress: Callable[[str], None] = lambda t
         ConfigError: a file cannot be read, or the vocabularies differ.
     """
     questions = {path.stem: read_questions(path) for path in settings.questions}
-    text = None if settings.text is None else read_text(settings.text)
+    text = None if settings.text is None else read_utf8(settings.text)
     qualities = [_quality(settings, name, text, questions, progress) for name in settings.models]
     reports = _rounds(settings, progress)
     rows = tuple(

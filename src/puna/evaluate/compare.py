@@ -14,6 +14,7 @@ from puna.errors import ConfigError
 from puna.evaluate.chart import Bar, Panel, svg
 from puna.evaluate.speed import SpeedReport, SpeedSettings, Spread, measure_apart
 from puna.llama import Llama, load
+from puna.prompt.records import read_utf8
 
 __all__ = [
     "Agreement",
@@ -24,7 +25,6 @@ __all__ = [
     "compare_loaded",
     "compare_on",
     "log_probabilities",
-    "read_text",
 ]
 
 _ROWS = 64  # of logits, in double at a time
@@ -92,7 +92,7 @@ def compare(
         PunaError: whatever loading a model raises.
         ConfigError: the text cannot be read or is too short, or the vocabularies differ.
     """
-    words = read_text(text)
+    words = read_utf8(text)
     with (
         load(reference, format=formats[0], threads=threads, context=window) as a,
         load(other, format=formats[1], threads=threads, context=window) as b,
@@ -103,18 +103,6 @@ def compare(
         for name, format in zip((reference, other), formats, strict=True)
     ]
     return Comparison(agreement=agreement, reference=speeds[0], other=speeds[1])
-
-
-def read_text(path: Path) -> str:
-    """Read a text.
-
-    Raises:
-        ConfigError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as text: {error}") from error
 
 
 def compare_loaded(reference: Llama, other: Llama, text: str, *, max_tokens: int, window: int) -> Agreement:

@@ -74,12 +74,24 @@ class RunFolder:
         return about
 
     def cut_log(self, step: int) -> None:
-        """Drop the lines of steps from this one on: they will be made again."""
+        """Drop the lines of steps from this one on: they will be made again.
+
+        Raises:
+            StoreError: the log is damaged, or cannot be read or written; it is left as it was.
+        """
         if not self.log.exists():
             return
-        lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < step]
-        self.log.write_text("".join(kept), encoding="utf-8")
+        part = self.log.with_name(f"{self.log.name}.part")
+        try:
+            lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
+            # A line without an end is what a killed process came to.
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < step]
+            part.write_text("".join(kept), encoding="utf-8")
+            part.rename(self.log)
+        except OSError as error:
+            raise StoreError(f"{self.log} cannot be used: {error.strerror or error}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{self.log} is damaged; move it away to go on without it") from error
 
     def add_to_log(self, line: Mapping[str, Any]) -> None:
         """Write a line.

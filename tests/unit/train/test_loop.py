@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.tiny import save_tiny
 
-from puna.errors import CheckpointError, ConfigError
+from puna.errors import CheckpointError, ConfigError, StoreError
 from puna.nn.checkpoint import load
 from puna.nn.model import Transformer
 from puna.train.loop import Step, train
@@ -73,6 +73,20 @@ def test_a_broken_off_run_goes_on_to_the_bit(tiny: Path, tmp_path: Path) -> None
     log = [json.loads(line) for line in (tmp_path / "broken" / "log.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in log] == [(s.step, s.loss) for s in steps]
     assert run(load(str(tiny)), tmp_path / "broken") == []  # all done: the weights come back, no step is made
+
+
+@pytest.mark.parametrize("damage", ["{", "7", "{}", '{"step": "x"}', "\udcff"])
+def test_a_damaged_log_is_told_of_and_kept(tiny: Path, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "run"
+    run(load(str(tiny)), folder, save_every_s=0)
+    log = folder / "log.jsonl"
+    damaged = log.read_bytes() + damage.encode(errors="surrogateescape") + b"\n"
+    log.write_bytes(damaged)
+    with pytest.raises(StoreError, match="damaged; move it away"):
+        run(load(str(tiny)), folder)
+    assert log.read_bytes() == damaged
+    log.rename(tmp_path / "elsewhere")
+    assert run(load(str(tiny)), folder) == []
 
 
 def test_steps_are_those_of_torch_on_all_rows_at_once(tiny: Path, tmp_path: Path) -> None:
