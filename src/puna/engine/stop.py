@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-__all__ = ["StopTexts"]
+__all__ = ["StopTexts", "first_stop"]
+
+
+def first_stop(text: str, stops: Iterable[str]) -> tuple[int, str] | None:
+    """The stop text that is complete first, however the text arrives; of several at once the longest.
+
+    Args:
+        text: where to look.
+        stops: what to look for.
+
+    Returns:
+        Where it begins and what it is; None where there is none.
+    """
+    found = [(at + len(stop), at, stop) for stop in stops if (at := text.find(stop)) >= 0]
+    return min(found)[1:] if found else None
 
 
 class StopTexts:
@@ -22,9 +36,9 @@ class StopTexts:
             What may be let out, and whether a stop text was met; after that nothing more is let out.
         """
         self._held += text
-        found = [at for stop in self._texts if (at := self._held.find(stop)) >= 0]
-        if found:
-            return self._held[: min(found)], True
+        found = first_stop(self._held, self._texts)
+        if found is not None:
+            return self._held[: found[0]], True
         keep = self._longest_beginning()
         out = self._held[: len(self._held) - keep]
         self._held = self._held[len(out) :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from puna.server.answers.choices import Choices
 from puna.server.answers.conversation import is_quick, plan_chat
@@ -44,20 +45,19 @@ async def answering(
             plan = await asyncio.to_thread(planning, model.llama, body)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         max_tokens = body.max_completion_tokens or body.max_tokens
-        wanted = [
-            Wanted(
-                plan.prompt,
-                body.params(i, max_tokens=max_tokens, logprobs=logprobs, constraint=plan.constraint),
-            )
+        params = [
+            body.params(i, max_tokens=max_tokens, logprobs=logprobs, constraint=plan.constraint)
             for i in range(n)
         ]
+        if plan.tools:  # the engine cannot tell text from calls, so `Choices` looks for stop texts
+            params = [replace(each, stop=()) for each in params]
         yield Choices(
-            services.generate(model, wanted, client),
+            services.generate(model, [Wanted(plan.prompt, each) for each in params], client),
             model.llama.tokenizer,
             plan.tools,
             n=n,
             n_prompt_tokens=len(plan.prompt),
-            stop_texts=[body.stop] if isinstance(body.stop, str) else body.stop or [],
+            stop_texts=body.stop_texts,
             allows_several_calls=body.parallel_tool_calls is not False,
         )
 

@@ -29,6 +29,7 @@ SCRIPT = {
     "malformed": '{"name": "weather", "parameters": {"city": ',
     "wrong type": '{"name": "weather", "parameters": {"city": 7}}',
     "costly": '{"name": "match", "parameters": {"text": "' + "a" * 40 + '!"}}',
+    "stop and fall silent": "before END after\u2026",
     "fall silent": "hm\u2026",
     "Sum up our conversation": "She asked for three things.",
     "stop here": "before END after",

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from puna.engine.request import Usage
+from puna.engine.stop import first_stop
 from puna.errors import PromptFormatError
 from puna.prompt.call_events import CallStarted
 from puna.prompt.call_events import TextDelta as NewText
@@ -191,10 +192,9 @@ class MessagesAnswer:
         return MessageEnd(stop_reason=reason, stop_sequence=stop)
 
     def _met(self) -> str | None:
-        """The stop text that ended the answer: the one that comes first in all that the model said."""
-        said = self._choices.tokenizer.decode(self._tokens)
-        found = [(at, stop) for stop in self._body.stop_sequences or () if (at := said.find(stop)) >= 0]
-        return min(found)[1] if found else None
+        """The stop text that ended the answer, in which no call was made: all that the model said is text."""
+        found = first_stop(self._choices.tokenizer.decode(self._tokens), self._body.stop_sequences or ())
+        return found[1] if found else None
 
     def _usage(self) -> MessagesUsage:
         usage = self._choices.usages[0]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from puna.engine.request import Event, TokenLogprob
+from puna.engine.request import Event
 from puna.engine.stop import StopTexts
 from puna.prompt import ToolCallStream
 from puna.prompt.call_events import (
@@ -64,8 +64,10 @@ class AnswerParts:
     A call is told once it is whole and suits its tool's schema, because clients cannot take back what they
     were told; what is no such call is text.
 
+    Stop texts are those of the answer's text: what is said in a call ends nothing, and none reaches over a call.
+    With tools they are looked for here, since only here it is known what is text; without, by the engine.
+
     Attributes:
-        logprobs: of the tokens of the last event.
         end: why the answer ended, None while it goes on.
     """
 
@@ -82,17 +84,14 @@ class AnswerParts:
         Args:
             tokenizer: the model's.
             tools: those that may be called, None for plain text.
-            stop_texts: texts that end the answer, outside of calls.
+            stop_texts: texts that end the answer where it may have calls.
             allows_several_calls: whether the answer goes on behind its first call.
         """
         self._stream = ToolCallStream(tools, tokenizer) if tools else None
-        # The engine looks for stop texts in the whole text; a call's is no text any more.
         self._stop = StopTexts(stop_texts)
         self._allows_several = allows_several_calls
         self._held: dict[int, list[Part]] = {}
         self._n_calls = 0
-        self._is_cut = False
-        self.logprobs: Sequence[TokenLogprob] = ()
         self.end: EndReason | None = None
 
     def push(self, event: Event) -> list[Part]:
@@ -101,47 +100,48 @@ class AnswerParts:
         Returns:
             What is certain now.
         """
-        self.logprobs = event.logprobs
         if self.end is not None:
             return []
         parts = self._parts(event)
         if event.finish_reason is not None and self.end is None:
-            if self._n_calls:
-                self.end = "tool_calls"
-            else:
-                # What was cut by the operator's order to stop is cut, as by a limit.
-                self.end = "stop" if event.finish_reason == "stop" else "length"
+            # What was cut by the operator's order to stop is cut, as by a limit.
+            self._finish("stop" if event.finish_reason == "stop" else "length")
         return parts
+
+    def _finish(self, reason: EndReason) -> None:
+        self.end = "tool_calls" if self._n_calls else reason
 
     def _parts(self, event: Event) -> list[Part]:
         if self._stream is None:
-            return [TextDelta(event.text)] if event.text else []
+            return _text(event.text)
         events = self._stream.push_ids(event.tokens)
         if event.is_last:
             events += self._stream.finish()
         parts = list(self._certain(events))
-        if event.is_last and not self._is_cut:
+        if event.is_last and self.end is None:
             parts += _text(self._stop.finish())
         return parts
 
     def _certain(self, events: Iterable[CallEvent]) -> Iterable[Part]:
         for event in events:
             if isinstance(event, TextDelta):
-                if not self._is_cut:
-                    text, self._is_cut = self._stop.push(event.text)
-                    yield from _text(text)
+                text, is_met = self._stop.push(event.text)
+                yield from _text(text)
+                if is_met:
+                    self._finish("stop")
+                    return
             elif isinstance(event, CallStarted):
-                self._held[event.index] = []
-                self._held[event.index].append(event)
+                self._held[event.index] = [event]
             elif isinstance(event, ArgumentsDelta):
                 self._held[event.index].append(event)
             elif isinstance(event, CallFailed):
                 for index in event.indexes:
                     del self._held[index]
             elif isinstance(event, CallEnded):
+                yield from _text(self._stop.finish())  # it stands in front of the call
                 yield from self._numbered(self._held.pop(event.index))
                 if not self._allows_several:
-                    self.end = "tool_calls"
+                    self._finish("tool_calls")
                     return
 
     def _numbered(self, held: Iterable[Part]) -> Iterable[Part]:

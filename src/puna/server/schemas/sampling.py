@@ -58,6 +58,11 @@ class Sampling(Drawing):
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, max_length=512, description="Taken and without effect.")
 
+    @property
+    def stop_texts(self) -> list[str]:
+        """`stop` as a list."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
     def params(
         self, choice: int, *, max_tokens: int | None, logprobs: int | None, constraint: Constraint | None
     ) -> SamplingParams:
@@ -72,7 +77,6 @@ class Sampling(Drawing):
         Raises:
             ConfigError: a value is out of range.
         """
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         names: tuple[str, ...] = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
         names += ("frequency_penalty", "presence_penalty")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
@@ -80,7 +84,7 @@ class Sampling(Drawing):
             **given,
             logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
             seed=None if self.seed is None else (self.seed + choice) % _SEEDS,
-            stop=stop,
+            stop=self.stop_texts,
             max_tokens=max_tokens,
             logprobs=logprobs,
             constraint=constraint,
