@@ -64,8 +64,8 @@ class AnswerParts:
     A call is told once it is whole and suits its tool's schema, because clients cannot take back what they
     were told; what is no such call is text.
 
-    Stop texts are those of the answer's text: what is said in a call ends nothing, and none reaches over a call.
-    With tools they are looked for here, since only here it is known what is text; without, by the engine.
+    Stop texts are those of the answer's text: what is said in a call ends nothing, and none reaches over a
+    call. With tools they are looked for here, since only here it is known what is text; else by the engine.
 
     Attributes:
         end: why the answer ended, None while it goes on.
