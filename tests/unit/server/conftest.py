@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,9 @@ from puna.llama import Llama
 from puna.models.local import open_model
 from puna.models.packed import pack_checkpoint
 from puna.server.hosting.hosted import HostedModel, host_local
+from puna.server.ids import new_id
 from puna.server.settings import ServerSettings
+from puna.server.state.store import State
 
 CONTEXT = 512
 
@@ -84,3 +86,28 @@ def postgres_url() -> Iterator[str]:
     """A PostgreSQL database that all tests share; what they ask for is told apart by its owner."""
     with postgres() as url:
         yield url
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where SQLite has what the server keeps."""
+    return tmp_path / "state" / "puna.db"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """None: SQLite."""
+    return request.getfixturevalue("postgres_url") if request.param == "postgres" else None
+
+
+@pytest.fixture
+async def kept(database_url: str | None, file: Path) -> AsyncIterator[State]:
+    """What the server keeps, in each kind of database, and for ever: tests say that things are old."""
+    store = State(ServerSettings(database_url=database_url, keep_state_days=None), file)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def owner() -> str:
+    return new_id("owner-")

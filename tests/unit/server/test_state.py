@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from puna.server import state
 from puna.server.errors import ApiError
 from puna.server.ids import new_id
 from puna.server.settings import ServerSettings
-from puna.server.state import retention, tables
+from puna.server.state import tables
 from puna.server.state.completions import StoredCompletion
 from puna.server.state.conversations import MAX_ITEMS
 from puna.server.state.pages import Page
@@ -27,24 +26,6 @@ from puna.server.state.store import State
 
 ODD = "\0 \ud800 \U0001f999 \\u0000 ' \" {{ x }}"
 """Characters that JSON has and databases have trouble with."""
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "puna.db"
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-async def kept(request: pytest.FixtureRequest, file: Path) -> AsyncIterator[State]:
-    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else None
-    store = State(ServerSettings(database_url=url), file)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-def owner() -> str:
-    return new_id("owner-")
 
 
 def completion(key: str, **labels: str) -> StoredCompletion:
@@ -307,23 +288,6 @@ async def test_a_prompt_has_versions(kept: State, owner: str) -> None:
     await kept.write(state.prompts.remove, owner, first.id)
     with pytest.raises(ApiError, match="not found"):
         await kept.read(state.prompts.versions, owner, first.id)
-
-
-async def test_what_is_old_is_forgotten_but_for_what_is_gone_on_from(kept: State, owner: str) -> None:
-    keys = [new_id(f"r{i}-") for i in range(3)]
-    young = response(keys[1], keys[0], created_at=3000)
-    for each in (response(keys[0]), young, response(keys[2])):
-        await kept.write(state.responses.add, owner, each)
-    await kept.write(state.completions.add, owner, completion(keys[0], a="b"))
-    await kept.write(retention.sweep, 2000)
-    assert len(await kept.read(state.responses.chain, owner, keys[1])) == 2
-    with pytest.raises(ApiError, match="not found"):
-        await kept.read(state.responses.find, owner, keys[2])
-    await kept.read(state.completions.find, owner, keys[0])
-    await kept.write(retention.sweep, state.responses.now() + 10)
-    with pytest.raises(ApiError, match="not found"):
-        await kept.read(state.completions.find, owner, keys[0])
-    await kept.write(state.completions.add, owner, completion(keys[0]))
 
 
 async def test_a_change_that_fails_leaves_nothing(kept: State, owner: str) -> None:

@@ -65,7 +65,7 @@ async def update_conversation(
 @router.delete("/{conversation_id}", response_model=Deleted)
 async def delete_conversation(conversation_id: str, services: TheServices, owner: Owner) -> Response:
     """Keep a conversation and its items no longer."""
-    await services.state.write(state.conversations.remove, owner, conversation_id)
+    await services.state.delete(state.conversations.remove, owner, conversation_id)
     return json_reply(Deleted(id=conversation_id, object="conversation.deleted", deleted=True))
 
 
@@ -105,7 +105,7 @@ async def get_item(conversation_id: str, item_id: str, services: TheServices, ow
 @router.delete("/{conversation_id}/items/{item_id}", response_model=Conversation)
 async def delete_item(conversation_id: str, item_id: str, services: TheServices, owner: Owner) -> Response:
     """Take an item out of a conversation."""
-    rest = await services.state.write(state.conversations.remove_item, owner, conversation_id, item_id)
+    rest = await services.state.delete(state.conversations.remove_item, owner, conversation_id, item_id)
     return json_reply(_conversation(rest))
 
 

@@ -72,7 +72,7 @@ async def update_prompt(prompt_id: str, body: PromptBody, services: TheServices,
 @router.delete("/{prompt_id}", status_code=204)
 async def delete_prompt(prompt_id: str, services: TheServices, owner: Owner) -> Response:
     """Keep a prompt and its versions no longer."""
-    await services.state.write(state.prompts.remove, owner, prompt_id)
+    await services.state.delete(state.prompts.remove, owner, prompt_id)
     return Response(status_code=204)
 
 

@@ -79,7 +79,7 @@ async def update_chat_completion(
 @router.delete("/{completion_id}", response_model=Deleted)
 async def delete_chat_completion(completion_id: str, services: TheServices, owner: Owner) -> Response:
     """Keep a completion no longer."""
-    await services.state.write(state.completions.remove, owner, completion_id)
+    await services.state.delete(state.completions.remove, owner, completion_id)
     return json_reply(Deleted(id=completion_id, object="chat.completion.deleted", deleted=True))
 
 

@@ -79,7 +79,7 @@ async def get_response(
 @router.delete("/{response_id}", response_model=Deleted)
 async def delete_response(response_id: str, services: TheServices, owner: Owner) -> HttpResponse:
     """Keep a response no longer; what is being computed of it stops."""
-    await services.state.write(state.responses.remove, owner, response_id)
+    await services.state.delete(state.responses.remove, owner, response_id)
     services.background.forget(response_id)
     return json_reply(Deleted(id=response_id, object="response", deleted=True))
 

@@ -1,32 +1,108 @@
-"""What is kept for a while only: stored chat completions, and responses that nothing younger goes on from."""
+"""What is kept for a while only, and that what was deleted is gone from the disk.
+
+What writes is done in pieces, so that clients' writes wait for one piece at most.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, select
+import time
+from collections.abc import Sequence
+from contextlib import closing
+
+from sqlalchemy import Connection, Engine, Table, delete, exists, select
 
 from puna.server.state.tables import completions, responses
 
-__all__ = ["sweep"]
+__all__ = ["find_old", "forget", "shrink", "wipe"]
+
+_PIECE_S = 0.05
+_PATIENCE_MS = 100
 
 
-def sweep(connection: Connection, before: int) -> int:
-    """Delete what is old; conversations and prompts stay until their owner deletes them.
+def find_old(connection: Connection, before: int) -> list[tuple[Table, int]]:
+    """What is kept for a while only and is old: chat completions and responses.
 
     Args:
-        connection: writes.
+        connection: reads; it takes a while.
         before: seconds since 1970.
 
     Returns:
-        How many were deleted.
+        Tables and numbers of rows, those first that go on from others.
     """
-    young = select(responses.c.id, responses.c.previous, responses.c.owner)
-    kept = young.where(responses.c.created_at >= before).cte("kept", recursive=True)
-    # With what it goes on from, however old that is.
-    kept = kept.union(young.where(responses.c.id == kept.c.previous, responses.c.owner == kept.c.owner))
-    n_responses = connection.execute(
-        delete(responses).where(responses.c.created_at < before, responses.c.id.not_in(select(kept.c.id)))
-    ).rowcount
-    n_completions = connection.execute(delete(completions).where(completions.c.created_at < before)).rowcount
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("PRAGMA incremental_vacuum(1000)")
-    return n_responses + n_completions
+    return [
+        (table, number)
+        for table in (responses, completions)
+        for number in connection.execute(
+            select(table.c.number).where(table.c.created_at < before).order_by(table.c.number.desc())
+        ).scalars()
+    ]
+
+
+def forget(connection: Connection, old: Sequence[tuple[Table, int]]) -> int:
+    """Delete a piece of what is old, but for responses that others go on from.
+
+    Args:
+        connection: writes.
+        old: as `find_old` gives it.
+
+    Returns:
+        How many of them are done, deleted or kept.
+    """
+    end_s = time.monotonic() + _PIECE_S
+    child = responses.alias()
+    goes_on = exists().where(child.c.previous == responses.c.id, child.c.owner == responses.c.owner)
+    for n_done, (table, number) in enumerate(old, 1):
+        gone = delete(table).where(table.c.number == number)
+        connection.execute(gone.where(~goes_on) if table is responses else gone)
+        if time.monotonic() > end_s:
+            return n_done
+    return len(old)
+
+
+def shrink(connection: Connection) -> bool:
+    """Give pages of SQLite's file that nothing is in back to the disk.
+
+    Args:
+        connection: writes.
+
+    Returns:
+        Whether there may be more of them.
+    """
+    if connection.dialect.name != "sqlite":
+        return False  # PostgreSQL's autovacuum does it
+    end_s = time.monotonic() + _PIECE_S
+    n_free = _n_free(connection)
+    while n_free:
+        connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")  # of a larger number it would do one
+        n_left = _n_free(connection)
+        if n_left >= n_free:
+            return False  # somebody has rebuilt the file without the list that this needs
+        n_free = n_left
+        if time.monotonic() > end_s:
+            break
+    return n_free > 0
+
+
+def _n_free(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+
+
+def wipe(engine: Engine) -> bool:
+    """Move SQLite's write-ahead log into its file and empty it: both have deleted texts until then.
+
+    Returns:
+        Whether that was possible; not while somebody reads what there was before.
+    """
+    if engine.dialect.name != "sqlite":
+        return True
+    # Not in a transaction, which ours all begin with.
+    with closing(engine.raw_connection()) as borrowed:
+        connection = borrowed.driver_connection
+        assert connection is not None, "there is no connection"
+        (before_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
+        connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")  # for readers; nobody can write meanwhile
+        try:
+            is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {before_ms}")
+    return not is_busy

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from puna.models.store import home
 from puna.server.settings import ServerSettings
+from puna.server.state.upkeep import Upkeep
 from puna.server.watch.log import log
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ __all__ = ["State"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SWEEP_S = 3600.0
 _THREADS = 4
 
 
@@ -51,10 +51,10 @@ class State:
             self._url = parse_url(settings.database_url)
         self._file = file or home() / "state" / "puna.db"
         self._max_bytes = settings.max_state_bytes
-        self._keep_s = None if settings.keep_state_days is None else settings.keep_state_days * 86400
+        keep_s = None if settings.keep_state_days is None else settings.keep_state_days * 86400
+        self._upkeep = Upkeep(self, keep_s)
         self._engine: Engine | None = None
         self._opening = threading.Lock()
-        self._next_sweep_s = 0.0
         # SQLite has one writer at a time; a queue here is fairer than a busy file.
         self._writers = ThreadPoolExecutor(_THREADS if self._url else 1, "puna-state-write")
         self._readers = ThreadPoolExecutor(_THREADS, "puna-state-read")
@@ -72,8 +72,7 @@ class State:
         Raises:
             StateError: the database cannot be used.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, lambda: self._run(False, work, *args, **kwargs))
+        return await self._in(self._readers, lambda: self._run(False, work, *args, **kwargs))
 
     async def write(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -84,25 +83,37 @@ class State:
             StateError: the database cannot be used.
             ApiError: 507, it is full.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._writers, lambda: self._run(True, work, *args, **kwargs))
+        return await self._in(self._writers, lambda: self._run(True, work, *args, **kwargs))
+
+    async def delete(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Change something as `write` does, and have SQLite's file without what was deleted soon after."""
+        done = await self.write(work, *args, **kwargs)
+        self._upkeep.want()
+        return done
+
+    async def maintain(self, work: Callable[[Engine], T]) -> T:
+        """Do something to the database outside of any transaction, while this server writes nothing else."""
+        return await self._in(self._writers, lambda: work(self._opened()))
 
     async def close(self) -> None:
         """Let go of the database, after what is being written."""
+        await self._upkeep.close()
         for threads in (self._writers, self._readers):
             await asyncio.to_thread(threads.shutdown)
         if self._engine is not None:
             self._engine.dispose()
 
+    async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        done = await asyncio.get_running_loop().run_in_executor(threads, work)
+        self._upkeep.begin()  # only now: nothing is opened before the first use
+        return done
+
     def _run(
         self, writes: bool, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         with self._transaction(writes) as connection:
-            if writes and self._keep_s is not None and time.monotonic() >= self._next_sweep_s:
-                from puna.server.state.retention import sweep
-
-                self._next_sweep_s = time.monotonic() + _SWEEP_S
-                sweep(connection, int(time.time() - self._keep_s))
             return work(connection, *args, **kwargs)
 
     @contextmanager

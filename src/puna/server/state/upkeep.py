@@ -1,0 +1,87 @@
+"""Looking after the database while it is in use: what is old goes, and what was deleted leaves the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from contextvars import Context
+from typing import TYPE_CHECKING
+
+from puna.errors import StateError
+from puna.server.errors import ApiError
+from puna.server.watch.log import log, log_error
+
+if TYPE_CHECKING:
+    from puna.server.state.store import State
+
+__all__ = ["Upkeep"]
+
+_SWEEP_S = 3600.0
+_DELAY_S = 1.0  # what is deleted meanwhile is wiped with it
+_RETRY_S = 1.0
+
+
+class Upkeep:
+    """Works beside requests: no write waits for more than a piece of it, or fails with it."""
+
+    def __init__(self, store: State, keep_s: float | None) -> None:
+        """Prepare to look after a database.
+
+        Args:
+            store: the database.
+            keep_s: how long chat completions and responses are kept; None: for ever.
+        """
+        self._store = store
+        self._keep_s = keep_s
+        self._is_wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Take that the database is in use: it is looked after at once and then every hour."""
+        if self._task is None:
+            # In a context of its own: its log lines are not about the request that came first.
+            self._task = asyncio.create_task(self._run(), context=Context())
+
+    def want(self) -> None:
+        """Take that something was deleted, which is to leave the disk soon."""
+        self._is_wanted.set()
+
+    async def close(self) -> None:
+        """Stop; SQLite empties its log itself when the last one lets go of it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        next_sweep_s = 0.0
+        while True:
+            await asyncio.sleep(_DELAY_S)
+            self._is_wanted.clear()
+            try:
+                if self._keep_s is not None and time.monotonic() >= next_sweep_s:
+                    next_sweep_s = time.monotonic() + _SWEEP_S
+                    await self._sweep(self._keep_s)
+                await self._clear()
+            except (ApiError, StateError) as error:
+                log("state_failed", error=str(error))
+            except Exception as error:  # it must be tried again, whatever it was
+                log_error(error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_wanted.wait(), _SWEEP_S)
+
+    async def _sweep(self, keep_s: float) -> None:
+        from puna.server.state import retention
+
+        old = await self._store.read(retention.find_old, int(time.time() - keep_s))
+        while old:
+            n_done = await self._store.write(retention.forget, old)
+            del old[:n_done]
+
+    async def _clear(self) -> None:
+        from puna.server.state import retention
+
+        while await self._store.write(retention.shrink):
+            pass
+        while not await self._store.maintain(retention.wipe):
+            await asyncio.sleep(_RETRY_S)
