@@ -67,7 +67,7 @@ def create_app(services: Services) -> FastAPI:
             expose_headers=["x-request-id", "retry-after"],
         )
     app.add_middleware(HostCheck, settings=services.settings)
-    app.add_middleware(CrowdCheck, max_requests=services.settings.max_connections)
+    app.add_middleware(CrowdCheck, max_requests=services.settings.max_requests)
     app.add_middleware(RequestLog, metrics=services.metrics, tracer=services.tracer)
     return app
 

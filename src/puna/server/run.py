@@ -17,6 +17,7 @@ from puna.errors import ConfigError
 from puna.models.local import LocalModel
 from puna.server.app import create_app
 from puna.server.background import Background
+from puna.server.door.files import with_files
 from puna.server.door.protocol import HttpProtocol
 from puna.server.errors import ApiError
 from puna.server.hosting.hosted import HostedModel, host_local
@@ -155,6 +156,7 @@ def serve(
         ConfigError: the address cannot be had.
         PunaError: the only model cannot be loaded.
     """
+    settings = with_files(settings)
     with bind(settings) as listener:
         asyncio.run(_serve(models, settings, memory_bytes, listener, on_ready))
 

@@ -47,9 +47,10 @@ class ServerSettings:
         timeout_s: how long a request may take, waiting included.
         drain_s: how long running answers may go on once the server is told to stop.
         max_body_bytes: size of a request's body.
-        max_connections: requests at once, whatever they want.
+        max_requests: at once, whatever they want.
+        max_connections: open at once; for a new one the one that is idle for the longest is closed.
         read_timeout_s: how long a client may take to send a request's headers, and its body.
-        write_timeout_s: how long a client may leave unread what it was sent.
+        write_timeout_s: how long a client may read nothing of what it is sent.
         database_url: PostgreSQL database that keeps the state; None: SQLite, in the Puna folder.
         keep_state_days: how long stored completions and responses are kept; None: until they are deleted.
         max_state_bytes: how large the SQLite database may become.
@@ -75,7 +76,8 @@ class ServerSettings:
     timeout_s: float = 600
     drain_s: float = 30
     max_body_bytes: int = 4 * 1024 * 1024
-    max_connections: int = 512
+    max_requests: int = 512
+    max_connections: int = 1024
     read_timeout_s: float = 20
     write_timeout_s: float = 60
     database_url: str | None = field(default=None, repr=False)  # it may hold a password
@@ -92,6 +94,7 @@ class ServerSettings:
             ("timeout_s", 0),
             ("drain_s", 0),
             ("max_body_bytes", 1),
+            ("max_requests", 1),
             ("max_connections", 1),
             ("read_timeout_s", 0),
             ("write_timeout_s", 0),

@@ -155,7 +155,7 @@ def test_a_full_server_reads_no_more_of_a_body_than_another(scripted_model: Host
 
 
 def test_too_many_requests_at_once_are_refused_whatever_they_want(scripted_model: HostedModel) -> None:
-    with serving(scripted_model, max_connections=1) as live:
+    with serving(scripted_model, max_requests=1) as live:
         with live.http.stream("POST", CHAT, json={**SILENT, "stream": True}) as first:
             lines = first.iter_lines()
             next(lines)

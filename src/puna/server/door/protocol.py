@@ -6,6 +6,7 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from puna.server.door.unread import unread_bytes
 from puna.server.services import Services
 from puna.server.settings import ServerSettings
 
@@ -13,26 +14,37 @@ __all__ = ["HttpProtocol"]
 
 _MAX_HEAD_BYTES = 32 * 1024
 _LINGER_S = 2.0  # for a client to read its response while it still sends a body that nobody wants
+_MAX_UNREAD_BYTES = 256 * 1024 * 1024  # of all clients together
+_LARGE_BYTES = 64 * 1024  # what is smaller needs no look at all the others
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Bounds a request's head in bytes and in time, and ends connections whose body is not read to its end.
+    """Bounds how many connections are open, and how long and how much each may keep the server waiting.
 
-    uvicorn waits for ever for a head of any length, for the rest of a body once it was answered, and for a
-    client that does not read what it is sent.
+    uvicorn takes any number of them, and waits for ever for a head of any length, for the rest of a body once
+    it was answered, and for a client that does not read what it is sent. What a client sends behind a request
+    before it is answered is not read at all: uvicorn would keep any number of such requests, and not notice
+    any more that the client goes away.
     """
 
     _n_head_bytes = 0
+    _n_unread_bytes = 0
+    _quiet_since_s = 0.0  # by the loop's clock: idle, or with something unread
+    _is_deaf = False
     _overdue: asyncio.TimerHandle | None = None  # while a head is waited for
     _leaving: asyncio.TimerHandle | None = None
-    _stalled: asyncio.TimerHandle | None = None  # while a client reads nothing
+    _stalled: asyncio.TimerHandle | None = None  # while not all is taken that was sent
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
         # Told as soon as anything is not taken: else the last of it could wait for ever.
         transport.set_write_buffer_limits(0)
-        self._await_head()
+        self._quiet_since_s = self.loop.time()
+        if len(self.connections) > self._settings.max_connections:
+            self._make_room()
+        if not transport.is_closing():
+            self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
@@ -44,7 +56,10 @@ class HttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """See asyncio."""
         super().pause_writing()
-        self._stalled = self.loop.call_later(self._settings.write_timeout_s, self.transport.abort)
+        self._quiet_since_s = self.loop.time()
+        self._await_reader()
+        if self.transport.get_write_buffer_size() > _LARGE_BYTES:
+            self._bound_unread()
 
     def resume_writing(self) -> None:
         """See asyncio."""
@@ -53,15 +68,29 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
+        if self._is_deaf:
+            return
         before = self._overdue
         super().data_received(data)
         if before is not None and before is self._overdue:  # all of it belongs to one head
             self._n_head_bytes += len(data)
             if self._n_head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("The headers are too long.")
+        elif not self._has_request and self._leaving is None and self.timeout_keep_alive_task is None:
+            self._await_head()  # empty lines begin no request, and would keep the connection for ever
+
+    def send_400_response(self, msg: str) -> None:
+        """See uvicorn."""
+        if self._has_request and not self.cycle.more_body:  # it is answered first
+            self._is_deaf = True
+            self.cycle.keep_alive = False
+        else:
+            super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
         """See httptools."""
+        if self._has_request:
+            raise ValueError("the one before is not answered yet")
         super().on_message_begin()
         self._await_head()
 
@@ -91,6 +120,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """See uvicorn."""
         super().on_response_complete()
+        self._quiet_since_s = self.loop.time()
         if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
             self._stop_leaving()
             self._leaving = self.loop.call_later(_LINGER_S, self.transport.close)
@@ -103,6 +133,44 @@ class HttpProtocol(HttpToolsProtocol):
     def _settings(self) -> ServerSettings:
         services: Services = self.config.app.state.services  # type: ignore[union-attr]
         return services.settings
+
+    @property
+    def _has_request(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _is_idle(self) -> bool:
+        is_leaving = self.transport.is_closing() or self.transport.get_write_buffer_size()
+        return not (self._has_request or is_leaving)
+
+    def _make_room(self) -> None:
+        """Close the connection that has been idle for the longest, and this one where none is."""
+        idle = [each for each in self._all() if each._is_idle and each is not self]
+        min(idle, key=lambda each: each._quiet_since_s, default=self).transport.close()
+
+    def _bound_unread(self) -> None:
+        """Cut off those that do not keep up, the longest first, while too much waits to be read."""
+        n_bytes = sum(each.transport.get_write_buffer_size() for each in self._all())
+        for each in sorted(self._all(), key=lambda each: each._quiet_since_s):
+            if n_bytes <= _MAX_UNREAD_BYTES:
+                return
+            if n_unread := each.transport.get_write_buffer_size():
+                n_bytes -= n_unread
+                each.transport.abort()
+
+    def _all(self) -> list[HttpProtocol]:
+        return [each for each in self.connections if isinstance(each, HttpProtocol)]
+
+    def _await_reader(self) -> None:
+        self._n_unread_bytes = unread_bytes(self.transport)
+        self._stalled = self.loop.call_later(self._settings.write_timeout_s, self._check_reader)
+
+    def _check_reader(self) -> None:
+        """Cut off a client that has read nothing since the last time; however slowly one reads, it may."""
+        if unread_bytes(self.transport) >= self._n_unread_bytes:
+            self.transport.abort()
+        else:
+            self._await_reader()
 
     def _await_head(self) -> None:
         if self._overdue is None:
