@@ -1,4 +1,4 @@
-"""Responses that are computed while no client waits for them."""
+"""Responses that are computed while no client waits for them; `responding.py` has the life of one."""
 
 from __future__ import annotations
 
