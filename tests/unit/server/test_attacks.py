@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -449,6 +452,25 @@ def test_a_wrong_method_is_told_all_that_its_path_has(live: Live) -> None:
     ):
         answer = live.http.patch(f"/v1/{path}")
         assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
+class FullDisk(io.StringIO):
+    """Where a log can no more be written to."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_log_that_cannot_be_written_ends_no_answer(
+    scripted_model: HostedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted_model.loaded = None
+    monkeypatch.setattr(sys, "stderr", FullDisk())
+    with running([scripted_model]) as live:
+        for stream in (False, True):  # it is loaded for the first one, and the log is told
+            answer = live.http.post(CHAT, json=chat(model="scripted", stream=stream))
+            assert answer.status_code == 200, answer.text
+            assert '"finish_reason":"stop"' in answer.text
 
 
 def test_odd_texts_are_taken(live: Live) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,27 @@ def test_every_route_but_health_needs_a_key(live: Live) -> None:
             assert status == (200 if is_health else 401), (method, prefix + path)
     assert live.http.post("/v1/health").status_code == 401
     assert live.http.get("/v1/health/").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "HEAD /v1/health",
+        "OPTIONS /v1/models",
+        "GET //v1/models",
+        "GET /V1/models",
+        "GET /v1/models/",
+        "GET /v1/health/../models",
+        "GET /v1/health%2f..%2fmodels",
+        "GET /v1/health;/models",
+        "GET http://localhost/v1/models",
+        "TRACE /v1/health",
+    ],
+)
+def test_no_way_to_write_a_route_goes_past_the_key(live: Live, line: str) -> None:
+    with socket.create_connection(("127.0.0.1", live.port), timeout=10) as connection:
+        connection.sendall(f"{line} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert connection.recv(12) == b"HTTP/1.1 401"
 
 
 @pytest.mark.parametrize(

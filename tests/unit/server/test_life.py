@@ -145,7 +145,8 @@ def test_a_full_server_does_not_look_at_bodies(scripted_model: HostedModel, rout
         assert (answer.status_code, int(answer.headers["retry-after"])) == (429, 1)
         assert "connection" not in answer.headers
         assert answer.json()["error"]["type"] == "rate_limit_error"
-        assert f'puna_requests_total{{route="{route}",status="429"}} 1.0' in live.http.get("/metrics").text
+        counted = f'puna_requests_total{{method="POST",route="{route}",status="429"}} 1.0'
+        assert counted in live.http.get("/metrics").text
 
 
 def test_a_full_server_reads_no_more_of_a_body_than_another(scripted_model: HostedModel) -> None:

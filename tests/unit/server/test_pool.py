@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tiny import save_tiny
 
 from puna.models.catalogue import DEFAULT_MODEL
+from puna.models.local import open_model
 from puna.server.errors import ApiError
 from puna.server.hosting.hosted import HostedModel
 from puna.server.hosting.pool import ModelPool
+from puna.server.run import host_all
 from puna.server.settings import ServerSettings
 
 
@@ -62,6 +66,19 @@ def test_every_way_to_write_a_model_is_understood(name: str) -> None:
     one = model("llama3.2-1b-instruct")
     one.spellings.add("./as/the/operator/wrote/it")
     assert pool(model("other"), one).find(name) is one
+
+
+def test_a_model_of_the_hub_is_found_with_and_without_its_prefix(tmp_path: Path) -> None:
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    save_tiny(folder)
+    settings = ServerSettings(context=64)
+    (one,) = host_all([("hf:me/my-model", open_model(str(folder), "auto"))], settings, 10**9)
+    models = pool(model("other"), one)
+    for name in ("hf:me/my-model", "me/my-model", one.id):
+        assert models.find(name) is one
+    with pytest.raises(ApiError):
+        models.find("hf:you/my-model")
 
 
 def test_a_model_of_the_catalogue_that_is_not_served_is_not_found() -> None:

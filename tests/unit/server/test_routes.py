@@ -12,6 +12,7 @@ import openai
 import pytest
 from tests.unit.server.conftest import CONTEXT
 from tests.unit.server.live import Live
+from tests.unit.server.test_life import wait_for
 
 import puna
 from puna import Llama
@@ -215,7 +216,49 @@ def test_figures_are_told_to_prometheus(live: Live) -> None:
     assert 'puna_time_to_first_token_seconds_count{model="tiny"}' in text
     assert 'puna_running{model="tiny"} 0.0' in text
     assert 'puna_cache_tokens_reserved{model="tiny"} 0.0' in text
-    assert 'puna_requests_total{route="/completions",status="200"}' in text
+    assert 'puna_requests_total{method="POST",route="/completions",status="200"}' in text
+
+
+def counts(live: Live) -> dict[tuple[str, ...], float]:
+    """Requests by method, route and status."""
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in live.services.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "puna_requests_total"
+    }
+
+
+def test_requests_are_counted_by_method_and_route(live: Live) -> None:
+    for ask in (live.http.get, live.http.delete, live.http.delete):
+        ask("/v1/responses/x")
+    wait_for(lambda: counts(live).get(("DELETE", "/responses/{response_id}", "404")) == 2)
+    assert counts(live)["GET", "/responses/{response_id}", "404"] == 1
+
+
+def test_requests_that_are_refused_make_no_figures_of_their_own(live: Live) -> None:
+    def ask(word: str) -> None:
+        n_before, n = sum(counts(live).values()), 2
+        for path in (
+            f"/{word}",
+            f"/v1/{word}",
+            f"/v1/responses/{word}",
+            f"/v1/models/{word}",
+            f"/docs/{word}",
+        ):
+            for method in ("GET", "PUT", "PROPFIND", "MKCOL"):
+                assert live.http.request(method, path).status_code in (404, 405)
+                n += 1
+        assert live.http.get("/v1/models", headers={"Host": word}).status_code == 403
+        assert live.http.get("/v1/models", headers={"Content-Encoding": word}).status_code == 415
+        wait_for(lambda: sum(counts(live).values()) == n_before + n)
+
+    ask("first")
+    before = counts(live).keys()
+    for i in range(5):
+        ask(f"other{i}")
+    assert counts(live).keys() == before
+    assert {method for method, _, _ in before} == {"GET", "POST", "PUT", "DELETE", "_OTHER"}
 
 
 def test_state_tells_what_is_in_memory(live: Live) -> None:

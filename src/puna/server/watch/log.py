@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def log(event: str, **facts: Any) -> None:
-    """Write a line.
+    """Write a line; where that fails, for a full disk say, what is served goes on without.
 
     Args:
         event: what happened, in a word.
@@ -29,7 +30,8 @@ def log(event: str, **facts: Any) -> None:
     line: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
     line |= {"request": request_id.get(), **facts}
     text = json.dumps({key: value for key, value in line.items() if value is not None})
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def log_error(error: BaseException) -> None:

@@ -10,6 +10,8 @@ from puna.engine.request import Event, Usage
 
 __all__ = ["AnswerMeter", "Metrics"]
 
+_METHODS = ("GET", "POST", "PUT", "DELETE", "OPTIONS")
+_OTHER = "_OTHER"  # as OpenTelemetry writes it
 _WAITS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _GAPS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 
@@ -27,7 +29,10 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.completion_tokens = 0
         self._requests = Counter(
-            "puna_requests", "Requests by route and status.", ["route", "status"], registry=self.registry
+            "puna_requests",
+            "Requests by method, route and status.",
+            ["method", "route", "status"],
+            registry=self.registry,
         )
         self._tokens = Counter(
             "puna_tokens",
@@ -54,14 +59,15 @@ class Metrics:
         """Everything in Prometheus's text format."""
         return generate_latest(self.registry)
 
-    def on_request(self, route: str, status: int) -> None:
+    def on_request(self, method: str, route: str, status: int) -> None:
         """Count a request.
 
         Args:
+            method: of HTTP; those that no route has count as one.
             route: its pattern, never the path itself, of which there could be any number.
             status: what it was answered.
         """
-        self._requests.labels(route, str(status)).inc()
+        self._requests.labels(method if method in _METHODS else _OTHER, route, str(status)).inc()
 
     def meter(self, model: str) -> AnswerMeter:
         """A meter for the answers of one request, whose time begins now."""

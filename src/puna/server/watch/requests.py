@@ -63,7 +63,7 @@ class RequestLog:
         finally:
             # The pattern, not the path: a path may be of any length and hold anything.
             route: str = getattr(scope.get("route"), "path", None) or scope.get("puna.route", _UNKNOWN)
-            self._metrics.on_request(route, status)
+            self._metrics.on_request(scope["method"], route, status)
             describe(span, scope["method"], route, status, name)
             log(
                 "request",
