@@ -1,17 +1,28 @@
-"""Events of responses in the background, for clients that come back for them."""
+"""Events of responses in the background, for clients that come back for them; in a bound of memory."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from puna.server.errors import ApiError
 from puna.server.schemas.base import NamedEvent, Written
 
 __all__ = ["EventLog", "EventLogs"]
 
 _KEEP_S = 600.0
 _MAX_BYTES = 64 * 1024 * 1024
+_OBJECT_BYTES = 200  # of an event beside its text
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    order: int
+    event: Written
+    n_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +32,57 @@ class _Place:
 
 
 class EventLog:
-    """The events of one response, each as it was sent first; any number of clients read on as they come.
+    """The newest events of one response, each as it was sent first; any number of clients read as they come.
 
     Attributes:
-        n_bytes: what they take.
+        n_bytes: memory that they take.
+        n_dropped: so many older ones there were.
     """
 
     def __init__(self) -> None:
         """Start with none."""
         self.n_bytes = 0
-        self._events: list[Written] = []
+        self.n_dropped = 0
+        self._events: deque[_Kept] = deque()
         self._is_over = False
         self._changed = asyncio.Event()
 
-    def add(self, event: NamedEvent) -> None:
-        """Take the next event, as it is now."""
+    @property
+    def oldest(self) -> int | None:
+        """Order of the oldest event, None where there is none."""
+        return self._events[0].order if self._events else None
+
+    def add(self, event: NamedEvent, order: int) -> int:
+        """Take the next event, as it is now.
+
+        Args:
+            event: it.
+            order: by which it is dropped, see `drop`.
+
+        Returns:
+            Bytes that it takes.
+        """
         written = Written(event.type, event.as_json())
-        self._events.append(written)
-        self.n_bytes += len(written.json)
+        kept = _Kept(order, written, sys.getsizeof(written.json) + _OBJECT_BYTES)
+        self._events.append(kept)
+        self.n_bytes += kept.n_bytes
         self._tell()
+        return kept.n_bytes
+
+    def drop(self, before: int) -> int:
+        """Let go of events.
+
+        Args:
+            before: those of a lower order.
+
+        Returns:
+            Bytes that they took.
+        """
+        had = self.n_bytes
+        while self._events and self._events[0].order < before:
+            self.n_bytes -= self._events.popleft().n_bytes
+            self.n_dropped += 1
+        return had - self.n_bytes
 
     def end(self) -> None:
         """Take that none will follow."""
@@ -47,11 +90,17 @@ class EventLog:
         self._tell()
 
     async def read(self, start: int) -> AsyncGenerator[Written]:
-        """The events from a number on, those to come included."""
+        """The events from a number on, those to come included.
+
+        Raises:
+            ApiError: 400, the next one was dropped.
+        """
         while True:
             changed = self._changed
-            while start < len(self._events):
-                yield self._events[start]
+            while start < self.n_dropped + len(self._events):
+                if start < self.n_dropped:
+                    raise _gone(self.n_dropped - 1)
+                yield self._events[start - self.n_dropped].event
                 start += 1
             if self._is_over:
                 return
@@ -64,10 +113,19 @@ class EventLog:
 
 
 class EventLogs:
-    """The logs of all responses, those that are over for ten minutes and up to a bound in memory."""
+    """The logs of all responses, those that are over for ten minutes, and all together up to a bound.
+
+    Where it is reached, the logs of responses that are over go, the oldest first, and then the oldest events
+    of all others. So a client that keeps up misses nothing, and one that comes too late is told so.
+
+    Attributes:
+        n_bytes: memory that all take.
+    """
 
     def __init__(self) -> None:
         """Start with none."""
+        self.n_bytes = 0
+        self._n_added = 0
         self._running: dict[str, EventLog] = {}
         self._over: dict[str, _Place] = {}  # the oldest first
 
@@ -80,6 +138,19 @@ class EventLogs:
         over = self._over.get(key)
         return self._running.get(key) or (over.log if over else None)
 
+    def add(self, key: str, event: NamedEvent) -> None:
+        """Take the next event of a response, if it has a log and was not deleted."""
+        log = self._running.get(key)
+        if log is None:
+            return
+        self._n_added += 1
+        self.n_bytes += log.add(event, self._n_added)
+        while self.n_bytes > _MAX_BYTES:
+            if self._over:
+                self.forget(next(iter(self._over)))
+            else:
+                self._drop_oldest()
+
     def end(self, key: str) -> None:
         """Take that a response is over, if it has a log."""
         log = self._running.pop(key, None)
@@ -88,17 +159,36 @@ class EventLogs:
         log.end()
         timer = asyncio.get_running_loop().call_later(_KEEP_S, self.forget, key)
         self._over[key] = _Place(log, timer)
-        while sum(place.log.n_bytes for place in self._over.values()) > _MAX_BYTES:
-            self.forget(next(iter(self._over)))
 
     def forget(self, key: str) -> None:
         """Drop the log of a response that is over, or of one that was deleted."""
-        self._running.pop(key, EventLog()).end()
+        log = self._running.pop(key, None)
         place = self._over.pop(key, None)
         if place is not None:
             place.timer.cancel()
+            log = place.log
+        if log is not None:
+            log.end()
+            self.n_bytes -= log.drop(self._n_added + 1)  # whoever still reads it must not hold it
 
     def close(self) -> None:
         """Drop all."""
         for key in [*self._running, *self._over]:
             self.forget(key)
+
+    def _drop_oldest(self) -> None:
+        oldest = min(log.oldest for log in self._running.values() if log.oldest is not None)
+        # A quarter at once: to look for one at each event would hold up everybody.
+        before = oldest + (self._n_added - oldest) // 4 + 1
+        for log in self._running.values():
+            self.n_bytes -= log.drop(before)
+
+
+def _gone(last: int) -> ApiError:
+    return ApiError(
+        400,
+        f"events of this response up to number {last} are not kept any more; go on behind them with "
+        f"`starting_after={last}`, or leave `stream` out and fetch all of the response once it is over",
+        code="events_gone",
+        param="starting_after",
+    )

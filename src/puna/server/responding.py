@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 
 from puna.server import state
 from puna.server.answering import answering
@@ -88,7 +89,7 @@ async def begin_in_background(
     with services.background.place():
         await _keep(services, response, context, owner)
         log = services.background.logs.begin(response.id) if body.stream else None
-        work = _compute(services, body, context, response, log, client, owner)
+        work = _compute(services, body, context, response, client, owner)
         services.background.run(response.id, work)
     return response, log
 
@@ -98,13 +99,12 @@ async def _compute(
     body: ResponseBody,
     context: ResponseContext,
     queued: Response,
-    log: EventLog | None,
     client: str,
     owner: str,
 ) -> None:
     """The life of a response in the background, behind its beginning."""
     answer = _answer(body, queued.model_copy(update={"output": []}))
-    tell = log.add if log else lambda _: None
+    tell = partial(services.background.logs.add, queued.id)
     for event in answer.queued():
         tell(event)
     answer.response = answer.response.model_copy(update={"status": "in_progress"})

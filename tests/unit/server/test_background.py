@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.unit.server.test_life import wait_for
 from tests.unit.server.test_responses import EVENTS, WEATHER, ask, streamed
 
 from puna import Llama
-from puna.server import responding
+from puna.server import event_log, responding
 from puna.server.background import Background
 from puna.server.errors import ApiError
 
@@ -117,6 +118,40 @@ def test_a_stream_is_taken_up_again_where_it_broke_off(client: openai.OpenAI) ->
         more: Any = {} if after is None else {"starting_after": after}
         again = list(client.responses.retrieve(key, stream=True, **more))
         assert again == events[0 if after is None else after + 1 :]
+
+
+def test_a_stream_that_is_taken_up_too_late_is_an_error(client: openai.OpenAI, live: Live) -> None:
+    events = begin_stream(client, "talk and call", tools=[WEATHER])
+    key = events[0].response.id
+    logs = live.services.background.logs
+    log = logs.find(key)
+    assert log is not None
+    assert log.oldest is not None
+    logs.n_bytes -= log.drop(log.oldest + 5)
+    for more in ({}, {"starting_after": 3}):
+        with pytest.raises(openai.BadRequestError, match="up to number 4 are not kept") as caught:
+            client.responses.retrieve(key, stream=True, **more)  # type: ignore[call-overload]
+        assert caught.value.code == "events_gone"
+    assert list(client.responses.retrieve(key, stream=True, starting_after=4)) == events[5:]
+    assert client.responses.retrieve(key) == events[-1].response
+
+
+def test_the_longest_tools_do_not_fill_the_server_s_memory(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_log, "_MAX_BYTES", 1_000_000)
+    logs = live.services.background.logs
+    body: Any = {"model": "scripted", "input": "fall silent", "background": True, "stream": True}
+    body |= {"tools": [{**WEATHER, "description": "x" * 300_000}], "tool_choice": "none"}
+    begun = []
+    for _ in range(4):
+        with live.http.stream("POST", "/v1/responses", json=body) as stream:
+            first = next(line for line in stream.iter_lines() if line.startswith("data:"))
+            begun.append(json.loads(first.removeprefix("data:"))["response"]["id"])
+        assert 0 < logs.n_bytes <= 1_000_000
+    for key in begun:
+        live.http.delete(f"/v1/responses/{key}")
+    wait_for(lambda: not live.services.background._tasks)
 
 
 def test_a_client_that_leaves_does_not_end_what_is_in_the_background(
