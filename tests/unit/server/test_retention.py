@@ -29,7 +29,6 @@ MARK = "to be forgotten "
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "_DELAY_S", 0.0)
-    monkeypatch.setattr(upkeep, "_RETRY_S", 0.01)
 
 
 async def until(is_so: Callable[[], Any]) -> None:

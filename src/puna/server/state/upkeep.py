@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Upkeep"]
 
 _SWEEP_S = 3600.0
-_DELAY_S = 1.0  # what is deleted meanwhile is wiped with it
-_RETRY_S = 1.0
+_DELAY_S = 1.0  # what is deleted meanwhile leaves the disk with it
 
 
 class Upkeep:
@@ -58,17 +57,19 @@ class Upkeep:
         while True:
             await asyncio.sleep(_DELAY_S)
             self._is_wanted.clear()
+            is_clear = True
             try:
                 if self._keep_s is not None and time.monotonic() >= next_sweep_s:
                     next_sweep_s = time.monotonic() + _SWEEP_S
                     await self._sweep(self._keep_s)
-                await self._clear()
+                is_clear = await self._clear()
             except (ApiError, StateError) as error:
                 log("state_failed", error=str(error))
             except Exception as error:  # it must be tried again, whatever it was
                 log_error(error)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_wanted.wait(), _SWEEP_S)
+            if is_clear:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._is_wanted.wait(), _SWEEP_S)
 
     async def _sweep(self, keep_s: float) -> None:
         from puna.server.state import retention
@@ -78,10 +79,10 @@ class Upkeep:
             n_done = await self._store.write(retention.forget, old)
             del old[:n_done]
 
-    async def _clear(self) -> None:
+    async def _clear(self) -> bool:
+        """Have what was deleted leave the disk; False where somebody still reads it."""
         from puna.server.state import retention
 
         while await self._store.write(retention.shrink):
             pass
-        while not await self._store.maintain(retention.wipe):
-            await asyncio.sleep(_RETRY_S)
+        return await self._store.maintain(retention.wipe)
