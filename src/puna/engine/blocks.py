@@ -1,9 +1,9 @@
 """Who owns which block of the key-value cache, and which prompts are cached already.
 
 A block holds a fixed number of positions (`puna._native.BLOCK_TOKENS`). Full blocks are known by what
-they hold: a digest over all tokens from the start of the sequence. A new sequence that begins with the
-same tokens shares them. A released block keeps its contents until it is needed for something else, the
-one released longest ago first.
+they hold: a digest over whose they are and all tokens from the start of the sequence. A new sequence of the
+same owner that begins with the same tokens shares them. A released block keeps its contents until it is
+needed for something else, the one released longest ago first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["BlockManager"]
+__all__ = ["BlockManager", "digest_of_owner"]
+
+
+def digest_of_owner(owner: str) -> bytes:
+    """The digest in front of the first block of a sequence.
+
+    Args:
+        owner: sequences of others share no blocks with its own; empty for those that are everybody's.
+    """
+    return hashlib.blake2b(owner.encode(), digest_size=16).digest() if owner else b""
 
 
 class BlockManager:
@@ -43,16 +52,16 @@ class BlockManager:
         """Blocks that so many positions take."""
         return -(-n_tokens // self.block_tokens)
 
-    def find_prefix(self, tokens: Sequence[int]) -> list[int]:
+    def find_prefix(self, tokens: Sequence[int], digest: bytes = b"") -> list[int]:
         """Blocks that hold the beginning of a prompt, as many as are known.
 
         The last token is never among them: its logits are wanted, so it must be computed.
 
         Args:
             tokens: the prompt.
+            digest: see `digest_of_owner`.
         """
         found: list[int] = []
-        digest = b""
         for start in range(0, len(tokens) - self.block_tokens, self.block_tokens):
             digest = self._digest(digest, tokens[start : start + self.block_tokens])
             block = self._block_of.get(digest)
@@ -94,7 +103,7 @@ class BlockManager:
 
         Args:
             block: the block.
-            parent: digest of the block before it, empty for the first.
+            parent: digest of the block before it, `digest_of_owner` for the first.
             tokens: the tokens in it, `block_tokens` of them.
 
         Returns:

@@ -121,7 +121,7 @@ class Scheduler:
             sequence.take_guess(guess)
 
     def _admit(self, sequence: Sequence) -> bool:
-        shared = self.blocks.find_prefix(sequence.tokens)
+        shared = self.blocks.find_prefix(sequence.tokens, sequence.digest)
         n_new = self.blocks.blocks_for(sequence.max_length) - len(shared)
         blocks = self.blocks.acquire(shared, n_new)
         if blocks is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from puna.engine.blocks import digest_of_owner
 from puna.engine.request import Event, FinishReason, Request, TokenLogprob, Usage
 from puna.engine.speculation import Confidence
 from puna.engine.stop import StopTexts
@@ -75,7 +76,7 @@ class Sequence:
         self.n_cached = 0
         self.blocks: list[int] = []
         self.block_table: NDArray[np.int32] = np.empty(0, np.int32)
-        self.digest = b""  # of the last full block, the parent of the next
+        self.digest = digest_of_owner(request.owner)  # later of the last full block, the parent of the next
         self.n_remembered = 0  # blocks that the block manager knows by their contents
         self.guess: list[int] = []
         self.n_right = 0

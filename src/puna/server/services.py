@@ -64,6 +64,8 @@ class Services:
             model,
             wanted,
             client=client,
+            # How much of a prompt was cached is told: nobody shall find out so what others say.
+            owner=client if self.settings.keys else "",
             timeout_s=self.settings.timeout_s,
             meter=meter,
             tracer=self.tracer,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puna.engine.blocks import BlockManager
+from puna.engine.blocks import BlockManager, digest_of_owner
 
 SIZE = 4
 
@@ -53,6 +53,17 @@ def test_released_blocks_are_known_until_they_are_needed() -> None:
     assert taken is not None
     assert sorted(taken) == [0, 1, 2, 3]
     assert manager.find_prefix([*range(8), 9]) == []
+
+
+def test_blocks_of_another_owner_are_not_found() -> None:
+    manager = BlockManager(4, SIZE)
+    ours = digest_of_owner("ada")
+    (block,) = manager.acquire([], 1) or []
+    manager.remember(block, ours, list(range(SIZE)))
+    prompt = list(range(SIZE + 1))
+    assert manager.find_prefix(prompt, ours) == [block]
+    assert manager.find_prefix(prompt, digest_of_owner("bob")) == []
+    assert manager.find_prefix(prompt, digest_of_owner("")) == []
 
 
 def test_a_block_released_twice_is_our_own_bug() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from tests.unit.server.conftest import hosted
 from tests.unit.server.live import Live, running
 from typer.testing import CliRunner
 
@@ -103,6 +104,24 @@ def test_a_right_key_is_let_in_by_either_header(live: Live) -> None:
         pytest.raises(openai.AuthenticationError),
     ):
         client.models.list()
+
+
+def test_a_key_does_not_find_what_is_cached_of_another_s_prompts(tiny_folder: Path) -> None:
+    def n_cached(key: str) -> int:
+        body = {
+            "model": "tiny",
+            "prompt": "a confidence that takes several blocks of the cache",
+            "max_tokens": 1,
+        }
+        answer = live.http.post("/v1/completions", json=body, headers={"x-api-key": key}).json()
+        return int(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    with running([hosted(tiny_folder)], keys=(hashed("ada", KEY), hashed("bob", OTHER))) as live:
+        assert n_cached(KEY) == 0
+        whole = n_cached(KEY)
+        assert whole > 0
+        assert n_cached(OTHER) == 0
+        assert n_cached(OTHER) == whole
 
 
 def test_two_keys_at_once_are_refused(live: Live) -> None:

@@ -45,6 +45,7 @@ class Generation:
         wanted: Sequence[Wanted],
         *,
         client: str,
+        owner: str,
         timeout_s: float,
         meter: AnswerMeter,
         tracer: Tracer,
@@ -55,6 +56,7 @@ class Generation:
             model: what computes.
             wanted: the answers.
             client: who asks, for fair turns.
+            owner: whose prompts are cached together; empty: everybody's.
             timeout_s: time for all of them, waiting included.
             meter: is told what happens.
             tracer: records it.
@@ -66,6 +68,7 @@ class Generation:
         self._model = model
         self._wanted = wanted
         self._client = client
+        self._owner = owner
         self._timeout_s = timeout_s
         self._meter = meter
         self._tracer = tracer
@@ -151,6 +154,7 @@ class Generation:
                 params=wanted.params,
                 stop_ids=self._model.llama.chat_format.stop_ids,
                 sink=self._sink(index, turn, is_over, span),
+                owner=self._owner,
             )
             engine.submit(request)
             self.requests[index] = request
