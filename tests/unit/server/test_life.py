@@ -362,6 +362,30 @@ def test_a_signal_lets_answers_finish_and_ends_well(long_folder: Path) -> None:
         assert server.wait(20) == 0
 
 
+def test_a_second_ctrl_c_ends_at_once(long_folder: Path) -> None:
+    body = {**ENDLESS, "model": "long"}
+    with (
+        process(long_folder, "--context", "60000", "--drain", "300") as (server, url),
+        httpx2.Client() as http,
+        http.stream("POST", f"{url}/chat/completions", json=body) as answer,
+    ):
+        lines = answer.iter_lines()
+        next(lines)
+        server.send_signal(signal.SIGINT)
+        wait_for(lambda: is_refused(url))
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 0
+
+
+def is_refused(url: str) -> bool:
+    """Whether nobody listens at an address any more."""
+    try:
+        httpx2.get(f"{url}/health")
+    except httpx2.ConnectError:
+        return True
+    return False
+
+
 def test_answers_that_take_longer_than_the_drain_are_cut_and_sent(long_folder: Path) -> None:
     body = {**ENDLESS, "model": "long", "stream": False}
     with (
