@@ -18,7 +18,7 @@ from puna.models.local import LocalModel
 from puna.server.app import create_app
 from puna.server.background import Background
 from puna.server.door.files import with_files
-from puna.server.door.protocol import HttpProtocol
+from puna.server.door.protocol import Connections, HttpProtocol
 from puna.server.errors import ApiError
 from puna.server.hosting.hosted import HostedModel, host_local
 from puna.server.hosting.pool import ModelPool
@@ -59,6 +59,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=int(settings.drain_s + _GRACE_S) + 1,
         )
         super().__init__(config)
+        self.server_state = Connections()
         self._services = services
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

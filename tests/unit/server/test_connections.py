@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 from tests.unit.server.live import Live, running
 from tests.unit.server.test_life import CHAT, SILENT, admission, serving, wait_for
-from uvicorn.server import ServerState
 
 from puna.server.door import protocol as door
-from puna.server.door.protocol import HttpProtocol
+from puna.server.door.protocol import Connections, HttpProtocol
 from puna.server.door.unread import unread_bytes
 from puna.server.hosting.hosted import HostedModel
 from puna.server.settings import ServerSettings
@@ -167,7 +166,7 @@ class Wire:
         self.is_cut, self.n_unread = True, 0
 
 
-def connected(clock: Clock, state: ServerState, wire: Wire) -> HttpProtocol:
+def connected(clock: Clock, state: Connections, wire: Wire) -> HttpProtocol:
     """A connection whose client has yet to read what waits on the wire."""
     services = SimpleNamespace(settings=ServerSettings(write_timeout_s=60))
     config: Any = SimpleNamespace(
@@ -189,7 +188,7 @@ def connected(clock: Clock, state: ServerState, wire: Wire) -> HttpProtocol:
 
 def test_a_client_may_read_slowly_but_not_nothing() -> None:
     clock, wire = Clock(), Wire(1000)
-    connection = connected(clock, ServerState(), wire)
+    connection = connected(clock, Connections(), wire)
     for _ in range(100):  # a byte a minute
         wire.n_unread -= 1
         clock.advance(61)
@@ -202,7 +201,7 @@ def test_a_client_may_read_slowly_but_not_nothing() -> None:
 
 def test_what_waits_to_be_read_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "_MAX_UNREAD_BYTES", 500_000)
-    clock, state, wires = Clock(), ServerState(), []
+    clock, state, wires = Clock(), Connections(), []
     for _ in range(7):
         clock.advance(1)
         wires.append(Wire(100_000))

@@ -5,17 +5,31 @@ from __future__ import annotations
 import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from puna.server.door.unread import unread_bytes
 from puna.server.services import Services
 from puna.server.settings import ServerSettings
 
-__all__ = ["HttpProtocol"]
+__all__ = ["Connections", "HttpProtocol"]
 
 _MAX_HEAD_BYTES = 32 * 1024
 _LINGER_S = 2.0  # for a client to read its response while it still sends a body that nobody wants
 _MAX_UNREAD_BYTES = 256 * 1024 * 1024  # of all clients together
 _LARGE_BYTES = 64 * 1024  # what is smaller needs no look at all the others
+
+
+class Connections(ServerState):
+    """What all connections of a server share.
+
+    Attributes:
+        idle: those without a request, the one that is so for the longest first.
+    """
+
+    def __init__(self) -> None:
+        """Start without any."""
+        super().__init__()
+        self.idle: dict[HttpProtocol, None] = {}
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -27,9 +41,10 @@ class HttpProtocol(HttpToolsProtocol):
     any more that the client goes away.
     """
 
+    server_state: Connections
     _n_head_bytes = 0
     _n_unread_bytes = 0
-    _quiet_since_s = 0.0  # by the loop's clock: idle, or with something unread
+    _stalled_since_s = 0.0  # by the loop's clock
     _is_deaf = False
     _overdue: asyncio.TimerHandle | None = None  # while a head is waited for
     _leaving: asyncio.TimerHandle | None = None
@@ -40,10 +55,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         # Told as soon as anything is not taken: else the last of it could wait for ever.
         transport.set_write_buffer_limits(0)
-        self._quiet_since_s = self.loop.time()
         if len(self.connections) > self._settings.max_connections:
             self._make_room()
         if not transport.is_closing():
+            self.server_state.idle[self] = None
             self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -51,12 +66,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_waiting()
         self._stop_leaving()
         self._stop_stalling()
+        self.server_state.idle.pop(self, None)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """See asyncio."""
         super().pause_writing()
-        self._quiet_since_s = self.loop.time()
+        self._stalled_since_s = self.loop.time()
         self._await_reader()
         if self.transport.get_write_buffer_size() > _LARGE_BYTES:
             self._bound_unread()
@@ -106,6 +122,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """See httptools."""
         self._stop_waiting()
+        self.server_state.idle.pop(self, None)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -120,7 +137,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """See uvicorn."""
         super().on_response_complete()
-        self._quiet_since_s = self.loop.time()
+        self.server_state.idle[self] = None
         if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
             self._stop_leaving()
             self._leaving = self.loop.call_later(_LINGER_S, self.transport.close)
@@ -138,28 +155,22 @@ class HttpProtocol(HttpToolsProtocol):
     def _has_request(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    @property
-    def _is_idle(self) -> bool:
-        is_leaving = self.transport.is_closing() or self.transport.get_write_buffer_size()
-        return not (self._has_request or is_leaving)
-
     def _make_room(self) -> None:
         """Close the connection that has been idle for the longest, and this one where none is."""
-        idle = [each for each in self._all() if each._is_idle and each is not self]
-        min(idle, key=lambda each: each._quiet_since_s, default=self).transport.close()
+        has_read = (each for each in self.server_state.idle if not each.transport.get_write_buffer_size())
+        last = next(has_read, self)
+        self.server_state.idle.pop(last, None)
+        last.transport.close()
 
     def _bound_unread(self) -> None:
         """Cut off those that do not keep up, the longest first, while too much waits to be read."""
-        n_bytes = sum(each.transport.get_write_buffer_size() for each in self._all())
-        for each in sorted(self._all(), key=lambda each: each._quiet_since_s):
+        stalled = [each for each in self.connections if isinstance(each, HttpProtocol) and each._stalled]
+        n_bytes = sum(each.transport.get_write_buffer_size() for each in stalled)
+        for each in sorted(stalled, key=lambda each: each._stalled_since_s):
             if n_bytes <= _MAX_UNREAD_BYTES:
                 return
-            if n_unread := each.transport.get_write_buffer_size():
-                n_bytes -= n_unread
-                each.transport.abort()
-
-    def _all(self) -> list[HttpProtocol]:
-        return [each for each in self.connections if isinstance(each, HttpProtocol)]
+            n_bytes -= each.transport.get_write_buffer_size()
+            each.transport.abort()
 
     def _await_reader(self) -> None:
         self._n_unread_bytes = unread_bytes(self.transport)
