@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ _READERS = {
     "rotation_steps": _ROTATING,
     "distill_steps": ("distill",),
     "seed": (*_ROTATING, *_TRAINED),
+    "device": (*_CALIBRATED, *_TRAINED),
     **dict.fromkeys(
         ("data", "loss", "steps", "batch", "learning_rate", "fake_quant_after", "held_out"), _TRAINED
     ),
@@ -166,6 +168,10 @@ def quantize(
     held_out: Annotated[
         int, typer.Option("--held-out", metavar="N", help="For qat: rows to watch and not to learn from.")
     ] = 0,
+    device: Annotated[
+        str,
+        typer.Option("--device", metavar="NAME", help="For all but ptq: where torch computes, cuda for one."),
+    ] = "cpu",
 ) -> None:
     """Make a model with 4-bit weights, as the Llama 3.2 quantized models have them.
 
@@ -191,6 +197,7 @@ def quantize(
     if method not in (*METHODS, *TRAINED):
         raise ConfigError(f"method {method!r} is unknown; {nearest(method, (*METHODS, *TRAINED))}")
     _refuse_unread(context, method)
+    _check_device(device)
     row = None if os.path.exists(os.path.expanduser(source)) else known_row(source)
     if row is not None:
         check_derived_name(out.absolute().name, row.licence)
@@ -214,8 +221,10 @@ def quantize(
             fake_quant_after=fake_quant_after,
             held_out=held_out,
             seed=seed,
+            device=device,
         )
-        run_training(checkpoint, out, trained)
+        with _told_of_full(device):
+            run_training(checkpoint, out, trained)
     else:
         recipe = Recipe(
             method=method,
@@ -232,7 +241,7 @@ def quantize(
         )
         needs = memory_estimate(checkpoint.config, checkpoint.dtypes, recipe)
         say(f"needs about {size_text(needs)} of memory")
-        with ExitStack() as stack:
+        with ExitStack() as stack, _told_of_full(device):
             bars: dict[str, PackProgress] = {}
 
             def progress(stage: str, done: int, total: int) -> None:
@@ -240,7 +249,7 @@ def quantize(
                     bars[stage] = stack.enter_context(PackProgress(stage))
                 bars[stage](done, total)
 
-            run(checkpoint, out, recipe, calibration=calibration, progress=progress)
+            run(checkpoint, out, recipe, calibration=calibration, progress=progress, device=device)
     say(f"{path}: {size_text(checkpoint_bytes(path))}")
     say(f"{out}: {size_text(checkpoint_bytes(out))} by {method}")
     if row is not None:
@@ -258,3 +267,28 @@ def _refuse_unread(context: typer.Context, method: str) -> None:
                 f"`--{name.replace('_', '-')}` is for the methods {', '.join(methods)}, and the method is "
                 f"{method!r}; leave it out or ask for another method"
             )
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that torch cannot use, before anything is fetched."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"torch cannot use the device {device!r:.40}: {reason:.200}; try cpu") from error
+
+
+@contextmanager
+def _told_of_full(device: str) -> Iterator[None]:
+    """Tell of a device whose memory is full in a line."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"the memory of {device} is full; give shorter texts or smaller batches, or the same command "
+            "with another `--device`: what is done is kept"
+        ) from error

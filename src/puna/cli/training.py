@@ -40,6 +40,7 @@ class TrainedOptions:
         fake_quant_after: steps before rounding begins.
         held_out: rows to look at alone.
         seed: of the order of rows, and of the adaptors.
+        device: where the model is trained.
     """
 
     method: str
@@ -57,6 +58,7 @@ class TrainedOptions:
     fake_quant_after: int
     held_out: int
     seed: int
+    device: str
 
 
 def run_training(checkpoint: Checkpoint, out: Path, options: TrainedOptions) -> None:
@@ -117,6 +119,7 @@ def run_training(checkpoint: Checkpoint, out: Path, options: TrainedOptions) -> 
             preferences=options.preferences,
             start=start,
             progress=training,
+            device=options.device,
         )
 
 

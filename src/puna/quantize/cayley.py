@@ -41,7 +41,7 @@ def cayley_step(rotation: Tensor, direction: Tensor, rate: float) -> Tensor:
     """
     size = direction.abs().sum(-2, keepdim=True).amax(-1, keepdim=True)
     half = direction * (1 / (size + 1e-8)).clamp(max=rate) / 2
-    one = torch.eye(rotation.shape[-1], dtype=rotation.dtype)
+    one = torch.eye(rotation.shape[-1], dtype=rotation.dtype, device=rotation.device)
     turned: Tensor = torch.linalg.solve(one + half, rotation @ (one - half), left=False)
     return turned
 

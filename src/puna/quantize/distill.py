@@ -48,6 +48,7 @@ def distill(
     done: int = 0,
     state: State | None = None,
     after_step: AfterStep | None = None,
+    device: torch.device | str = "cpu",
 ) -> State:
     """Learn how much larger each scale and each dimension of a norm should be.
 
@@ -61,6 +62,7 @@ def distill(
         done: how many of them led to `state`.
         state: what to go on with.
         after_step: told of every step.
+        device: where it is computed.
 
     Returns:
         For each matrix of the blocks, under its name, shares ``[out, ceil(in / 32)]`` that scales grow by;
@@ -69,9 +71,10 @@ def distill(
     Raises:
         CheckpointError: the loss is not finite, as a weight is not.
     """
-    teacher = frozen_network(original)
+    tokens = tokens.to(device)
+    teacher = frozen_network(original, device)
     hold_as_halves(teacher)
-    student, growths = _student(rounded, read)
+    student, growths = _student(rounded, read, device)
     adam = torch.optim.Adam(growths.values(), betas=_BETAS)
     if state is not None:
         _restore(adam, growths, state, done)
@@ -85,7 +88,7 @@ def distill(
         adam.step()
         if after_step is not None:
             after_step(step + 1, _state(adam, growths))
-    return {name: growth.detach() for name, growth in growths.items()}
+    return {name: growth.detach().cpu() for name, growth in growths.items()}
 
 
 def _divergence(teacher: Transformer, student: Transformer, tokens: Tensor) -> Tensor:
@@ -101,7 +104,9 @@ def _divergence(teacher: Transformer, student: Transformer, tokens: Tensor) -> T
     return mean_over_tokens(of_rows, student.model(tokens[None])[0], wanted)
 
 
-def _student(rounded: Checkpoint, read: Read) -> tuple[Transformer, dict[str, nn.Parameter]]:
+def _student(
+    rounded: Checkpoint, read: Read, device: torch.device | str
+) -> tuple[Transformer, dict[str, nn.Parameter]]:
     """The rounded model, and what it learns by the name of the tensor that is changed."""
     with torch.device("meta"):
         model = Transformer(rounded.config).requires_grad_(False)
@@ -123,6 +128,7 @@ def _student(rounded: Checkpoint, read: Read) -> tuple[Transformer, dict[str, nn
         else:
             continue
         model.set_submodule(name, new)
+    model.to(device)
     growths = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -137,8 +143,10 @@ class _Scaled(nn.Module):
         super().__init__()
         self.columns = q.shape[1]
         left = -self.columns % GROUP
-        self.q = nn.functional.pad(q, (0, left)) if left else q
-        self.scales = scales
+        self.q: Tensor
+        self.scales: Tensor
+        self.register_buffer("q", nn.functional.pad(q, (0, left)) if left else q)
+        self.register_buffer("scales", scales)
         self.growth = nn.Parameter(torch.zeros_like(scales))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -170,8 +178,12 @@ class _Table(nn.Module):
 
     def __init__(self, name: str, source: Checkpoint) -> None:
         super().__init__()
-        q, self.scales = round_rows(torch.from_numpy(source.tensor(f"{name}.weight").to_float32()))
-        self.q, self.is_head = q.to(torch.int8), name == "lm_head"
+        q, scales = round_rows(torch.from_numpy(source.tensor(f"{name}.weight").to_float32()))
+        self.q: Tensor
+        self.scales: Tensor
+        self.register_buffer("q", q.to(torch.int8))
+        self.register_buffer("scales", scales)
+        self.is_head = name == "lm_head"
 
     def as_head(self) -> _Table:
         """The same table as a head."""
@@ -194,7 +206,7 @@ def _state(adam: torch.optim.Adam, growths: Mapping[str, nn.Parameter]) -> State
 def _restore(adam: torch.optim.Adam, growths: Mapping[str, nn.Parameter], state: State, done: int) -> None:
     for name, growth in growths.items():
         growth.data.copy_(state[name])
-        moments = {key: state[f"{name}.{key}"].clone() for key in _MOMENTS}
+        moments = {key: state[f"{name}.{key}"].clone().to(growth.device) for key in _MOMENTS}
         adam.state[growth] = {"step": torch.tensor(float(done)), **moments}
 
 

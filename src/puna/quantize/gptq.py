@@ -56,7 +56,7 @@ def gptq(
     """
     n = weight.shape[1]
     diagonal = hessian.diagonal()
-    order = torch.argsort(diagonal, descending=True) if act_order else torch.arange(n)
+    order = torch.argsort(diagonal, descending=True) if act_order else torch.arange(n, device=weight.device)
     upper = _factor(hessian[order][:, order] if act_order else hessian, damping)
     # Columns of the matrix are rows here: each is worked on alone, and lies in one piece then.
     columns_NO = weight.to(hessian.dtype).T[order].contiguous()
@@ -90,7 +90,7 @@ def _solve(columns_NO: Tensor, upper: Tensor, choose: Callable[[int, Tensor], Te
     Returns:
         Whole numbers, float32, transposed.
     """
-    n, q_NO = len(columns_NO), torch.empty(columns_NO.shape)
+    n, q_NO = len(columns_NO), torch.empty(columns_NO.shape, device=columns_NO.device)
     for outer in range(0, n, _BLOCK):
         # Errors reach the columns of this block at once and those behind it together, in one large product.
         last = min(outer + _BLOCK, n)
@@ -135,7 +135,7 @@ def _inverse_of_lower(lower: Tensor) -> Tensor:
     """
     n, half = len(lower), len(lower) // 2
     if n <= _SOLVED_AT_ONCE:
-        one = torch.eye(n, dtype=lower.dtype)
+        one = torch.eye(n, dtype=lower.dtype, device=lower.device)
         solved: Tensor = torch.linalg.solve_triangular(lower, one, upper=False)
         return solved
     inverse = torch.zeros_like(lower)

@@ -68,7 +68,7 @@ class LayerRun:
             for name in MATRICES:
                 # Within the layer, as an adaptor reads what is not rounded.
                 layer.set_submodule(name, as_kind(RoundedInputLinear, self._matrix(name), config))
-        self._positions = torch.arange(stream.shape[1])
+        self._positions = torch.arange(stream.shape[1], device=stream.device)
         self._rotary = rotary_tables(config, self._positions)
         self._batches = torch.split(stream, max(1, BATCH_TOKENS // stream.shape[1]))
 

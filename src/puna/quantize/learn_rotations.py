@@ -42,6 +42,7 @@ def learn_rotations(
     steps: int,
     done: int = 0,
     after_step: AfterStep | None = None,
+    device: torch.device | str = "cpu",
 ) -> Rotations:
     """Make a model lose less by the rounding of its activations.
 
@@ -52,6 +53,7 @@ def learn_rotations(
         steps: how many in all; the rate goes to 0 as a cosine over all of them.
         done: how many of them led to `rotations`.
         after_step: told of every step.
+        device: where it is computed.
 
     Returns:
         The nearest orthogonal matrices to what was learned.
@@ -59,6 +61,7 @@ def learn_rotations(
     Raises:
         CheckpointError: the loss is not finite, as a weight is not.
     """
+    tokens, rotations = tokens.to(device), _moved(rotations, device)
     network, turns = turned_network(checkpoint, rotations)
     for step in range(done, steps):
         loss = _loss(network, tokens[step % len(tokens)])
@@ -72,7 +75,11 @@ def learn_rotations(
                 turn.copy_(matrix)
         if after_step is not None:
             after_step(step + 1, rotations)
-    return Rotations(nearest_rotation(rotations.stream), nearest_rotation(rotations.values))
+    return _moved(Rotations(nearest_rotation(rotations.stream), nearest_rotation(rotations.values)), "cpu")
+
+
+def _moved(rotations: Rotations, device: torch.device | str) -> Rotations:
+    return Rotations(rotations.stream.to(device), rotations.values.to(device))
 
 
 def _stepped(rotations: Rotations, gradients: list[Tensor], rate: float) -> Rotations:
@@ -92,12 +99,12 @@ def turned_network(checkpoint: Checkpoint, rotations: Rotations) -> tuple[Transf
 
     Args:
         checkpoint: the model, not rotated.
-        rotations: those to begin with.
+        rotations: those to begin with; the model is where they are.
 
     Returns:
         The model, and its only parameters: R1, then R2 of each layer, float32.
     """
-    model = frozen_network(checkpoint)
+    model = frozen_network(checkpoint, rotations.stream.device)
     turns = [nn.Parameter(matrix.float()) for matrix in (rotations.stream, *rotations.values)]
     trunk, stream = model.model, turns[0]
     for layer, values in zip(trunk.layers, turns[1:], strict=True):
@@ -120,7 +127,7 @@ class _TurnedNorm(nn.Module):
     def __init__(self, norm: RMSNorm, turn: nn.Parameter, *, gain_first: bool) -> None:
         super().__init__()
         self.gain, self.turn, self.gain_first = norm.weight, turn, gain_first
-        self.norm = RMSNorm(len(self.gain), norm.eps).requires_grad_(False)
+        self.norm = RMSNorm(len(self.gain), norm.eps).requires_grad_(False).to(self.gain.device)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x)

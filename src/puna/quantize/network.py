@@ -100,7 +100,7 @@ class Rounded(nn.Module):
         return fake_tokens(x)
 
 
-def frozen_network(checkpoint: Checkpoint) -> Transformer:
+def frozen_network(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Transformer:
     """A model as bfloat16 without gradients; its norms are float32.
 
     Raises:
@@ -112,7 +112,8 @@ def frozen_network(checkpoint: Checkpoint) -> Transformer:
     for name in checkpoint.config.tensor_shapes():
         stored = checkpoint.tensor(name)
         is_gain = len(stored.shape) == 1
-        weights[name] = torch.from_numpy(stored.to_float32()) if is_gain else _halves(stored)
+        weight = torch.from_numpy(stored.to_float32()) if is_gain else _halves(stored)
+        weights[name] = weight.to(device)
     weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
     model.load_state_dict(weights, assign=True)
     model.tie_weights()  # each of the two got a parameter of its own

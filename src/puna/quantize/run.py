@@ -54,6 +54,7 @@ def quantize(
     *,
     calibration: Path | None = None,
     progress: Progress | None = None,
+    device: torch.device | str = "cpu",
 ) -> None:
     """Quantize a checkpoint and write it as a Puna checkpoint, all of it or nothing.
 
@@ -63,6 +64,7 @@ def quantize(
         recipe: how.
         calibration: text for all methods but ptq, see `puna.quantize.calibration.read_texts`.
         progress: told of every matrix, and every step of learning.
+        device: where all methods but ptq compute; unfinished work may go on on another.
 
     Raises:
         ConfigError: there is no calibration text, or too little, or unfinished work was asked for something
@@ -98,13 +100,13 @@ def quantize(
     turning, rounding, scaling = _begin_stages(work, recipe)
     rotated, shuffled = checkpoint, _shuffled(tokens, recipe.seed)
     if recipe.rotates:
-        rotations = _rotations(checkpoint, shuffled, recipe, turning, progress)
+        rotations = _rotations(checkpoint, shuffled, recipe, turning, progress, device)
         rotated = RotatedCheckpoint(checkpoint, rotations)
     layers = FinishedLayers(rounding)
-    _solve_layers(rotated, tokens, recipe, layers, progress)
+    _solve_layers(rotated, tokens, recipe, layers, progress, device)
     growths: State = {}
     if recipe.distills:
-        growths = _distilled(checkpoint, rotated, layers, shuffled, recipe, scaling, progress)
+        growths = _distilled(checkpoint, rotated, layers, shuffled, recipe, scaling, progress, device)
     write_checkpoint(SolvedCheckpoint(rotated, layers, growths), out, "auto")
     work.remove()
 
@@ -146,7 +148,12 @@ def _shuffled(tokens: Tensor, seed: int) -> Tensor:
 
 
 def _rotations(
-    checkpoint: Checkpoint, tokens: Tensor, recipe: Recipe, work: WorkFolder, progress: Progress | None
+    checkpoint: Checkpoint,
+    tokens: Tensor,
+    recipe: Recipe,
+    work: WorkFolder,
+    progress: Progress | None,
+    device: torch.device | str,
 ) -> Rotations:
     """Those that were kept, learned to the end where they are not yet."""
     rotations, done, steps = random_rotations(checkpoint.config, recipe.seed), 0, recipe.rotation_steps
@@ -162,7 +169,9 @@ def _rotations(
         if done % _KEPT_STEPS == 0 and done < steps:
             work.save("state", asdict(rotations), {"steps": done})
 
-    rotations = learn_rotations(checkpoint, tokens, rotations, steps=steps, done=done, after_step=after_step)
+    rotations = learn_rotations(
+        checkpoint, tokens, rotations, steps=steps, done=done, after_step=after_step, device=device
+    )
     work.save("state", asdict(rotations), {"steps": steps})
     return rotations
 
@@ -175,6 +184,7 @@ def _distilled(
     recipe: Recipe,
     work: WorkFolder,
     progress: Progress | None,
+    device: torch.device | str,
 ) -> State:
     """How much scales and norms grow, kept or learned."""
     steps, kept = recipe.distill_steps, work.load("state")
@@ -189,14 +199,27 @@ def _distilled(
             work.save("state", state, {"steps": done})
 
     state = distill(
-        original, rounded, layers.read, tokens, steps=steps, done=done, state=state, after_step=after_step
+        original,
+        rounded,
+        layers.read,
+        tokens,
+        steps=steps,
+        done=done,
+        state=state,
+        after_step=after_step,
+        device=device,
     )
     work.save("state", state, {"steps": steps})
     return state
 
 
 def _solve_layers(
-    checkpoint: Checkpoint, tokens: Tensor, recipe: Recipe, layers: FinishedLayers, progress: Progress | None
+    checkpoint: Checkpoint,
+    tokens: Tensor,
+    recipe: Recipe,
+    layers: FinishedLayers,
+    progress: Progress | None,
+    device: torch.device | str,
 ) -> None:
     config, done = checkpoint.config, 0
 
@@ -219,13 +242,17 @@ def _solve_layers(
             raise CheckpointError(f"{checkpoint.path}: {name} has a weight that is too large for its scale")
         return q, scales
 
-    stream = _embedded(checkpoint, tokens, is_rounded=True)
-    plain = _embedded(checkpoint, tokens, is_rounded=False) if recipe.follows_original else None
+    stream = _embedded(checkpoint, tokens, is_rounded=True).to(device)
+    plain = None
+    if recipe.follows_original:
+        plain = _embedded(checkpoint, tokens, is_rounded=False).to(device)
     for index in range(config.n_layers):
-        run = LayerRun(config, _layer(checkpoint, index), stream, rounds_tokens=recipe.rounds_tokens)
+        run = LayerRun(
+            config, _layer(checkpoint, index).to(device), stream, rounds_tokens=recipe.rounds_tokens
+        )
         original = None
         if plain is not None:
-            original = LayerRun(config, _layer(checkpoint, index), plain, rounds_tokens=False)
+            original = LayerRun(config, _layer(checkpoint, index).to(device), plain, rounds_tokens=False)
         if layers.has(index):
             run.advance({part: layers.read(index, part) for part in MATRICES})
             if original is not None:

@@ -41,7 +41,7 @@ class Pairs:
             model: as it is before training; gains count from here.
             batch: how many pairs to look at together.
         """
-        self._pairs = pairs
+        self._pairs, self._device = pairs, model.model.embed_tokens.weight.device
         self._reference = torch.zeros((len(pairs), 2))
         with torch.no_grad():
             for start in range(0, len(pairs), batch):
@@ -55,7 +55,7 @@ class Pairs:
 
     def batch(self, rows: list[int]) -> PairBatch:
         """The named pairs together."""
-        return PairBatch(self._answers(rows), self._reference[rows].T.flatten())
+        return PairBatch(self._answers(rows), self._reference[rows].T.flatten().to(self._device))
 
     def _answers(self, rows: list[int]) -> Batch:
         examples = [self._pairs[row][side] for side in (0, 1) for row in rows]
@@ -67,7 +67,7 @@ class Pairs:
             ids, said = torch.tensor(example.ids), torch.tensor(example.said[1:])
             tokens[place, :n] = ids[:-1]
             targets[place, :n] = torch.where(said, ids[1:], NOT_COUNTED)
-        return Batch(tokens, targets)
+        return Batch(tokens, targets).to(self._device)
 
 
 def dpo_loss(model: Transformer, batch: PairBatch, beta: float) -> tuple[Tensor, int]:

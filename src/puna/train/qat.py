@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from puna.errors import CheckpointError, ConfigError
@@ -57,6 +58,7 @@ def quantize_by_training(
     preferences: Path | None = None,
     start: Checkpoint | None = None,
     progress: Progress | None = None,
+    device: torch.device | str = "cpu",
 ) -> None:
     """Train a model for its quantized form and write that as a Puna checkpoint, all of it or nothing.
 
@@ -69,6 +71,7 @@ def quantize_by_training(
         start: what `puna.quantize` made of `checkpoint`, rotated or not, to begin with in its place; for
             ``qat`` alone.
         progress: told of every step.
+        device: where the model is trained.
 
     Raises:
         ConfigError: the data cannot be used, or unfinished work was asked for something else.
@@ -85,7 +88,7 @@ def quantize_by_training(
     rows, held_out = load_rows(data, vocabulary, recipe.length).split(recipe.held_out)
     pairs = [] if preferences is None else load_pairs(preferences, vocabulary, recipe.length)
     work = RunFolder(out.with_name(f".{out.name}.training"))
-    run = _Run(checkpoint, recipe, rows, held_out, work.path, progress, start)
+    run = _Run(checkpoint, recipe, rows, held_out, work.path, progress, start, device)
     work.begin(
         {
             "model": identity(checkpoint),
@@ -118,19 +121,20 @@ class _Run:
         work: Path,
         progress: Progress | None,
         start: Checkpoint | None,
+        device: torch.device | str,
     ) -> None:
         check_adaptable(checkpoint.config, recipe.rank)
         source = checkpoint if start is None else start
-        self.model = from_checkpoint(source)
+        self.model = from_checkpoint(source, device=device)
         _check_finite(source, self.model)
         self._is_rounding = start is not None
         self._learned = dict(self.model.named_parameters()) if start is None else keep_grid(self.model, start)
         self._teacher = None
         if recipe.loss == "distill":
-            self._teacher = from_checkpoint(checkpoint).requires_grad_(False)
+            self._teacher = from_checkpoint(checkpoint, device=device).requires_grad_(False)
             _check_finite(checkpoint, self._teacher)
         self._recipe, self._rows, self._held_out = recipe, rows, held_out
-        self._work, self._progress = work, progress
+        self._work, self._progress, self._device = work, progress, device
 
     def backbone(self) -> None:
         """Train all weights, or what is on a grid, with rounding from the step on that the recipe says."""
@@ -168,6 +172,7 @@ class _Run:
         self._stage("preferences", settings, dict(self.model.named_parameters()), loss, data)
 
     def _loss(self, batch: Batch, /) -> tuple[Tensor, int]:
+        batch = batch.to(self._device)
         if self._teacher is None:
             return cross_entropy(self.model, batch)
         return distillation(self.model, self._teacher, batch)

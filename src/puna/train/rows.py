@@ -36,6 +36,11 @@ class Batch:
     targets: Tensor
     segments: Tensor | None = None
 
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on a device."""
+        segments = None if self.segments is None else self.segments.to(device)
+        return Batch(self.tokens.to(device), self.targets.to(device), segments)
+
 
 class Rows:
     """Rows in memory; implements `puna.train.loop.Data`."""

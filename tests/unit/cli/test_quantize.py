@@ -101,6 +101,7 @@ def test_wrong_arguments_are_told_in_a_line(puna, refused, model, tmp_path):
         ("ptq", "--calibration", "/nonexistent", "gptq, spinquant, distill"),
         ("ptq", "--act-order", None, "gptq, spinquant, distill"),
         ("spinquant", "--distill-steps", 3, "distill"),
+        ("ptq", "--device", "cuda", "gptq, spinquant, distill, qat, qat-lora"),
         ("qat", "--preferences", "/nonexistent", "qat-lora"),
         ("qat-lora", "--rotation-steps", 3, "spinquant, distill"),
     ):
@@ -109,6 +110,9 @@ def test_wrong_arguments_are_told_in_a_line(puna, refused, model, tmp_path):
         assert line.startswith(
             f"`{option}` is for the methods {methods}, and the method is {method!r}; leave"
         )
+    line = refused("quantize", model, out, "--device", "abacus", status=2)
+    assert line.startswith("torch cannot use the device 'abacus': ")
+    assert line.endswith("try cpu")
     done = puna("quantize", model, out)
     assert done.returncode == 2
     assert done.stderr.splitlines()[1:] == [

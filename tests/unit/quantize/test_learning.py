@@ -177,7 +177,7 @@ def test_distilling_brings_predictions_nearer_and_goes_on_after_a_break(name: st
 
     teacher = networks.frozen_network(source)
     networks.hold_as_halves(teacher)
-    student, growths = distilling._student(rotated, read)
+    student, growths = distilling._student(rotated, read, "cpu")
     divergences = []
     for _ in range(2):
         with torch.no_grad():
