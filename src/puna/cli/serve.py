@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -171,7 +172,11 @@ def serve(
         )
 
     with notes:
-        run(hosted, settings, budget, tell)
+        is_over = run(hosted, settings, budget, tell)
+    if not is_over:  # Python would wait for the load that still runs; it writes nothing
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _keys(file: Path | None) -> tuple[ApiKey, ...]:

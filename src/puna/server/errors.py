@@ -30,7 +30,7 @@ from puna.errors import (
 )
 from puna.server.watch.log import log, log_error
 
-__all__ = ["ApiError", "as_api_error", "error_body", "error_response", "install_handlers"]
+__all__ = ["ApiError", "as_api_error", "error_body", "error_response", "install_handlers", "shutting_down"]
 
 _TYPES = {
     400: "invalid_request_error",
@@ -98,6 +98,11 @@ class ApiError(HTTPException):
         return {
             "error": {"message": self.message, "type": kind, "param": self.param, "code": self.code},
         }
+
+
+def shutting_down() -> ApiError:
+    """What those are told that wait when the server ends."""
+    return ApiError(503, "the server is shutting down; ask another, or later", code="shutting_down")
 
 
 def as_api_error(error: Exception) -> ApiError:

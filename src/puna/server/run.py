@@ -142,7 +142,7 @@ def serve(
     settings: ServerSettings,
     memory_bytes: int,
     on_ready: Callable[[int, str], None],
-) -> None:
+) -> bool:
     """Serve until a signal says to stop.
 
     A model that is alone is loaded at once, several are on first use.
@@ -153,24 +153,28 @@ def serve(
         memory_bytes: what all models together may take.
         on_ready: is told the port and the server's id once clients may come.
 
+    Returns:
+        Whether all has ended. False: a load still runs, which nothing can interrupt, and Python would wait
+        for it at the end of the process.
+
     Raises:
         ConfigError: the address cannot be had.
         PunaError: the only model cannot be loaded.
     """
     settings = with_files(settings)
+    pool = ModelPool(models, settings, memory_bytes)
     with bind(settings) as listener:
-        asyncio.run(_serve(models, settings, memory_bytes, listener, on_ready))
+        asyncio.run(_serve(pool, settings, listener, on_ready))
+    return not pool.is_loading
 
 
 async def _serve(
-    models: Sequence[HostedModel],
+    pool: ModelPool,
     settings: ServerSettings,
-    memory_bytes: int,
     listener: socket.socket,
     on_ready: Callable[[int, str], None],
 ) -> None:
-    pool, state = ModelPool(models, settings, memory_bytes), State(settings)
-    instance = new_id("srv_")
+    state, instance = State(settings), new_id("srv_")
     with tracing(settings.traces_url, instance) as tracer:
         services = Services(
             settings=settings,
@@ -185,16 +189,16 @@ async def _serve(
         # What is there now stays; looking through all of it for garbage would hold up clients for 0.1 s.
         gc.collect()
         gc.freeze()
-        if len(models) == 1:
-            await _load(pool, models[0])
+        if len(pool.models) == 1:
+            await _load(pool, *pool.models)
         listener.listen(socket.SOMAXCONN)  # clients may connect from here on; they are answered in a moment
         on_ready(listener.getsockname()[1], instance)
         await server.serve([listener])
 
 
-async def _load(pool: ModelPool, model: HostedModel) -> None:
+async def _load(pool: ModelPool, name: str) -> None:
     try:
-        async with pool.use(model.id):
+        async with pool.use(name):
             pass
     except ApiError as error:
         raise error.__cause__ or ConfigError(error.message) from error

@@ -1,14 +1,11 @@
-"""Load and life: clients that leave, time that runs out, too many at once, and the end of the server."""
+"""Load and life: clients that leave, time that runs out and too many at once."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import re
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,7 +16,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.tiny import save_tiny
 from tests.unit.server.conftest import hosted
 from tests.unit.server.live import Live, running
 
@@ -321,79 +317,3 @@ def test_the_log_has_no_word_of_what_was_said(
     assert "confidence" not in json.dumps(lines)
     (line,) = [each for each in lines if each.get("request") == answer.headers["x-request-id"]]
     assert (line["event"], line["route"], line["status"]) == ("request", "/chat/completions", 200)
-
-
-@contextmanager
-def process(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`puna serve` as a process of its own, and its base URL."""
-    command = [sys.executable, "-m", "puna", "serve", str(folder), "--port", "0", "--threads", "1", *options]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
-    ) as started:
-        try:
-            assert started.stdout is not None
-            found = re.fullmatch(r"serving long at (http://127\.0\.0\.1:\d+/v1)\n", started.stdout.readline())
-            assert found
-            assert started.stdout.readline().startswith(f"curl {found[1]}/chat/completions ")
-            yield started, found[1]
-        finally:
-            started.kill()
-
-
-@pytest.fixture(scope="module")
-def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose answers can take a while."""
-    folder = tmp_path_factory.mktemp("served") / "long"
-    folder.mkdir()
-    save_tiny(folder, max_position_embeddings=65536)
-    return folder
-
-
-def test_a_signal_lets_answers_finish_and_ends_well(long_folder: Path) -> None:
-    body = {**ENDLESS, "model": "long", "max_tokens": 400, "stream_options": {"include_usage": True}}
-    with process(long_folder) as (server, url), httpx2.Client() as http:
-        with http.stream("POST", f"{url}/chat/completions", json=body) as answer:
-            lines = answer.iter_lines()
-            next(lines)
-            server.send_signal(signal.SIGTERM)
-            rest = [line for line in lines if line]
-        assert json.loads(rest[-2].removeprefix("data: "))["usage"]["completion_tokens"] == 400
-        assert rest[-1] == "data: [DONE]"
-        assert server.wait(20) == 0
-
-
-def test_a_second_ctrl_c_ends_at_once(long_folder: Path) -> None:
-    body = {**ENDLESS, "model": "long"}
-    with (
-        process(long_folder, "--context", "60000", "--drain", "300") as (server, url),
-        httpx2.Client() as http,
-        http.stream("POST", f"{url}/chat/completions", json=body) as answer,
-    ):
-        lines = answer.iter_lines()
-        next(lines)
-        server.send_signal(signal.SIGINT)
-        wait_for(lambda: is_refused(url))
-        server.send_signal(signal.SIGINT)
-        assert server.wait(20) == 0
-
-
-def is_refused(url: str) -> bool:
-    """Whether nobody listens at an address any more."""
-    try:
-        httpx2.get(f"{url}/health")
-    except httpx2.ConnectError:
-        return True
-    return False
-
-
-def test_answers_that_take_longer_than_the_drain_are_cut_and_sent(long_folder: Path) -> None:
-    body = {**ENDLESS, "model": "long", "stream": False}
-    with (
-        process(long_folder, "--context", "60000", "--drain", "0.3") as (server, url),
-        httpx2.Client() as http,
-    ):
-        threading.Timer(0.3, server.send_signal, (signal.SIGTERM,)).start()
-        answer = http.post(f"{url}/chat/completions", json=body, timeout=30).json()
-        assert answer["choices"][0]["finish_reason"] == "length"
-        assert 0 < answer["usage"]["completion_tokens"] < 59_000
-        assert server.wait(20) == 0

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from puna.server.errors import ApiError
+from puna.server.errors import ApiError, shutting_down
 
 __all__ = ["Admission", "Turn"]
 
@@ -131,11 +131,10 @@ class Admission:
 
     def close(self) -> None:
         """Send away those that wait."""
-        error = ApiError(503, "the server is shutting down; ask another, or later", code="shutting_down")
         for ticket in [ticket for tickets in self._waiting.values() for ticket in tickets]:
             if not ticket.turn.cancelled():
                 self._drop(ticket)
-                ticket.turn.set_exception(error)
+                ticket.turn.set_exception(shutting_down())
 
     @asynccontextmanager
     async def reserve(self, client: str, n_tokens: int) -> AsyncIterator[Turn]:

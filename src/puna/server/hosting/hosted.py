@@ -56,7 +56,7 @@ class HostedModel:
         loaded: it, while it is in memory.
         n_users: requests that use it now or wait for it to be loaded.
         used_s: when it was last used, by the monotonic clock.
-        arriving: the task that loads it, while there is one.
+        arriving: the task that finds room for it and loads it, while there is one.
     """
 
     id: str

@@ -7,15 +7,14 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
 
 from puna._native import BLOCK_TOKENS
 from puna.errors import UnknownModelError
 from puna.llama import Llama
 from puna.models.catalogue import resolve
-from puna.server.errors import ApiError
+from puna.server.errors import ApiError, shutting_down
 from puna.server.hosting.admission import Admission
 from puna.server.hosting.hosted import HostedModel, Loaded
 from puna.server.settings import ServerSettings
@@ -45,10 +44,19 @@ class ModelPool:
         self.models = {model.id: model for model in models}
         self.memory_bytes = memory_bytes
         self._settings = settings
-        self._loading = asyncio.Lock()  # one at a time, or two would find the same room
-        self._changed = asyncio.Event()
-        self._expiring: set[asyncio.Future[bool]] = set()
+        self._taken_bytes = 0  # by what is in memory, comes or leaves
+        self._changed = asyncio.Event()  # there may be room
+        self._one_load = asyncio.Lock()  # several at once would only hold each other up
         self._loader = ThreadPoolExecutor(1, "puna-load", initializer=_step_back)
+        self._load: Future[Llama] | None = None  # the latest
+        self._timed: set[HostedModel] = set()  # a timer looks after each
+        self._expiring: set[asyncio.Task[bool]] = set()
+        self._is_closed = False
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a model is just being loaded, in a thread that nothing can interrupt."""
+        return self._load is not None and not self._load.done()
 
     def find(self, name: str) -> HostedModel:
         """The model of that name, however it is written; nothing is looked for on disk.
@@ -94,7 +102,7 @@ class ModelPool:
 
         Raises:
             ApiError: 404, there is no such model; 429, too many wait for it; 503, it cannot be loaded, or
-                not soon.
+                not soon, or the server is shutting down.
         """
         model = self.find(name)
         if model.loaded is None and model.n_users > self._settings.max_waiting:
@@ -103,8 +111,7 @@ class ModelPool:
             )
         model.n_users += 1
         try:
-            loaded = model.loaded or await self._load(model)
-            yield loaded
+            yield model.loaded or await self._arrival(model)
         finally:
             model.n_users -= 1
             model.used_s = time.monotonic()
@@ -124,55 +131,108 @@ class ModelPool:
             return False
         loaded, model.loaded = model.loaded, None
         if loaded is not None:
-            await asyncio.to_thread(loaded.llama.close)
+            try:
+                await asyncio.to_thread(loaded.llama.close)
+            finally:
+                self._give_back(model)
             log("unloaded", model=model.id)
-            self._changed.set()
         return True
 
     async def close(self) -> None:
-        """End everything that runs, each answer with what it has so far, and free all memory."""
-        for model in self._in_memory():
+        """End everything that runs, each answer with what it has so far, and free all memory.
+
+        Who waits for a model is told that the server is shutting down. A load that runs is not waited for;
+        what it brings is freed when it comes.
+        """
+        self._is_closed = True
+        closing = []
+        for model in self.models.values():
+            if model.arriving is not None:
+                model.arriving.cancel()
             loaded, model.loaded = model.loaded, None
             if loaded is not None:
                 loaded.admission.close()
-                await asyncio.to_thread(loaded.llama.close)
+                closing.append(asyncio.get_running_loop().run_in_executor(None, loaded.llama.close))
         self._loader.shutdown(wait=False)
+        await asyncio.gather(*closing)
 
-    async def _load(self, model: HostedModel) -> Loaded:
-        # A task of its own: whoever began it may leave, and the others still want the model.
+    async def _arrival(self, model: HostedModel) -> Loaded:
+        if self._is_closed:
+            raise shutting_down()
         if model.arriving is None:
+            # A task of its own: whoever began it may leave, and the others still want the model.
             model.arriving = asyncio.create_task(self._bring(model))
-            model.arriving.add_done_callback(partial(_arrived, model))
-        try:
-            async with asyncio.timeout(self._settings.timeout_s):
-                return await asyncio.shield(model.arriving)
-        except TimeoutError:
+            # Its error is told to those who wait; there may be none.
+            model.arriving.add_done_callback(lambda task: task.cancelled() or task.exception())
+        arriving = model.arriving
+        await asyncio.wait([arriving], timeout=self._settings.timeout_s)
+        if not arriving.done():
             raise ApiError(
                 503,
                 f"model '{model.id}' was not in memory within {self._settings.timeout_s:g} s, since others "
                 "are in use there; try again later",
                 code="model_not_ready",
                 headers={"Retry-After": "5"},
-            ) from None
+            )
+        if arriving.cancelled():  # by `close`
+            raise shutting_down()
+        return arriving.result()
 
     async def _bring(self, model: HostedModel) -> Loaded:
-        async with self._loading:
-            await self._make_room(model)
-            started_s = time.monotonic()
-            try:
-                llama = await asyncio.get_running_loop().run_in_executor(self._loader, model.load)
-            except Exception as error:
-                log("load_failed", model=model.id, kind=type(error).__name__, error=str(error))
-                raise ApiError(
-                    503,
-                    f"model '{model.id}' could not be loaded; the server's log has the reason",
-                    code="model_load_failed",
-                ) from error
-            model.loaded = self._loaded(llama)
-            log("loaded", model=model.id, seconds=round(time.monotonic() - started_s, 3))
-            if not model.n_users:  # they went away meanwhile
-                self._on_idle(model)
-            return model.loaded
+        try:
+            await self._take_room(model)
+            async with self._one_load:
+                started_s = time.monotonic()
+                model.loaded = self._loaded(await self._read(model))
+                log("loaded", model=model.id, seconds=round(time.monotonic() - started_s, 3))
+        finally:
+            model.arriving = None
+        if not model.n_users:  # they went away meanwhile
+            self._on_idle(model)
+        return model.loaded
+
+    async def _take_room(self, model: HostedModel) -> None:
+        """Set memory aside for a model; wait for it where unloading all that is idle would not do.
+
+        Of what is idle the longest unused goes first.
+        """
+        if model.need_bytes > self.memory_bytes:
+            raise ApiError(
+                503,
+                f"model '{model.id}' needs {model.need_bytes / 1e9:.1f} GB of memory and the server may use "
+                f"{self.memory_bytes / 1e9:.1f} GB",
+                code="model_too_large",
+            )
+        while (lacking := self._taken_bytes + model.need_bytes - self.memory_bytes) > 0:
+            idle = [m for m in self.models.values() if m.loaded is not None and not m.n_users]
+            if sum(m.need_bytes for m in idle) >= lacking:
+                await self.unload(min(idle, key=lambda m: m.used_s))
+            elif not model.n_users:
+                raise ApiError(503, f"nobody waits for model '{model.id}' any more")
+            else:
+                self._changed.clear()
+                await self._changed.wait()
+        self._taken_bytes += model.need_bytes
+
+    def _give_back(self, model: HostedModel) -> None:
+        self._taken_bytes -= model.need_bytes
+        self._changed.set()
+
+    async def _read(self, model: HostedModel) -> Llama:
+        load = self._load = self._loader.submit(model.load)
+        try:
+            return await asyncio.wrap_future(load)
+        except asyncio.CancelledError:
+            load.add_done_callback(_close_late)
+            raise
+        except Exception as error:
+            self._give_back(model)
+            log("load_failed", model=model.id, kind=type(error).__name__, error=str(error))
+            raise ApiError(
+                503,
+                f"model '{model.id}' could not be loaded; the server's log has the reason",
+                code="model_load_failed",
+            ) from error
 
     def _loaded(self, llama: Llama) -> Loaded:
         admission = Admission(
@@ -184,45 +244,31 @@ class ModelPool:
         )
         return Loaded(llama, admission)
 
-    async def _make_room(self, model: HostedModel) -> None:
-        """Unload what is idle, the longest unused first, until a model fits; wait where nothing is idle."""
-        if model.need_bytes > self.memory_bytes:
-            raise ApiError(
-                503,
-                f"model '{model.id}' needs {model.need_bytes / 1e9:.1f} GB of memory and the server may use "
-                f"{self.memory_bytes / 1e9:.1f} GB",
-                code="model_too_large",
-            )
-        while sum(m.need_bytes for m in self._in_memory()) + model.need_bytes > self.memory_bytes:
-            idle = [m for m in self._in_memory() if not m.n_users]
-            if idle:
-                await self.unload(min(idle, key=lambda m: m.used_s))
-            elif not model.n_users:
-                raise ApiError(503, f"nobody waits for model '{model.id}' any more")
-            else:
-                self._changed.clear()
-                await self._changed.wait()
-
-    def _in_memory(self) -> list[HostedModel]:
-        return [model for model in self.models.values() if model.loaded is not None]
-
     def _on_idle(self, model: HostedModel) -> None:
         self._changed.set()
+        if model not in self._timed:
+            self._expire(model)
+
+    def _expire(self, model: HostedModel) -> None:
+        """Unload a model that was idle for long enough, or look again when it may have been."""
+        self._timed.discard(model)
         keep_alive_s = self._settings.keep_alive_s
-        if keep_alive_s is not None and model.loaded is not None:
-            asyncio.get_running_loop().call_later(keep_alive_s, self._expire, model, model.used_s)
+        if keep_alive_s is None or model.loaded is None or model.n_users:
+            return
+        left_s = model.used_s + keep_alive_s - time.monotonic()
+        if left_s > 0:
+            self._timed.add(model)
+            asyncio.get_running_loop().call_later(left_s, self._expire, model)
+            return
+        task = asyncio.create_task(self.unload(model))
+        self._expiring.add(task)
+        task.add_done_callback(self._expiring.discard)
 
-    def _expire(self, model: HostedModel, used_s: float) -> None:
-        if model.used_s == used_s and not model.n_users:
-            task = asyncio.ensure_future(self.unload(model))
-            self._expiring.add(task)
-            task.add_done_callback(self._expiring.discard)
 
-
-def _arrived(model: HostedModel, task: asyncio.Task[Loaded]) -> None:
-    model.arriving = None
-    if not task.cancelled():
-        task.exception()  # told to those who wait; there may be none
+def _close_late(load: Future[Llama]) -> None:
+    """Free what a load has brought that nobody waits for any more."""
+    if not load.cancelled() and load.exception() is None:
+        load.result().close()
 
 
 def _step_back() -> None:
