@@ -35,6 +35,7 @@ SCRIPT = {
     "fall silent": "hm\u2026",
     "Sum up our conversation": "She asked for three things.",
     "stop here": "before END after",
+    "odd lines": "one\u2028two\x85three\u2029four",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,17 @@ def test_several_choices_have_seeds_of_their_own(client: openai.OpenAI, llama: L
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 36
     assert answer.usage.prompt_tokens == len(llama.encode_chat(MESSAGES))
+
+
+@pytest.mark.parametrize(("route", "asked"), [("chat/completions", "messages"), ("responses", "input")])
+def test_a_line_of_a_stream_has_nothing_that_looks_like_its_end(live: Live, route: str, asked: str) -> None:
+    body = {"model": "scripted", asked: [{"role": "user", "content": "odd lines"}], "stream": True}
+    with live.http.stream("POST", f"/v1/{route}", json=body) as answer:
+        lines = [line for line in answer.iter_lines() if line.startswith("data: {")]
+    events: list[Any] = [json.loads(line.removeprefix("data: ")) for line in lines]
+    deltas = [each["choices"][0]["delta"] if "choices" in each else each.get("delta") for each in events]
+    texts = [each if isinstance(each, str) else each.get("content", "") for each in deltas if each]
+    assert "".join(texts) == "one\u2028two\x85three\u2029four"
 
 
 def test_streams_of_several_choices_do_not_mix(client: openai.OpenAI) -> None:
