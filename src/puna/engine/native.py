@@ -143,9 +143,25 @@ class NativeEngine:
         """Positions of the cache that no request holds; see `Engine.free_cache_tokens`."""
         return self._scheduler.blocks.n_free * _native.BLOCK_TOKENS
 
+    def check_prompt(self, prompt: Sequence[int], room: int = 1) -> None:
+        """Raise what `submit` would for the prompt; see `Engine.check_prompt`."""
+        if not prompt:
+            raise ConfigError("the prompt is empty, it needs at least 1 token; give it some text")
+        if len(prompt) + room > self.context_tokens:
+            advice = "shorten it"
+            if self.context_tokens < self._longest_context:
+                advice += f" or load the model with a larger `context`, up to {self._longest_context}"
+            raise CapacityError(
+                f"the prompt has {len(prompt)} tokens and at most {self.context_tokens - room} fit the "
+                f"context of {self.context_tokens}; {advice}"
+            )
+        for token in (min(prompt), max(prompt)):
+            if not 0 <= token < self._vocab_size:
+                raise ConfigError(f"token {token} is not in the vocabulary of {self._vocab_size}")
+
     def submit(self, request: Request) -> None:
         """Queue a request; see `Engine.submit`."""
-        self._check_prompt(request.prompt, room=1)
+        self.check_prompt(request.prompt)
         constraint = request.params.constraint
         matcher = None if constraint is None else self._compiler.matcher(constraint, request.stop_ids)
         sequence = RunningSequence(
@@ -211,21 +227,6 @@ class NativeEngine:
             self._wake()
             self._tasks.append((task, future))
         return future.result()
-
-    def _check_prompt(self, prompt: Sequence[int], room: int) -> None:
-        if not prompt:
-            raise ConfigError("the prompt is empty, it needs at least 1 token; give it some text")
-        if len(prompt) + room > self.context_tokens:
-            advice = "shorten it"
-            if self.context_tokens < self._longest_context:
-                advice += f" or load the model with a larger `context`, up to {self._longest_context}"
-            raise CapacityError(
-                f"the prompt has {len(prompt)} tokens and at most {self.context_tokens - room} fit the "
-                f"context of {self.context_tokens}; {advice}"
-            )
-        for token in (min(prompt), max(prompt)):
-            if not 0 <= token < self._vocab_size:
-                raise ConfigError(f"token {token} is not in the vocabulary of {self._vocab_size}")
 
     def _run(self) -> None:
         """Step after step, until closed."""
@@ -342,7 +343,7 @@ class NativeEngine:
 
     def _chunks(self, tokens: Sequence[int]) -> Iterator[_RunnerInput]:
         """A text in a sequence of its own, chunk by chunk, with an output at every position."""
-        self._check_prompt(tokens, room=0)
+        self.check_prompt(tokens, room=0)
         blocks = self._scheduler.blocks
         taken = blocks.acquire([], blocks.blocks_for(len(tokens)))
         if taken is None:

@@ -25,6 +25,19 @@ class Engine(Protocol):
         """Positions of the cache, of `cache_tokens` in all, that no request holds right now."""
         ...
 
+    def check_prompt(self, prompt: Sequence[int], room: int = 1) -> None:
+        """Raise what `submit` would for a prompt, before anything waits for it.
+
+        Args:
+            prompt: token ids.
+            room: positions of the context that must be left.
+
+        Raises:
+            CapacityError: it does not fit the context.
+            ConfigError: it is empty or has ids outside the vocabulary.
+        """
+        ...
+
     def submit(self, request: Request) -> None:
         """Queue a request; its sink gets the events.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from puna.constraints import Compiler, Constraint
 from puna.engine.request import Event, Request, TokenLogprob, Usage
 from puna.engine.stop import StopTexts
+from puna.errors import CapacityError
 from puna.tokens import TextStream, Tokenizer
 
 
@@ -42,6 +43,10 @@ class ScriptedEngine:
 
     def prepare(self, constraint: Constraint) -> None:
         self._compiler.prepare(constraint)
+
+    def check_prompt(self, prompt: Sequence[int], room: int = 1) -> None:
+        if len(prompt) + room > self.context_tokens:
+            raise CapacityError("the prompt is too long")
 
     def submit(self, request: Request) -> None:
         self.prompts.append(list(request.prompt))

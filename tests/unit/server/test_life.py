@@ -19,6 +19,7 @@ import pytest
 from tests.unit.server.conftest import hosted
 from tests.unit.server.live import Live, running
 
+from puna.llama import Llama
 from puna.server.door.busy import ANSWERING, CrowdCheck
 from puna.server.door.protocol import HttpProtocol
 from puna.server.door.sizes import SizeCheck
@@ -93,6 +94,33 @@ def test_a_client_that_leaves_the_queue_frees_its_place(scripted_model: HostedMo
                 live.http.post(CHAT, json=SILENT, timeout=0.2)
             wait_for(lambda: admission(live).n_waiting == 0)
             assert admission(live).n_running == 1
+        wait_for(lambda: admission(live).n_running == 0)
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/chat/completions", {"messages": [{"role": "user", "content": "hum " * 100}]}),
+        ("/completions", {"prompt": "hum " * 100}),
+        ("/responses", {"input": "hum " * 100}),
+        ("/messages", {"messages": [{"role": "user", "content": "hum " * 100}], "max_tokens": 1}),
+    ],
+)
+def test_a_prompt_that_cannot_fit_does_not_wait_to_be_refused(
+    scripted: Llama,
+    scripted_model: HostedModel,
+    route: str,
+    body: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scripted.engine, "context_tokens", 64)  # the cache has more
+    with serving(scripted_model, max_running=1) as live:
+        with live.http.stream("POST", CHAT, json={**SILENT, "stream": True}) as first:
+            lines = first.iter_lines()
+            next(lines)
+            answer = live.http.post(f"/v1{route}", json={"model": "scripted", **body}, timeout=10)
+            assert answer.status_code == 400
+            assert "too long" in answer.json()["error"]["message"]
         wait_for(lambda: admission(live).n_running == 0)
 
 

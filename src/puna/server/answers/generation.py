@@ -63,8 +63,12 @@ class Generation:
 
         Raises:
             ApiError: 429, too many answers wait already.
+            CapacityError: a prompt does not fit the context.
+            ConfigError: one is empty or has ids outside the vocabulary.
         """
         model.admission.check(client, len(wanted))
+        for prompt in {id(each.prompt): each.prompt for each in wanted}.values():  # answers share theirs
+            model.llama.engine.check_prompt(prompt)
         self._model = model
         self._wanted = wanted
         self._client = client

@@ -67,8 +67,8 @@ def chat_of(body: CountBody) -> chat.ChatBody:
         messages += _said(sent)
     if len(messages) > chat.MAX_MESSAGES:
         raise PromptFormatError(
-            f"`messages` may come to {chat.MAX_MESSAGES} with `system` and results of tools apart, got "
-            f"{len(messages)}; begin another conversation"
+            f"`system`, `messages` and each result of a tool count as messages: there may be "
+            f"{chat.MAX_MESSAGES}, got {len(messages)}; begin another conversation"
         )
     tools = [
         chat.Tool(
