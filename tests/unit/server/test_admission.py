@@ -18,7 +18,10 @@ def queue(capacity: int = 64, **limits: Any) -> Admission:
     return Admission(capacity, **{**usual, **limits})
 
 
-def holder(admission: Admission, order: list[str]) -> Callable[..., Awaitable[asyncio.Task[None]]]:
+Hold = Callable[[str, str, int], Awaitable[asyncio.Task[None]]]
+
+
+def holder(admission: Admission, order: list[str]) -> Hold:
     """Starts tasks that hold tokens until they are cancelled, and notes when each gets its turn."""
 
     async def hold(name: str, client: str, n_tokens: int) -> asyncio.Task[None]:
@@ -212,7 +215,8 @@ async def test_a_client_that_asks_for_too_much_waits_shortly_itself(clock: Clock
     await end(*tasks)
 
 
-async def test_overload_lasts_while_those_sent_away_have_yet_to_come(clock: Clock) -> None:
+async def overloaded(clock: Clock) -> tuple[Admission, Hold, list[asyncio.Task[None]]]:
+    """A queue with room for two, which run, and one more; two were sent away, and who waited has left."""
     admission = queue(64, max_running=2, max_waiting=1, max_wait_s=60)
     await learn(admission, clock, first_s=2, whole_s=10)
     hold = holder(admission, [])
@@ -220,6 +224,11 @@ async def test_overload_lasts_while_those_sent_away_have_yet_to_come(clock: Cloc
     waiting = await hold("c", "c", 32)
     assert [advice(admission, name) for name in "de"] == [10, 13]
     await end(waiting)
+    return admission, hold, running
+
+
+async def test_overload_lasts_while_those_sent_away_have_yet_to_come(clock: Clock) -> None:
+    admission, _, running = await overloaded(clock)
     assert [advice(admission, name) for name in "fg"] == [15, 18]  # though nobody waits
     clock.now_s += 13
     assert admission.is_full("h")
@@ -229,14 +238,8 @@ async def test_overload_lasts_while_those_sent_away_have_yet_to_come(clock: Cloc
 
 
 async def test_in_overload_who_finds_no_room_in_the_cache_waits_shortly_too(clock: Clock) -> None:
-    admission = queue(64, max_running=2, max_waiting=1, max_wait_s=60)
-    await learn(admission, clock, first_s=2, whole_s=10)
-    hold = holder(admission, [])
-    running = [await hold(name, name, 32) for name in "ab"]
-    waiting = await hold("c", "c", 32)
-    for name in "de":
-        advice(admission, name)
-    await end(waiting, running.pop())
+    admission, hold, running = await overloaded(clock)
+    await end(running.pop())
     assert not admission.is_full("f")  # there is a place
     with pytest.raises(ApiError, match="busy"):
         async with admission.reserve("f", 48):

@@ -261,12 +261,12 @@ def test_a_client_that_does_not_read_is_let_go(tiny_folder: Path, monkeypatch: p
         wait_for(lambda: stalled[0] not in stalled[0].connections)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
 def test_connections_are_kept_for_longer_than_clients_keep_them(tiny_folder: Path) -> None:
     with serving(hosted(tiny_folder)) as live:
         assert Server(live.services).config.timeout_keep_alive > 60  # httpx: 5 s, aiohttp: 15 s
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
 def test_what_computes_lets_clients_go_first(tiny_folder: Path) -> None:
     before = {int(each.name) for each in Path("/proc/self/task").iterdir()}
     with serving(hosted(tiny_folder, threads=2)) as live:

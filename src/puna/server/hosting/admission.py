@@ -87,7 +87,7 @@ class Admission:
         self._max_waiting = max_waiting
         self._max_wait_s = max_wait_s
         self._waiting: dict[str, deque[_Ticket]] = {}
-        self._reserved_by: dict[str, int] = {}
+        self._reserved_by: Counter[str] = Counter()
         self._mean_s = 1.0  # how long an answer runs, of late
         self._first_s = 1.0  # and until its first token
         self._turns: set[Turn] = set()
@@ -207,7 +207,7 @@ class Admission:
 
     def _is_to_blame(self, client: str, n_answers: int) -> bool:
         """Whether a client that is sent away has more than its share itself, of the queue or of what runs."""
-        own = self._reserved_by.get(client, 0)
+        own = self._reserved_by[client]
         return not self._has_share(client, n_answers) or own >= _SHARE * (self.reserved_tokens - own)
 
     def _n_left(self, n_answers: int) -> int:
@@ -223,10 +223,10 @@ class Admission:
 
     def _n_others_before(self, client: str, n_answers: int) -> int:
         """Answers of others that have their turn before the last of so many more of a client's."""
-        n_own, reserved = self._n_waiting_of(client) + n_answers, self._reserved_by.get(client, 0)
+        n_own, reserved = self._n_waiting_of(client) + n_answers, self._reserved_by[client]
         return sum(
             # By turns, but who has less running goes first with all that it has.
-            len(tickets) if self._reserved_by.get(name, 0) < reserved else min(len(tickets), n_own)
+            len(tickets) if self._reserved_by[name] < reserved else min(len(tickets), n_own)
             for name, tickets in self._waiting.items()
             if name != client
         )
@@ -273,7 +273,7 @@ class Admission:
     def _take(self, client: str, n_tokens: int) -> None:
         self.n_running += 1
         self.reserved_tokens += n_tokens
-        self._reserved_by[client] = self._reserved_by.get(client, 0) + n_tokens
+        self._reserved_by[client] += n_tokens
 
     def _release(self, client: str, n_tokens: int) -> None:
         self.n_running -= 1
@@ -293,7 +293,7 @@ class Admission:
     def _admit(self) -> None:
         """Give turns while there is room; who is next is not passed by for want of it."""
         while self._waiting:
-            client = min(self._waiting, key=lambda name: self._reserved_by.get(name, 0))
+            client = min(self._waiting, key=lambda name: self._reserved_by[name])
             ticket = self._waiting[client][0]
             # Who is leaving takes itself out, in a moment, and then calls here again.
             if ticket.turn.cancelled() or not self._fits(ticket.n_tokens):
