@@ -7,7 +7,6 @@ the log, under the request's id.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,8 +52,6 @@ _ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-# How pydantic names the forms of a field: str, list[...], a class.
-_FORM = re.compile(r"str|int|float|bool|constrained-str|.*\[.*|function-.*|[A-Z]\w*", re.DOTALL)
 _CLIENT_IS_GONE = 499  # nginx's word for it
 # What the client's own request brought about; the messages speak of nothing else.
 _CLIENT_ERRORS = (CapacityError, ConfigError, PromptFormatError, TokenizerError)
@@ -159,10 +156,23 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     # Where a field may have several forms each form has complaints; the one that got furthest was meant.
     alike = [each for each in others if each["loc"][:2] == first["loc"][:2]]
     first = max([first, *alike], key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")))
-    where = [str(step) for step in first["loc"] if step != "body" and not _FORM.fullmatch(str(step))]
-    param = "".join(f"[{s}]" if s.isdigit() else f".{s}" for s in where).removeprefix(".")
+    param = _param(first, error.body)
     message = f"{param}: {first['msg']}" if param else str(first["msg"])
     return error_response(ApiError(400, message[:1000], param=param[:200] or None), request.scope)
+
+
+def _param(complaint: Mapping[str, Any], body: Any) -> str:
+    """Where a complaint is about, as the client sees it: pydantic also names the forms that it tried."""
+    param, value = "", body
+    place, *steps = complaint["loc"]
+    for i, step in enumerate(steps, 1):
+        is_list = isinstance(value, list) and isinstance(step, int)
+        if is_list or (isinstance(value, dict) and step in value):
+            value = value[step]
+        elif place == "body" and not (i == len(steps) and complaint["type"] == "missing"):
+            continue
+        param += f"[{step}]" if is_list else f".{step}"
+    return param.removeprefix(".")
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
