@@ -124,8 +124,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _soak(server: Served, given: argparse.Namespace) -> Soak:
-    soak, end_s = Soak(), time.monotonic() + given.seconds
+    soak = Soak()
     async with _client(given.clients) as client:
+        end_s = time.monotonic() + given.seconds
 
         async def run(number: int) -> None:
             choose = random.Random(f"{given.seed} {number}")

@@ -101,6 +101,8 @@ def is_refused(url: str) -> bool:
         httpx2.get(f"{url}/health")
     except httpx2.ConnectError:
         return True
+    except httpx2.TransportError:
+        return False  # it was just being closed
     return False
 
 
