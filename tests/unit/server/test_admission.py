@@ -314,12 +314,13 @@ async def test_who_leaves_while_the_queue_is_closed_disturbs_nothing(leaves_firs
     assert (admission.reserved_tokens, admission.n_running, admission.n_waiting) == (0, 0, 0)
 
 
-async def test_closing_sends_away_those_that_wait() -> None:
-    admission = queue(16)
+async def test_closing_sends_away_those_that_wait_and_those_that_come() -> None:
+    admission = queue(32)
     hold = holder(admission, [])
-    running, waiting = await hold("running", "a", 16), await hold("waiting", "b", 16)
+    running, waiting = await hold("running", "a", 16), await hold("waiting", "b", 32)
     admission.close()
-    (error,) = await asyncio.gather(waiting, return_exceptions=True)
-    assert isinstance(error, ApiError)
-    assert error.status_code == 503
+    coming = await hold("coming", "c", 16)
+    for error in await asyncio.gather(waiting, coming, return_exceptions=True):
+        assert isinstance(error, ApiError)
+        assert (error.status_code, error.code) == (503, "shutting_down")
     await end(running)

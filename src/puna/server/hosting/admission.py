@@ -94,6 +94,7 @@ class Admission:
         self._has_room = True  # the cache, for the one that asks just now
         self._returns: list[tuple[float, str]] = []  # heap: when, and whose, those sent away are to come back
         self._n_returning: Counter[str] = Counter()
+        self._is_closed = False
         self.n_running = 0
         self.n_waiting = 0
         self.n_refused = 0
@@ -130,7 +131,8 @@ class Admission:
             )
 
     def close(self) -> None:
-        """Send away those that wait."""
+        """Send away those that wait, and those that come."""
+        self._is_closed = True
         for ticket in [ticket for tickets in self._waiting.values() for ticket in tickets]:
             if not ticket.turn.cancelled():
                 self._drop(ticket)
@@ -145,8 +147,10 @@ class Admission:
             n_tokens: positions of the prompt and its longest possible answer.
 
         Raises:
-            ApiError: 400, it could never fit; 429 where too many wait.
+            ApiError: 400, it could never fit; 429 where too many wait; 503, the server is shutting down.
         """
+        if self._is_closed:
+            raise shutting_down()
         if n_tokens > self._capacity:
             raise ApiError(
                 400,
