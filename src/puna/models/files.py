@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import mmap
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -101,20 +102,28 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return parse_json_object(read_text(path), str(path))
 
 
-def parse_json_object(text: str, source: str, max_keys: int | None = None) -> dict[str, Any]:
+def parse_json_object(
+    text: str,
+    source: str,
+    max_keys: int | None = None,
+    parse_float: Callable[[str], float] | None = None,
+) -> dict[str, Any]:
     """Parse text that must be one JSON object in which no object has the same key twice.
 
     Args:
         text: the JSON text.
         source: where it is from, for the message.
         max_keys: how many one object may have; None: any number.
+        parse_float: makes a number of its text, or raises a `ValueError`; it sees `NaN` and `Infinity`, too.
+            None: `float`.
 
     Raises:
         CheckpointError: not JSON, nested more than 64 deep, a key given twice, too many of them, or not an
             object.
     """
     try:
-        value = json.loads(text, object_pairs_hook=partial(_object_without_duplicates, max_keys))
+        hook = partial(_object_without_duplicates, max_keys)
+        value = json.loads(text, object_pairs_hook=hook, parse_float=parse_float, parse_constant=parse_float)
         is_deep = _is_deep(value)
     except RecursionError:
         is_deep = True

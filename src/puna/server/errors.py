@@ -7,7 +7,7 @@ the log, under the request's id.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -157,22 +157,45 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     alike = [each for each in others if each["loc"][:2] == first["loc"][:2]]
     first = max([first, *alike], key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")))
     param = _param(first, error.body)
-    message = f"{param}: {first['msg']}" if param else str(first["msg"])
+    said = str(first["msg"]).removeprefix("Value error, ")
+    message = f"{param}: {said}" if param else said
     return error_response(ApiError(400, message[:1000], param=param[:200] or None), request.scope)
 
 
-def _param(complaint: Mapping[str, Any], body: Any) -> str:
-    """Where a complaint is about, as the client sees it: pydantic also names the forms that it tried."""
-    param, value = "", body
-    place, *steps = complaint["loc"]
-    for i, step in enumerate(steps, 1):
-        is_list = isinstance(value, list) and isinstance(step, int)
-        if is_list or (isinstance(value, dict) and step in value):
-            value = value[step]
-        elif place == "body" and not (i == len(steps) and complaint["type"] == "missing"):
-            continue
-        param += f"[{step}]" if is_list else f".{step}"
-    return param.removeprefix(".")
+def _param(wrong: Mapping[str, Any], body: Any) -> str:
+    """Where in the client's body, or in its query, something is wrong: `messages[0].content[1].text`."""
+    source, *steps = wrong["loc"]
+    if source != "body":
+        return ".".join(map(str, steps))
+    missing = [steps.pop()] if wrong["type"] == "missing" and steps else []
+    where = _own_steps(body, steps, [wrong["input"]])
+    if where is None:  # what is wrong is a key, or was changed before it was looked at
+        where = _own_steps(body, steps, None) or []
+    return "".join(
+        f"[{step}]" if isinstance(step, int) else f".{step}" for step in [*where, *missing]
+    ).removeprefix(".")
+
+
+def _own_steps(value: Any, steps: Sequence[int | str], wanted: list[Any] | None) -> list[int | str] | None:
+    """The steps that lead through a body; others are pydantic's, for the forms that a field may have.
+
+    Args:
+        value: the body, or what is left of it.
+        steps: the client's and pydantic's.
+        wanted: alone in a list, what they lead to; None: anything.
+
+    Returns:
+        None where they do not lead to what is wanted.
+    """
+    if not steps:
+        return [] if wanted is None or value == wanted[0] else None
+    step, *rest = steps
+    is_inside = (isinstance(value, dict) and step in value) or (
+        isinstance(value, list) and isinstance(step, int) and step < len(value)
+    )
+    if is_inside and (inner := _own_steps(value[step], rest, wanted)) is not None:
+        return [step, *inner]
+    return _own_steps(value, rest, wanted)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

@@ -20,7 +20,9 @@ __all__ = [
     "MetadataBody",
     "ModelName",
     "NamedEvent",
+    "Note",
     "Reply",
+    "ToolName",
     "Written",
 ]
 
@@ -29,6 +31,11 @@ MAX_NAME = 512
 
 
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL's texts have none
+
+Note = Annotated[str, StringConstraints(max_length=256)]
+"""A short text: an id or a name that a client made, or a word that is taken and without effect."""
+
+ToolName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 Metadata = Annotated[
     dict[

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
-from puna.server.schemas.base import Body, Metadata, Reply
+from puna.server.schemas.base import Body, Metadata, Note, Reply, ToolName
 from puna.server.schemas.sampling import Sampling
 from puna.server.schemas.usage import Usage
 
@@ -37,14 +38,13 @@ __all__ = [
     "ToolCallDelta",
     "ToolMessage",
     "UserMessage",
+    "refuse_choice_of_nothing",
 ]
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
 MAX_PARTS = 1024
 FinishReason = Literal["stop", "length", "tool_calls"]
-
-Id = Annotated[str, StringConstraints(max_length=256)]
 
 
 class TextPart(Body):
@@ -67,7 +67,7 @@ class CalledFunction(Body):
 class EarlierCall(Body):
     """A call that the model made earlier, with its id."""
 
-    id: Id
+    id: Note
     type: Literal["function"] = "function"
     function: CalledFunction
 
@@ -77,7 +77,7 @@ class SystemMessage(Body):
 
     role: Literal["system", "developer"]
     content: Content
-    name: Id | None = None
+    name: Note | None = None
 
 
 class UserMessage(Body):
@@ -85,7 +85,7 @@ class UserMessage(Body):
 
     role: Literal["user"]
     content: Content
-    name: Id | None = None
+    name: Note | None = None
 
 
 class AssistantMessage(Body):
@@ -94,8 +94,15 @@ class AssistantMessage(Body):
     role: Literal["assistant"]
     content: Content | None = None
     tool_calls: Annotated[list[EarlierCall], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
-    name: Id | None = None
+    name: Note | None = None
     refusal: str | None = None
+    # As clients send back the answer that they got, from here or from OpenAI.
+    annotations: Annotated[
+        list[Any] | None,
+        Field(max_length=MAX_PARTS, fail_fast=True, description="Taken and without effect."),
+    ] = None
+    audio: Annotated[None, Field(description="Always null: no answer has sound.")] = None
+    function_call: Annotated[None, Field(description="Always null: calls are in `tool_calls`.")] = None
 
 
 class ToolMessage(Body):
@@ -103,7 +110,8 @@ class ToolMessage(Body):
 
     role: Literal["tool"]
     content: Content
-    tool_call_id: Id
+    tool_call_id: Note
+    name: Annotated[Note | None, Field(description="Taken and without effect.")] = None
 
 
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
@@ -112,7 +120,7 @@ Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage
 class FunctionTool(Body):
     """A function that the model may call."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = Field(
@@ -140,6 +148,16 @@ class NamedTool(Body):
     function: NamedFunction
 
 
+def refuse_choice_of_nothing(tools: Sequence[Body] | None, must_call: bool) -> None:
+    """Complain where a tool must be called and there is none.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if must_call and not tools:
+        raise ValueError("`tool_choice` asks for a call, which needs `tools`; give some, or leave it out")
+
+
 class ChatBody(Sampling):
     """A conversation to be answered."""
 
@@ -157,8 +175,15 @@ class ChatBody(Sampling):
     metadata: Metadata | None = Field(None, description="Kept with a completion that is stored.")
     store: bool | None = Field(None, description="Keep the completion, for `GET /chat/completions`.")
     service_tier: Literal["auto", "default"] | None = None
-    safety_identifier: Id | None = Field(None, description="Taken and without effect.")
-    prompt_cache_key: Id | None = Field(None, description="Taken and without effect.")
+    safety_identifier: Note | None = Field(None, description="Taken and without effect.")
+    prompt_cache_key: Note | None = Field(None, description="Taken and without effect.")
+
+    @model_validator(mode="after")
+    def _needs_are_given(self) -> ChatBody:
+        refuse_choice_of_nothing(self.tools, self.tool_choice not in (None, "auto", "none"))
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("`top_logprobs` needs `logprobs: true`; set it, or leave `top_logprobs` out")
+        return self
 
 
 class TokenChance(Reply):

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
-from puna.server.schemas.base import Body, Reply
+from puna.server.schemas.base import Body, Reply, ToolName
+from puna.server.schemas.chat import MAX_PARTS
 
 __all__ = [
     "Compaction",
@@ -36,13 +37,11 @@ __all__ = [
     "Status",
 ]
 
-MAX_PARTS = 1024
 Status = Literal["in_progress", "completed", "incomplete"]
 Role = Literal["user", "assistant", "system", "developer"]
 
 ItemId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-ToolName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 class _Sent(Body):

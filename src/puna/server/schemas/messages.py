@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from puna.server.schemas.base import Body, ModelName, NamedEvent, Reply
-from puna.server.schemas.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS
+from puna.server.schemas.base import Body, ModelName, NamedEvent, Note, Reply, ToolName
+from puna.server.schemas.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS, refuse_choice_of_nothing
 from puna.server.schemas.sampling import StopText
 
 __all__ = [
@@ -49,8 +49,6 @@ __all__ = [
 
 MAX_STOP = 16
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
-Note = Annotated[str, StringConstraints(max_length=256)]
-ToolName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 class CacheControl(Body):
@@ -189,6 +187,12 @@ class CountBody(ModelName):
     tool_choice: Annotated[AnyChoice | NoChoice | NamedChoice, Field(discriminator="type")] | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+
+    @model_validator(mode="after")
+    def _choice_has_tools(self) -> CountBody:
+        must_call = self.tool_choice is not None and self.tool_choice.type in ("any", "tool")
+        refuse_choice_of_nothing(self.tools, must_call)
+        return self
 
     @field_validator("tools", mode="before")
     @classmethod

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from puna.server.schemas.base import Body, Metadata, ModelName, Reply
-from puna.server.schemas.chat import MAX_TOOLS
+from puna.server.schemas.base import Body, Metadata, ModelName, Note, Reply, ToolName
+from puna.server.schemas.chat import MAX_TOOLS, refuse_choice_of_nothing
 from puna.server.schemas.items import InputItem, Item, ItemId, SentText
 from puna.server.schemas.lists import ListReply
 from puna.server.schemas.response_format import TextForm
-from puna.server.schemas.sampling import Drawing
+from puna.server.schemas.sampling import Drawing, refuse_stream_options
 
 __all__ = [
     "AllowedTools",
@@ -42,8 +42,6 @@ __all__ = [
 
 MAX_ITEMS = 4096
 ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
-Note = Annotated[str, StringConstraints(max_length=256)]
-ToolName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 _HERE_LATER = "runs on the server, which does not run tools yet; only tools of type 'function' are supported"
 
 
@@ -143,6 +141,11 @@ class InputTokensBody(Drawing):
         description="`auto` leaves out the oldest messages where not all fit; default: that is an error.",
     )
 
+    @model_validator(mode="after")
+    def _choice_has_tools(self) -> InputTokensBody:
+        refuse_choice_of_nothing(self.tools, self.tool_choice not in (None, "auto", "none"))
+        return self
+
     @field_validator("tools", mode="before")
     @classmethod
     def _only_functions(cls, given: Any) -> Any:
@@ -183,6 +186,11 @@ class ResponseBody(InputTokensBody):
         None, description="Taken and without effect."
     )
     user: str | None = Field(None, max_length=512, description="Taken and without effect.")
+
+    @model_validator(mode="after")
+    def _options_have_a_stream(self) -> ResponseBody:
+        refuse_stream_options(self.stream, self.stream_options)
+        return self
 
 
 class CompactBody(ModelName):

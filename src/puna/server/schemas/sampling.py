@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from puna.constraints.forms import Constraint
 from puna.engine.request import SamplingParams
 from puna.server.schemas.base import Body, ModelName
 from puna.server.schemas.response_format import ResponseFormat
 
-__all__ = ["MAX_CHOICES", "Drawing", "Sampling", "StreamOptions"]
+__all__ = ["MAX_CHOICES", "Drawing", "Sampling", "StreamOptions", "refuse_stream_options"]
 
 MAX_CHOICES = 16
 """Answers to one prompt."""
@@ -28,6 +28,16 @@ class StreamOptions(Body):
 
     include_usage: bool = Field(False, description="Send a last chunk with `usage` and no choices.")
     include_obfuscation: bool = Field(False, description="Taken and without effect.")
+
+
+def refuse_stream_options(stream: bool | None, options: Body | None) -> None:
+    """Complain of options of a stream where there is none.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if options is not None and not stream:
+        raise ValueError("`stream_options` needs `stream: true`; set it, or leave the options out")
 
 
 class Drawing(ModelName):
@@ -57,6 +67,11 @@ class Sampling(Drawing):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, max_length=512, description="Taken and without effect.")
+
+    @model_validator(mode="after")
+    def _options_have_a_stream(self) -> Sampling:
+        refuse_stream_options(self.stream, self.stream_options)
+        return self
 
     @property
     def stop_texts(self) -> list[str]:

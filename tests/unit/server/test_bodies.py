@@ -1,0 +1,218 @@
+"""Bodies: how large they may be, what official clients send, and where an error says that they are wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tests.unit.server.live import Live
+
+MAX_CONTAINERS = 32_768
+CHAT = "/v1/chat/completions"
+MESSAGES = "/v1/messages"
+RESPONSES = "/v1/responses"
+USER: Any = [{"role": "user", "content": "hum"}]
+FUNCTION: Any = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}}}
+CALL: Any = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    return {"model": "scripted", "max_tokens": 16, "messages": USER, **fields}
+
+
+def messages(**fields: Any) -> dict[str, Any]:
+    return chat(**fields)
+
+
+def response(**fields: Any) -> dict[str, Any]:
+    return {"model": "scripted", "max_output_tokens": 16, "input": "hum", **fields}
+
+
+def user(n_messages: int, n_parts: int, kind: str = "text") -> list[Any]:
+    return [{"role": "user", "content": [{"type": kind, "text": ""}] * n_parts}] * n_messages
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, chat(messages=user(33, 1000))),
+        (MESSAGES, messages(messages=user(33, 1000))),
+        (RESPONSES, response(input=user(33, 1000, "input_text"))),
+        ("/v1/conversations", {"items": user(33, 1000, "input_text")}),
+        ("/v1/embeddings", {"model": "tiny", "input": [[]] * (MAX_CONTAINERS + 1)}),
+        (
+            CHAT,
+            chat(tools=[{"type": "function", "function": {"name": "t", "parameters": {"a": [{}] * 40_000}}}]),
+        ),
+    ],
+    ids=["chat", "messages", "responses", "conversations", "embeddings", "schema"],
+)
+def test_many_objects_are_refused_before_they_are_made(live: Live, path: str, body: Any) -> None:
+    reply = live.http.post(path, json=body)
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert f"a body may have {MAX_CONTAINERS} objects and lists, got " in error["message"]
+    if path != MESSAGES:
+        assert error["code"] == "too_many_objects"
+
+
+def test_so_many_objects_are_counted(live: Live) -> None:
+    body = {"model": "tiny", "input": [[]] * (MAX_CONTAINERS - 2)}  # the body and the list are two
+    assert live.http.post("/v1/embeddings", json=body).json()["error"]["code"] is None
+    body["input"].append([])
+    reply = live.http.post("/v1/embeddings", json=body)
+    assert f"objects and lists, got {MAX_CONTAINERS + 1};" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "text", ["{[" * 20_000, '\\"{' * 40_000, "\\" * 3 + "{" * 40_000, '"' + "[" * 40_000], ids=range(4)
+)
+def test_brackets_in_texts_are_no_objects(live: Live, text: str) -> None:
+    assert live.http.post("/v1/tokenize", json={"model": "tiny", "prompt": text}).status_code == 200
+
+
+def test_long_conversations_and_token_ids_are_not_too_many(live: Live) -> None:
+    turns = [{"role": "user", "content": [{"type": "text", "text": "a"}]}] * 2048
+    turns += [{"role": "assistant", "content": None, "tool_calls": [CALL]}] * 2048
+    for path, body in (
+        (CHAT, chat(messages=turns)),
+        ("/v1/completions", {"model": "tiny", "prompt": [1] * 200_000}),
+        ("/v1/embeddings", {"model": "tiny", "input": [[1]] * 2048}),
+    ):
+        reply = live.http.post(path, json=body)
+        assert "objects and lists" not in reply.text
+
+
+def test_messages_pass_as_clients_send_them(live: Live) -> None:
+    dumped = {"annotations": None, "audio": None, "function_call": None, "refusal": None, "tool_calls": None}
+    said: Any = [
+        *USER,
+        {"role": "assistant", "content": "hm", **dumped},
+        {"role": "assistant", "content": None, **dumped, "annotations": [], "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c", "name": "weather", "content": "33 degrees"},
+    ]
+    reply = live.http.post(CHAT, json=chat(messages=said, tools=[{"type": "function", "function": FUNCTION}]))
+    assert reply.status_code == 200, reply.text
+
+
+def test_an_answer_with_sound_or_old_calls_is_refused(live: Live) -> None:
+    for field in ({"audio": {"id": "a"}}, {"function_call": {"name": "a", "arguments": ""}}):
+        said: Any = [*USER, {"role": "assistant", "content": "hm", **field}]
+        reply = live.http.post(CHAT, json=chat(messages=said))
+        assert reply.status_code == 400
+        assert reply.json()["error"]["param"] == f"messages[1].{next(iter(field))}"
+
+
+NAMED: Any = {"type": "function", "function": {"name": "weather"}}
+ALLOWED: Any = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "weather"}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "what"),
+    [
+        (CHAT, chat(tool_choice="required"), "`tools`"),
+        (CHAT, chat(tool_choice=NAMED), "`tools`"),
+        (CHAT, chat(tool_choice=NAMED, tools=[]), "`tools`"),
+        (CHAT, chat(top_logprobs=3), "`logprobs: true`"),
+        (CHAT, chat(top_logprobs=3, logprobs=False), "`logprobs: true`"),
+        (CHAT, chat(stream_options={"include_usage": True}), "`stream: true`"),
+        ("/v1/completions", {"model": "tiny", "prompt": "a", "stream_options": {}}, "`stream: true`"),
+        (RESPONSES, response(tool_choice="required"), "`tools`"),
+        (RESPONSES, response(tool_choice={"type": "function", "name": "weather"}), "`tools`"),
+        (RESPONSES, response(tool_choice=ALLOWED), "`tools`"),
+        (RESPONSES, response(stream_options={"include_obfuscation": False}), "`stream: true`"),
+        (MESSAGES, messages(tool_choice={"type": "any"}), "`tools`"),
+        (MESSAGES, messages(tool_choice={"type": "tool", "name": "weather"}), "`tools`"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(live: Live, path: str, body: Any, what: str) -> None:
+    reply = live.http.post(path, json=body)
+    assert reply.status_code == 400, reply.text
+    assert f" needs {what}; " in reply.json()["error"]["message"].replace("a call, which ", "")
+
+
+def test_what_asks_for_nothing_passes(live: Live) -> None:
+    for path, body in (
+        (CHAT, chat(tool_choice="none")),
+        (CHAT, chat(tool_choice="auto", tools=[])),
+        (CHAT, chat(top_logprobs=0, stream_options=None)),
+        (RESPONSES, response(tool_choice="auto", stream_options=None)),
+        (MESSAGES, messages(tool_choice={"type": "auto"})),
+        (MESSAGES, messages(tool_choice={"type": "none"}, tools=[])),
+    ):
+        reply = live.http.post(path, json=body)
+        assert reply.status_code == 200, reply.text
+
+
+HALF = "\ud800"
+TOOL = {"type": "function", "name": "weather", "description": HALF, "parameters": {"default": "NUMBER"}}
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (RESPONSES, response(input=[{"type": "reasoning", "summary": ["NUMBER", HALF]}, *USER])),
+        (RESPONSES, response(tools=[TOOL])),
+        ("/v1/conversations", {"items": [{"type": "reasoning", "summary": ["NUMBER", HALF]}]}),
+        (CHAT, chat(tools=[{"type": "function", "function": {**FUNCTION, "parameters": {"a": "NUMBER"}}}])),
+        (MESSAGES, messages(tools=[{"name": "weather", "input_schema": {"default": "NUMBER"}}])),
+    ],
+    ids=["reasoning", "tool", "conversation", "chat", "messages"],
+)
+def test_numbers_that_json_does_not_have_do_not_come_in(
+    live: Live, path: str, body: Any, number: str
+) -> None:
+    text = json.dumps(body).replace('"NUMBER"', number)
+    reply = live.http.post(path, content=text, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 400
+    assert f"a number must be finite, got {number}" in reply.json()["error"]["message"]
+
+
+TEXT: Any = {"type": "text", "text": "a"}
+WRONG_PART: Any = {"type": "input_text", "text": 7, "annotations": None}
+NAMELESS: Any = {"type": "json_schema", "json_schema": {"schema": {}}}
+
+
+def of_parts(*parts: Any) -> dict[str, Any]:
+    return chat(messages=[{"role": "user", "content": [*parts]}])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (CHAT, of_parts(TEXT, {"type": "text"}), "messages[0].content[1].text"),
+        (CHAT, of_parts(TEXT, {"type": "text", "text": 7}), "messages[0].content[1].text"),
+        (CHAT, of_parts({**TEXT, "user": 1}), "messages[0].content[0].user"),
+        (CHAT, chat(messages=[{"role": "user", "content": 7}]), "messages[0].content"),
+        (CHAT, chat(messages=[{"role": "root", "content": "a"}]), "messages[0]"),
+        (CHAT, chat(stop=["a", 7]), "stop[1]"),
+        (CHAT, chat(response_format=NAMELESS), "response_format.json_schema.name"),
+        (CHAT, chat(tools=[{"type": "function", "function": {"name": 7}}]), "tools[0].function.name"),
+        (CHAT, chat(logit_bias={"5": "a"}), "logit_bias.5"),
+        (CHAT, chat(tools=[7]), "tools[0]"),
+        (RESPONSES, response(input=[{"role": "user", "content": [WRONG_PART]}]), "input[0].content[0].text"),
+        (RESPONSES, response(input=[{"type": "message", "content": "a", "x": None}]), "input[0].role"),
+        (RESPONSES, response(tools=[{"type": "web_search"}]), "tools"),
+        (RESPONSES, response(tool_choice={"type": "function"}), "tool_choice.name"),
+        (RESPONSES, response(text={"format": {"type": "regex"}}), "text.format.regex"),
+        ("/v1/completions", {"model": "tiny", "prompt": [[1], ["a"]]}, "prompt[1][0]"),
+    ],
+)
+def test_errors_name_the_place_in_the_clients_body(live: Live, path: str, body: Any, param: str) -> None:
+    reply = live.http.post(path, json=body)
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert error["param"] == param
+    assert error["message"].startswith(f"{param}: ")
+
+
+def test_errors_of_anthropics_name_the_place(live: Live) -> None:
+    block = {"type": "text", "text": "a", "wrong": 1}
+    reply = live.http.post(MESSAGES, json=messages(messages=[{"role": "user", "content": [block]}]))
+    assert reply.json()["error"]["message"].startswith("messages[0].content[0].wrong: ")
+
+
+def test_errors_name_the_field_of_a_query(live: Live) -> None:
+    assert live.http.get("/v1/responses?limit=0").json()["error"]["param"] == "limit"
