@@ -162,15 +162,20 @@ class ChatBody(Sampling):
     """A conversation to be answered."""
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
-    max_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
+    max_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=2**31 - 1,
+        description="Of the answer, at most; default: what the context has room for.",
+    )
     max_completion_tokens: int | None = Field(
         None, ge=1, le=2**31 - 1, description="The same as `max_tokens`, and goes before it."
     )
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    logprobs: bool | None = Field(None, description="Tell how likely each token of the answer was.")
+    top_logprobs: int | None = Field(None, ge=0, le=20, description="And so many others at its place.")
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
+    parallel_tool_calls: bool | None = Field(None, description="False: an answer ends behind its first call.")
     modalities: list[Literal["text"]] | None = Field(None, max_length=1, fail_fast=True)
     metadata: Metadata | None = Field(None, description="Kept with a completion that is stored.")
     store: bool | None = Field(None, description="Keep the completion, for `GET /chat/completions`.")

@@ -48,23 +48,41 @@ class Drawing(ModelName):
     )
     top_p: float | None = Field(None, ge=0, le=1, description="Default 0.9.")
     top_k: int | None = Field(None, ge=0, le=2**31 - 1, description="Only the k likeliest tokens; 0: all.")
-    min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
+    min_p: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Only tokens with this share of the likeliest one's probability; 0: all.",
+    )
+    repetition_penalty: float | None = Field(
+        None,
+        ge=0.01,
+        le=100,
+        description="Above 1 makes tokens less likely that prompt or answer has; 1: off.",
+    )
+    frequency_penalty: float | None = Field(
+        None, ge=-2, le=2, description="Off a token's logit for each time that the answer has it; 0: off."
+    )
+    presence_penalty: float | None = Field(
+        None, ge=-2, le=2, description="Off a token's logit where the answer has it; 0: off."
+    )
+    seed: int | None = Field(
+        None, ge=-(2**63), le=2**64 - 1, description="The same seed and request give the same answer."
+    )
 
 
 class Sampling(Drawing):
     """Sampling in full, for chat and plain completion."""
 
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        None, max_length=_MAX_BIASES
+        None, max_length=_MAX_BIASES, description="Added to the logits of tokens, by their ids."
     )
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    stop: StopText | Annotated[list[StopText], Field(max_length=_MAX_STOP, fail_fast=True)] | None = None
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="How many answers; default 1.")
+    stop: StopText | Annotated[list[StopText], Field(max_length=_MAX_STOP, fail_fast=True)] | None = Field(
+        None, description="Texts before which the answer ends; none of them is looked for in a call."
+    )
     response_format: ResponseFormat | None = Field(None, description="What the answer must be.")
-    stream: bool | None = None
+    stream: bool | None = Field(None, description="Send the answer as it comes, as events.")
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, max_length=512, description="Taken and without effect.")
 
