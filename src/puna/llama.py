@@ -272,7 +272,8 @@ class Llama:
             ConfigError: a text is empty.
         """
         several = [texts] if isinstance(texts, str) else list(texts)
-        vectors = self.engine.embed([self.chat_format.encode_text(text) for text in several])
+        passes = [self.engine.embed(self.chat_format.encode_text(text)) for text in several]
+        vectors = np.array([each.result() for each in passes], np.float32).reshape(-1, self.config.dim)
         if normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors

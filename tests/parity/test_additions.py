@@ -116,7 +116,7 @@ def test_embeddings_are_what_the_head_reads(tmp_path: Path) -> None:
     model = model_with(PARTS["output rotation"], tmp_path)
     vocabulary = open_checkpoint(tmp_path).vocabulary()
     engine = NativeEngine(pack_checkpoint(ModelCheckpoint(model)), Tokenizer(vocabulary), cache="f32")
-    [ours] = engine.embed([TOKENS])
+    ours = engine.embed(TOKENS).result()
     engine.close()
     with torch.no_grad():
         mean = model.model(torch.tensor([TOKENS]))[0].double().mean(0)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +22,8 @@ from puna.constraints import Compiler, Constraint
 from puna.engine.blocks import BlockManager
 from puna.engine.draft import Draft
 from puna.engine.native_parts import formats_of, new_cache, new_model, new_sampler
-from puna.engine.request import Request
+from puna.engine.passes import Logits, MeanHidden, Pass, Passes, Reader, Scores
+from puna.engine.request import Request, TokenLogprob
 from puna.engine.scheduler import Scheduler, Step
 from puna.engine.sequence import Sequence as RunningSequence
 from puna.engine.speculation import proposer
@@ -39,9 +39,6 @@ _DEFAULT_CONTEXT = 8192  # what most conversations need; the cache of a 128k con
 _SEQUENCES = 4  # the cache has room for so many full contexts; unused pages cost nothing
 
 T = TypeVar("T")
-
-# tokens, slices, block tables, output rows: see `puna.engine.scheduler.Step`.
-_RunnerInput = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]
 
 
 def default_threads() -> int:
@@ -129,9 +126,10 @@ class NativeEngine:
             drafting = _native.Runner(new_model(draft), draft_cache, self._runner)
             guesser = Draft(drafting, blocks, draft.config.max_seq_len)
         self._scheduler = Scheduler(blocks, _STEP_TOKENS, guesser)
+        self._passes = Passes(blocks)
         # Everything above belongs to the engine's thread; what others ask of it waits in these.
         self._inbox: list[RunningSequence] = []
-        self._tasks: list[tuple[Callable[[], Any], Future[Any]]] = []
+        self._asked: list[Pass[Any]] = []
         self._cancelled: set[Request] = set()
         self._has_news = threading.Condition()
         self._is_closed = False
@@ -187,20 +185,17 @@ class NativeEngine:
             self._cancelled.add(request)
             self._has_news.notify()
 
-    def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Mean final hidden state of each prompt, ``[prompts, dim]``; see `Engine.embed`."""
-        means = [self._between_steps(partial(self._mean_hidden, prompt)) for prompt in prompts]
-        return np.array(means, np.float32).reshape(len(prompts), self._dim)
+    def embed(self, tokens: Sequence[int]) -> Future[NDArray[np.float32]]:
+        """Mean of a text's final hidden states, ``[dim]``; see `Engine.embed`."""
+        return self._pass(tokens, MeanHidden(self._dim))
 
-    def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Log-probability of every token after the first, ``[tokens - 1]``; see `Engine.score`."""
-        return self._between_steps(partial(self._logprobs, tokens))
+    def score(self, tokens: Sequence[int], n_top: int = 0) -> Future[list[TokenLogprob]]:
+        """Log-probability of every token after the first; see `Engine.score`."""
+        return self._pass(tokens, Scores(tokens, n_top))
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits at every position, ``[tokens, vocabulary]``: for tests and small texts."""
-        return self._between_steps(
-            lambda: np.concatenate([self._runner.logits(*step) for step in self._chunks(tokens)])
-        )
+        return self._pass(tokens, Logits()).result()
 
     def close(self) -> None:
         """End all requests and stop the thread; see `Engine.close`."""
@@ -214,19 +209,24 @@ class NativeEngine:
     def _wake(self) -> None:
         """Have the thread look for work; the caller holds `_has_news`."""
         if self._is_closed:
-            raise EngineError("the engine is closed; load the model again")
+            raise _closed()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="puna-engine", daemon=True)
             self._thread.start()
         self._has_news.notify()
 
-    def _between_steps(self, task: Callable[[], T]) -> T:
-        """Run a task on the engine's thread, which alone may use the model, and wait for its result."""
-        future: Future[T] = Future()
+    def _pass(self, tokens: Sequence[int], reader: Reader[T]) -> Future[T]:
+        self.check_prompt(tokens, room=0)
+        if len(tokens) > self.cache_tokens:
+            raise CapacityError(
+                f"the text has {len(tokens)} tokens and the cache holds {self.cache_tokens}; shorten it or "
+                "load the model with a larger `cache_tokens`"
+            )
+        each = Pass(tokens, reader)
         with self._has_news:
             self._wake()
-            self._tasks.append((task, future))
-        return future.result()
+            self._asked.append(each)
+        return each.future
 
     def _run(self) -> None:
         """Step after step, until closed."""
@@ -237,7 +237,7 @@ class NativeEngine:
             with self._has_news:
                 self._has_news.wait_for(self._has_work)
                 arrived, self._inbox = self._inbox, []
-                tasks, self._tasks = self._tasks, []
+                asked, self._asked = self._asked, []
                 cancelled, self._cancelled = self._cancelled, set()
                 is_closed = self._is_closed
             for sequence in arrived:
@@ -247,13 +247,16 @@ class NativeEngine:
                     self._forget(sequence)
                     with suppress(Exception):  # its reader may be gone
                         sequence.cancel()
-            for task, future in tasks:
-                _fulfil(task, future)
+            for each in asked:
+                self._passes.add(each)
+            if is_closed:
+                self._passes.fail(_closed())
             self._step()
+            self._passes.step(self._runner)
 
     def _has_work(self) -> bool:
-        has_news = self._is_closed or self._inbox or self._tasks or self._cancelled
-        return bool(has_news or not self._scheduler.is_idle)
+        has_news = self._is_closed or self._inbox or self._asked or self._cancelled
+        return bool(has_news or not self._scheduler.is_idle or not self._passes.is_idle)
 
     def _step(self) -> None:
         try:
@@ -324,49 +327,11 @@ class NativeEngine:
     def _forget(self, sequence: RunningSequence) -> None:
         self._scheduler.remove(sequence)
 
-    def _mean_hidden(self, tokens: Sequence[int]) -> NDArray[np.float64]:
-        total = np.zeros(self._dim, np.float64)
-        for step in self._chunks(tokens):
-            total += np.asarray(self._runner.hidden(*step), np.float64).sum(axis=0)
-        return total / len(tokens)
-
-    def _logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        logprobs: list[NDArray[np.float64]] = []
-        for step in self._chunks(tokens):
-            start = int(step[1][0, 1])
-            targets = np.asarray(tokens[start + 1 : start + 1 + len(step[0])], np.int64)
-            logits = np.asarray(self._runner.logits(*step)[: len(targets)], np.float64)
-            top = logits.max(axis=-1, keepdims=True, initial=-np.inf)
-            totals = top[:, 0] + np.log(np.exp(logits - top).sum(axis=-1))
-            logprobs.append(logits[np.arange(len(targets)), targets] - totals)
-        return np.concatenate(logprobs).astype(np.float32)
-
-    def _chunks(self, tokens: Sequence[int]) -> Iterator[_RunnerInput]:
-        """A text in a sequence of its own, chunk by chunk, with an output at every position."""
-        self.check_prompt(tokens, room=0)
-        blocks = self._scheduler.blocks
-        taken = blocks.acquire([], blocks.blocks_for(len(tokens)))
-        if taken is None:
-            raise CapacityError(
-                f"the text has {len(tokens)} tokens and the cache has room for "
-                f"{blocks.n_free * blocks.block_tokens} now; wait for running requests to finish"
-            )
-        try:
-            for start in range(0, len(tokens), _STEP_TOKENS):
-                chunk = np.asarray(tokens[start : start + _STEP_TOKENS], np.int32)
-                slices = np.array([[len(chunk), start]], np.int64)
-                yield chunk, slices, np.asarray([taken], np.int32), np.arange(len(chunk), dtype=np.int64)
-        finally:
-            blocks.release(taken)
-
 
 def _niceness() -> int:
     """How nice the calling thread is; elsewhere than on Linux that is a matter of the whole process."""
     return os.getpriority(os.PRIO_PROCESS, 0) if sys.platform == "linux" else 0
 
 
-def _fulfil(task: Callable[[], T], future: Future[T]) -> None:
-    try:
-        future.set_result(task())
-    except BaseException as error:  # the caller's to handle, whatever it is
-        future.set_exception(error)
+def _closed() -> EngineError:
+    return EngineError("the engine is closed; load the model again")

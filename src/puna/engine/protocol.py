@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from puna.constraints.forms import Constraint
-from puna.engine.request import Request
+from puna.engine.request import Request, TokenLogprob
 
 __all__ = ["Engine"]
 
@@ -61,12 +62,26 @@ class Engine(Protocol):
         """End a request at the next step, its last event says ``cancelled``; no effect on a finished one."""
         ...
 
-    def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Mean of the final hidden states over each prompt, ``[prompts, dim]``, not normalised."""
+    def embed(self, tokens: Sequence[int]) -> Future[NDArray[np.float32]]:
+        """Mean of the final hidden states over a text, ``[dim]``, not normalised.
+
+        It waits for room in the cache and is computed a slice a step, beside the answers. Cancelling the
+        future ends that at the next step; it has an EngineError where the engine is closed meanwhile.
+
+        Raises:
+            CapacityError: the text does not fit the context, or never could fit the cache.
+            ConfigError: the text is empty or has ids outside the vocabulary.
+            EngineError: the engine is closed.
+        """
         ...
 
-    def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Log-probability of every token after the first, given those before it, ``[tokens - 1]``."""
+    def score(self, tokens: Sequence[int], n_top: int = 0) -> Future[list[TokenLogprob]]:
+        """Log-probability of every token after the first, given those before it; else as `embed`.
+
+        Args:
+            tokens: the text.
+            n_top: so many of the likeliest tokens are told at each place.
+        """
         ...
 
     def close(self) -> None:

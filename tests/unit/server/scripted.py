@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,15 @@ from puna.engine.request import Event, Request, TokenLogprob, Usage
 from puna.engine.stop import StopTexts
 from puna.errors import CapacityError
 from puna.tokens import TextStream, Tokenizer
+
+T = TypeVar("T")
+
+
+def done(result: T) -> Future[T]:
+    """A future that has its result."""
+    future: Future[T] = Future()
+    future.set_result(result)
+    return future
 
 
 class ScriptedEngine:
@@ -86,11 +97,11 @@ class ScriptedEngine:
             self.cancelled.append(request)
             self._is_cancelled.notify_all()
 
-    def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        return np.ones((len(prompts), 4), np.float32)
+    def embed(self, tokens: Sequence[int]) -> Future[NDArray[np.float32]]:
+        return done(np.ones(4, np.float32))
 
-    def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        return np.zeros(len(tokens) - 1, np.float32)
+    def score(self, tokens: Sequence[int], n_top: int = 0) -> Future[list[TokenLogprob]]:
+        return done([TokenLogprob(token, 0.0) for token in tokens[1:]])
 
     def close(self) -> None:
         pass

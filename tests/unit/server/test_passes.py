@@ -1,84 +1,176 @@
-"""Passes over a text that give no new tokens: their turn, their time, and clients that leave."""
+"""Passes over texts that give no new tokens: their turn, their time, and clients that leave."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Sequence
-from types import SimpleNamespace
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.unit.server.live import Live
+from tests.unit.server.test_life import CHAT, admission, serving, wait_for
+from tests.unit.server.test_tools import WEATHER
 
-from puna.server.answers.passes import embed_all, score
-from puna.server.errors import ApiError
-from puna.server.hosting.admission import Admission
+from puna.engine.request import TokenLogprob
+from puna.llama import Llama
+from puna.server.hosting.hosted import HostedModel
 
-IDS = [[1, 2, 3]]
-
-
-class SlowEngine:
-    """Computes until it is told to be done."""
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-
-    def embed(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        assert self.done.wait(10)
-        return np.ones((len(prompts), 4), np.float32)
-
-    def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        assert self.done.wait(10)
-        return np.zeros(len(tokens) - 1, np.float32)
+EMBED = "/v1/embeddings"
+COMPLETE = "/v1/completions"
 
 
-def slow_model() -> Any:
-    admission = Admission(64, block_tokens=16, max_running=1, max_waiting=8, max_wait_s=60)
-    return SimpleNamespace(admission=admission, llama=SimpleNamespace(engine=SlowEngine()))
+class Held:
+    """Passes that are over when a test says so.
+
+    Attributes:
+        begun: the texts, in the order in which their passes began.
+        futures: of those passes.
+        delay_s: after that time they are over by themselves.
+    """
+
+    def __init__(self, delay_s: float | None = None) -> None:
+        self.begun: list[list[int]] = []
+        self.futures: list[Future[Any]] = []
+        self.delay_s = delay_s
+
+    def embed(self, tokens: Sequence[int]) -> Future[NDArray[np.float32]]:
+        return self._begin(tokens, np.ones(4, np.float32))
+
+    def score(self, tokens: Sequence[int], n_top: int = 0) -> Future[list[TokenLogprob]]:
+        return self._begin(tokens, [TokenLogprob(token, -1.0) for token in tokens[1:]])
+
+    def _begin(self, tokens: Sequence[int], result: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.begun.append(list(tokens))
+        self.futures.append(future)
+        if self.delay_s is not None:
+            threading.Timer(self.delay_s, lambda: future.cancelled() or future.set_result(result)).start()
+        return future
 
 
-async def until(model: Any, n_running: int, n_waiting: int) -> None:
-    async with asyncio.timeout(10):
-        while (model.admission.n_running, model.admission.n_waiting) != (n_running, n_waiting):
-            await asyncio.sleep(0.001)
+@pytest.fixture
+def held(scripted: Llama, monkeypatch: pytest.MonkeyPatch) -> Held:
+    held = Held()
+    monkeypatch.setattr(scripted.engine, "embed", held.embed)
+    monkeypatch.setattr(scripted.engine, "score", held.score)
+    return held
 
 
-async def test_who_leaves_the_queue_is_not_computed_for() -> None:
-    model = slow_model()
-    first, second = (asyncio.create_task(embed_all(model, IDS, name, 10)) for name in "ab")
-    await until(model, 1, 1)
-    second.cancel()
-    await until(model, 1, 0)
-    model.llama.engine.done.set()
-    assert (await first).shape == (1, 4)
-    assert model.admission.reserved_tokens == 0
+def hang_up(live: Live, route: str, body: dict[str, Any]) -> None:
+    with pytest.raises(httpx2.ReadTimeout):
+        live.http.post(route, json=body, timeout=0.3)
 
 
-async def test_a_place_stays_taken_while_the_engine_computes_for_nobody() -> None:
-    model = slow_model()
-    first = asyncio.create_task(embed_all(model, IDS, "a", 10))
-    await until(model, 1, 0)
-    first.cancel()
-    await asyncio.sleep(0.01)
-    assert (model.admission.n_running, first.done()) == (1, False)
-    model.llama.engine.done.set()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    assert model.admission.n_running == 0
+def test_passes_hold_up_nothing_else(scripted_model: HostedModel, held: Held) -> None:
+    """However many there are: more than the default executor has threads."""
+    n = 40
+    with serving(scripted_model, max_running=n + 1) as live, ThreadPoolExecutor(n) as clients:
+        answers = [
+            clients.submit(live.http.post, EMBED, json={"model": "scripted", "input": f"a{i}"})
+            for i in range(n)
+        ]
+        wait_for(lambda: len(held.begun) == n)
+        said = [{"role": "user", "content": "one call"}]
+        chat = {"model": "scripted", "messages": said, "tools": [WEATHER], "max_tokens": 64}
+        live.http.post(CHAT, json=chat, timeout=10).raise_for_status()
+        words = {"model": "scripted", "prompt": "a"}
+        live.http.post("/v1/tokenize", json=words, timeout=10).raise_for_status()
+        for future in held.futures:
+            future.set_result(np.ones(4, np.float32))
+        assert {answer.result().status_code for answer in answers} == {200}
 
 
 @pytest.mark.parametrize(
-    "compute", [lambda model: embed_all(model, IDS, "b", 0.01), lambda model: score(model, IDS[0], "b", 0.01)]
+    ("route", "body"),
+    [(EMBED, {"input": ["a", "b"]}), (COMPLETE, {"prompt": ["a", "b"], "echo": True, "logprobs": 1})],
 )
-async def test_time_that_runs_out_in_the_queue_is_an_error(compute: Any) -> None:
-    model = slow_model()
-    first = asyncio.create_task(embed_all(model, IDS, "a", 10))
-    await until(model, 1, 0)
-    with pytest.raises(ApiError, match=r"took longer than 0\.01 s") as caught:
-        await compute(model)
-    assert (caught.value.status_code, caught.value.code) == (504, "timeout")
-    model.llama.engine.done.set()
-    await first
-    assert (model.admission.n_running, model.admission.n_waiting) == (0, 0)
+def test_who_hangs_up_is_not_computed_for(
+    scripted_model: HostedModel, held: Held, route: str, body: dict[str, Any]
+) -> None:
+    with serving(scripted_model) as live:
+        hang_up(live, route, {"model": "scripted", **body})
+        wait_for(lambda: admission(live).n_running == 0)
+        assert admission(live).reserved_tokens == 0
+        assert [future.cancelled() for future in held.futures] == [True]
+
+
+def test_who_hangs_up_in_the_queue_never_begins(scripted_model: HostedModel, held: Held) -> None:
+    with serving(scripted_model, max_running=1) as live, ThreadPoolExecutor(1) as clients:
+        first = clients.submit(live.http.post, EMBED, json={"model": "scripted", "input": "a"})
+        wait_for(lambda: admission(live).n_running == 1)
+        hang_up(live, EMBED, {"model": "scripted", "input": "b"})
+        wait_for(lambda: admission(live).n_waiting == 0)
+        held.futures[0].set_result(np.ones(4, np.float32))
+        assert first.result().status_code == 200
+        assert len(held.begun) == 1
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        (EMBED, {"input": list("abcdefgh")}),
+        (COMPLETE, {"prompt": list("abcdefgh"), "echo": True, "logprobs": 1}),
+        (COMPLETE, {"prompt": list("abcdefgh"), "echo": True, "logprobs": 1, "stream": True}),
+    ],
+)
+def test_a_request_has_one_deadline(
+    scripted_model: HostedModel, held: Held, route: str, body: dict[str, Any]
+) -> None:
+    """Each pass takes less time than the request has, all of them more."""
+    held.delay_s = 0.3
+    with serving(scripted_model, timeout_s=1) as live:
+        answer = live.http.post(route, json={"model": "scripted", **body})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        assert len(held.begun) < 8
+        wait_for(lambda: admission(live).n_running == 0)
+
+
+def test_time_that_runs_out_in_the_queue_is_an_error(scripted_model: HostedModel, held: Held) -> None:
+    with serving(scripted_model, max_running=1, timeout_s=0.5) as live, ThreadPoolExecutor(2) as clients:
+        sent = [
+            clients.submit(live.http.post, EMBED, json={"model": "scripted", "input": name}) for name in "ab"
+        ]
+        assert {answer.result().status_code for answer in sent} == {504}
+        assert (admission(live).n_running, admission(live).n_waiting) == (0, 0)
+
+
+def test_the_same_text_is_computed_once(scripted_model: HostedModel, held: Held) -> None:
+    held.delay_s = 0
+    with serving(scripted_model) as live:
+        body = {"prompt": ["hum", "spit", "hum"], "n": 4, "echo": True, "logprobs": 1, "max_tokens": 2}
+        answer = live.http.post(COMPLETE, json={"model": "scripted", **body}).json()
+        assert len(held.begun) == 2
+        found = [choice["logprobs"]["token_logprobs"][:3] for choice in answer["choices"]]
+        assert found == [[None, -1.0, -1.0]] * 12
+        vectors = live.http.post(EMBED, json={"model": "scripted", "input": ["hum"] * 5}).json()
+        assert len(held.begun) == 3
+        assert len(vectors["data"]) == 5
+
+
+def test_a_request_for_several_passes_is_not_sent_away_half_way(
+    scripted_model: HostedModel, held: Held
+) -> None:
+    """It keeps its place, though the queue fills up behind it."""
+    with serving(scripted_model, max_running=1, max_waiting=1) as live, ThreadPoolExecutor(2) as clients:
+        first = clients.submit(live.http.post, EMBED, json={"model": "scripted", "input": ["a", "b"]})
+        wait_for(lambda: len(held.begun) == 1)
+        second = clients.submit(live.http.post, EMBED, json={"model": "scripted", "input": "c"})
+        wait_for(lambda: admission(live).n_waiting == 1)
+        for n in (1, 2, 3):
+            wait_for(lambda n=n: len(held.begun) == n)  # type: ignore[misc]
+            held.futures[n - 1].set_result(np.ones(4, np.float32))
+        assert (first.result().status_code, second.result().status_code) == (200, 200)
+
+
+def test_a_text_that_cannot_fit_does_not_wait_to_be_refused(
+    scripted_model: HostedModel, scripted: Llama, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripted.engine, "context_tokens", 64)
+    with serving(scripted_model) as live:
+        body = {"model": "scripted", "input": ["a", "hum " * 100]}
+        assert "too long" in live.http.post(EMBED, json=body).json()["error"]["message"]
+        assert held.begun == []

@@ -82,7 +82,7 @@ def test_echo_tells_log_probabilities_of_the_prompt(client: openai.OpenAI, llama
     )
     found = answer.choices[0].logprobs
     assert found is not None
-    scores = llama.engine.score(llama.tokenizer.encode("humming")).tolist()
+    scores = [each.logprob for each in llama.engine.score(llama.tokenizer.encode("humming")).result()]
     assert found.token_logprobs is not None
     assert found.token_logprobs[:7] == [None, *scores]
     assert len(found.token_logprobs) == 10

@@ -6,11 +6,11 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from puna.engine.request import Event, Usage
+from puna.engine.request import Event, TokenLogprob, Usage
 from puna.server.answers.chat_answer import FINGERPRINT
 from puna.server.answers.generation import Generation
 from puna.server.answers.logprobs import completion_logprobs, prompt_logprobs
-from puna.server.answers.passes import score
+from puna.server.answers.passes import score_all
 from puna.server.hosting.hosted import Loaded
 from puna.server.ids import new_id
 from puna.server.schemas.completions import (
@@ -35,7 +35,6 @@ class CompletionAnswer:
         body: CompletionBody,
         *,
         client: str,
-        timeout_s: float,
     ) -> None:
         """Prepare the answer to a request.
 
@@ -45,27 +44,27 @@ class CompletionAnswer:
             prompts: ids of each prompt.
             body: the request.
             client: who asks, for fair turns.
-            timeout_s: time for a look at a prompt.
         """
         self._id = new_id("cmpl-")
         self._created = int(time.time())
         self._generation = generation
         self._model = model
         self._client = client
-        self._timeout_s = timeout_s
         self._tokenizer = model.llama.tokenizer
         self._prompts = prompts
         self._body = body
         self._n = body.n or 1
         self._usages: dict[int, Usage] = {}
+        self._scores: list[list[TokenLogprob]] = []  # of each prompt, where they are told
         self._lengths: dict[int, int] = {}  # characters that each choice has sent
 
     async def whole(self) -> Completion:
         """Wait for all choices."""
+        await self._score()
         answers = await self._generation.completions()
         choices = []
         for index, answer in enumerate(answers):
-            first = await self._echo(index)
+            first = self._echo(index)
             choice = self._choice(index, Event(text=answer.text, logprobs=answer.logprobs))
             choice.finish_reason = "stop" if answer.finish_reason == "stop" else "length"
             choices.append(choice if first is None else _joined(first, choice))
@@ -75,11 +74,12 @@ class CompletionAnswer:
 
     async def chunks(self) -> AsyncGenerator[Completion]:
         """The events of a stream, as they come."""
+        await self._score()
+        for index in range(len(self._prompts) * self._n):
+            first = self._echo(index)
+            if first is not None:
+                yield self._completion([first])
         async with aclosing(self._generation.events()) as events:
-            for index in range(len(self._prompts) * self._n if self._body.echo else 0):
-                first = await self._echo(index)
-                if first is not None:
-                    yield self._completion([first])
             async for index, event in events:
                 choice = self._choice(index, event)
                 if event.finish_reason is not None:
@@ -94,17 +94,21 @@ class CompletionAnswer:
             last.usage = usage_of([self._usages[i] for i in sorted(self._usages)], n=self._n)
             yield last
 
-    async def _echo(self, index: int) -> CompletionChoice | None:
+    async def _score(self) -> None:
+        if self._body.echo and self._body.logprobs is not None:
+            deadline = self._generation.deadline
+            self._scores = await score_all(self._model, self._prompts, self._client, deadline)
+
+    def _echo(self, index: int) -> CompletionChoice | None:
         """The prompt as the beginning of a choice, None where it was not asked for."""
         if not self._body.echo:
             return None
-        ids = self._prompts[index // self._n]
-        given = self._body.prompts()[index // self._n]
+        place = index // self._n
+        ids, given = self._prompts[place], self._body.prompts()[place]
         text = given if isinstance(given, str) else self._tokenizer.decode(ids, show_special=True)
         logprobs = None
         if self._body.logprobs is not None:
-            scores = await score(self._model, ids, self._client, self._timeout_s)
-            logprobs = prompt_logprobs(self._tokenizer, ids, scores)
+            logprobs = prompt_logprobs(self._tokenizer, ids, self._scores[place])
         self._lengths[index] = len(text)
         return CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=None)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from opentelemetry.trace import Tracer
 
 from puna.engine.request import Completion, Event, Request, SamplingParams
-from puna.server.errors import ApiError
+from puna.server.answers.deadline import Deadline
 from puna.server.hosting.admission import Turn
 from puna.server.hosting.hosted import Loaded
 from puna.server.watch.metrics import AnswerMeter
@@ -36,6 +36,7 @@ class Generation:
     """Runs answers, each as soon as the engine has room for it. Leaving the loop over it ends them all.
 
     Attributes:
+        deadline: of the whole request.
         requests: the engine's own, by index, once they were submitted.
     """
 
@@ -73,10 +74,10 @@ class Generation:
         self._wanted = wanted
         self._client = client
         self._owner = owner
-        self._timeout_s = timeout_s
         self._meter = meter
         self._tracer = tracer
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self.deadline = Deadline(timeout_s)
         self.requests: dict[int, Request] = {}
 
     async def events(self) -> AsyncGenerator[tuple[int, Event]]:
@@ -130,12 +131,11 @@ class Generation:
         wanted = self._wanted[index]
         span = AnswerSpan(self._tracer, self._model.llama.info.name, len(wanted.prompt), wanted.params)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with self.deadline.limit():
                 await self._compute(index, span)
         except TimeoutError as timeout:
             span.failed(timeout)
-            error = ApiError(504, f"the answer took longer than {self._timeout_s:g} s", code="timeout")
-            self._queue.put_nowait((index, Event(error=error)))
+            self._queue.put_nowait((index, Event(error=self.deadline.error())))
         except Exception as error:
             span.failed(error)
             self._queue.put_nowait((index, Event(error=error)))

@@ -51,7 +51,9 @@ def completion_logprobs(
     )
 
 
-def prompt_logprobs(tokenizer: Tokenizer, ids: Sequence[int], scores: Sequence[float]) -> CompletionLogprobs:
+def prompt_logprobs(
+    tokenizer: Tokenizer, ids: Sequence[int], scores: Sequence[TokenLogprob]
+) -> CompletionLogprobs:
     """Log-probabilities of a prompt's tokens; the first has none, and alternatives are not told.
 
     Args:
@@ -62,7 +64,7 @@ def prompt_logprobs(tokenizer: Tokenizer, ids: Sequence[int], scores: Sequence[f
     tokens = [_name(tokenizer, token) for token in ids]
     return CompletionLogprobs(
         tokens=tokens,
-        token_logprobs=[None, *(max(score, _LOWEST) for score in scores)],
+        token_logprobs=[None, *(max(score.logprob, _LOWEST) for score in scores)],
         top_logprobs=[None] * len(tokens),
         text_offset=_offsets(tokens, 0),
     )

@@ -1,23 +1,26 @@
-"""Passes over a text that give no new tokens: embeddings and log-probabilities, each when there is room."""
+"""Passes over texts that give no new tokens: embeddings and log-probabilities, when there is room."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from puna.server.errors import ApiError
+from puna.engine.request import TokenLogprob
+from puna.server.answers.deadline import Deadline
 from puna.server.hosting.hosted import Loaded
 
-__all__ = ["embed_all", "score"]
+__all__ = ["embed_all", "score_all"]
+
+T = TypeVar("T")
 
 
 async def embed_all(
-    model: Loaded, inputs: Sequence[Sequence[int]], client: str, timeout_s: float
+    model: Loaded, inputs: Sequence[Sequence[int]], client: str, deadline: Deadline
 ) -> NDArray[np.float32]:
     """Vectors of length 1, in the order of the inputs.
 
@@ -25,49 +28,47 @@ async def embed_all(
         model: what computes.
         inputs: token ids.
         client: who asks, for fair turns.
-        timeout_s: time for all of them, waiting included.
+        deadline: of the request.
 
     Returns:
         ``[inputs, dim]``.
 
     Raises:
-        ApiError: too many wait already, an input could never fit, or it takes too long.
-        CapacityError: an input does not fit the context.
+        ApiError: too many wait already, or it takes too long.
+        CapacityError: an input does not fit the context, or never could fit the cache.
         ConfigError: an input is empty or has ids outside the vocabulary.
     """
     model.admission.check(client, 1)
-    rows = []
-    async with _limited(timeout_s):
-        for ids in inputs:
-            rows.append(await _pass(model, ids, client, partial(model.llama.engine.embed, [ids])))
-    vectors = np.concatenate(rows)
+    rows: list[NDArray[np.float32]] = await _each(model, inputs, client, deadline, model.llama.engine.embed)
+    vectors = np.stack(rows)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return vectors
 
 
-async def score(model: Loaded, ids: Sequence[int], client: str, timeout_s: float) -> list[float]:
-    """Log-probability of every token after the first; arguments and errors as for `embed_all`."""
-    async with _limited(timeout_s):
-        found = await _pass(model, ids, client, partial(model.llama.engine.score, ids))
-    return [float(value) for value in found]
+async def score_all(
+    model: Loaded, prompts: Sequence[Sequence[int]], client: str, deadline: Deadline
+) -> list[list[TokenLogprob]]:
+    """Log-probabilities of each prompt's tokens after the first; arguments and errors as for `embed_all`."""
+    return await _each(model, prompts, client, deadline, model.llama.engine.score)
 
 
-@asynccontextmanager
-async def _limited(timeout_s: float) -> AsyncIterator[None]:
+async def _each(
+    model: Loaded,
+    texts: Sequence[Sequence[int]],
+    client: str,
+    deadline: Deadline,
+    begin: Callable[[Sequence[int]], Future[T]],
+) -> list[T]:
+    """What a pass over each text gives, one after the other in one turn; the same text is computed once."""
+    found: dict[tuple[int, ...], T] = {}
+    for ids in texts:
+        model.llama.engine.check_prompt(ids, room=0)
     try:
-        async with asyncio.timeout(timeout_s):
-            yield
+        async with deadline.limit(), model.admission.reserve(client, max(len(ids) for ids in texts)):
+            for ids in texts:
+                if tuple(ids) not in found:
+                    # Who goes away cancels this future, and with it the engine's.
+                    found[tuple(ids)] = await asyncio.wrap_future(begin(ids))
     except TimeoutError:
-        raise ApiError(504, f"the answer took longer than {timeout_s:g} s", code="timeout") from None
-
-
-async def _pass(
-    model: Loaded, ids: Sequence[int], client: str, compute: Callable[[], NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    async with model.admission.reserve(client, len(ids)):
-        computing = asyncio.ensure_future(asyncio.to_thread(compute))
-        try:
-            return await asyncio.shield(computing)
-        finally:
-            # Its place and the model stay taken while the engine computes, whoever went away.
-            await asyncio.wait((computing,))
+        raise deadline.error() from None
+    return [found[tuple(ids)] for ids in texts]

@@ -64,9 +64,7 @@ async def _answer(services: Services, body: CompletionBody, client: str) -> Asyn
         ]
         wanted = [Wanted(prompt, each) for prompt in prompts for each in params]
         generation = services.generate(model, wanted, client)
-        yield CompletionAnswer(
-            generation, model, prompts, body, client=client, timeout_s=services.settings.timeout_s
-        )
+        yield CompletionAnswer(generation, model, prompts, body, client=client)
 
 
 def _plan(llama: Llama, body: CompletionBody) -> tuple[list[list[int]], Constraint | None]:

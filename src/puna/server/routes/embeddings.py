@@ -7,6 +7,7 @@ import base64
 
 from fastapi import APIRouter, Request, Response
 
+from puna.server.answers.deadline import Deadline
 from puna.server.answers.passes import embed_all
 from puna.server.errors import ApiError
 from puna.server.schemas.embeddings import Embedding, Embeddings, EmbeddingsBody, EmbeddingUsage
@@ -28,6 +29,7 @@ async def create_embeddings(
 
 
 async def _embed(services: Services, body: EmbeddingsBody, client: str) -> Embeddings:
+    deadline = Deadline(services.settings.timeout_s)
     async with services.pool.use(body.model) as model:
         dim = model.llama.config.dim
         if body.dimensions not in (None, dim):
@@ -38,7 +40,7 @@ async def _embed(services: Services, body: EmbeddingsBody, client: str) -> Embed
         inputs = [
             await asyncio.to_thread(encode, text) if isinstance(text, str) else text for text in body.inputs()
         ]
-        vectors = await embed_all(model, inputs, client, services.settings.timeout_s)
+        vectors = await embed_all(model, inputs, client, deadline)
     as_text = body.encoding_format == "base64"
     n_tokens = sum(map(len, inputs))
     return Embeddings(
