@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
+from sqlalchemy.dialects import sqlite
 from tests.unit.server.live import Live
+
+from puna.server.schemas.items import Reasoning
+from puna.server.state.tables import Json
 
 MAX_CONTAINERS = 32_768
 CHAT = "/v1/chat/completions"
@@ -168,6 +173,13 @@ def test_numbers_that_json_does_not_have_do_not_come_in(
     reply = live.http.post(path, content=text, headers={"Content-Type": "application/json"})
     assert reply.status_code == 400
     assert f"a number must be finite, got {number}" in reply.json()["error"]["message"]
+
+
+def test_what_is_no_json_is_neither_kept_nor_sent() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        Json().process_bind_param({"a": math.inf}, sqlite.dialect())
+    with pytest.raises(ValueError, match="JSON"):
+        Reasoning(type="reasoning", id="a", status="completed", summary=[math.inf, HALF]).as_json()
 
 
 TEXT: Any = {"type": "text", "text": "a"}

@@ -69,7 +69,7 @@ class Reply(BaseModel):
         except (
             PydanticSerializationError
         ):  # half a surrogate pair of a client, which JSON has in escapes only
-            return json.dumps(self.model_dump(exclude_unset=True))
+            return json.dumps(self.model_dump(exclude_unset=True), allow_nan=False)
 
 
 class NamedEvent(Reply):
