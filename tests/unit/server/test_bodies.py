@@ -134,7 +134,14 @@ ALLOWED: Any = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "fun
 def test_what_would_change_nothing_is_refused(live: Live, path: str, body: Any, what: str) -> None:
     reply = live.http.post(path, json=body)
     assert reply.status_code == 400, reply.text
-    assert f" needs {what}; " in reply.json()["error"]["message"].replace("a call, which ", "")
+    field = {
+        "`tools`": "tool_choice",
+        "`logprobs: true`": "top_logprobs",
+        "`stream: true`": "stream_options",
+    }[what]
+    error = reply.json()["error"]
+    assert error["message"] == f"{field}: needs {what}; give that, or leave this out"
+    assert path == MESSAGES or error["param"] == field
 
 
 def test_what_asks_for_nothing_passes(live: Live) -> None:

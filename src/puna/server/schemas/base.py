@@ -24,6 +24,7 @@ __all__ = [
     "Reply",
     "ToolName",
     "Written",
+    "refuse_without",
 ]
 
 MAX_NAME = 512
@@ -55,6 +56,20 @@ class Body(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+def refuse_without(needed: str, given: object) -> None:
+    """Complain of a field that would change nothing, since another one is not there.
+
+    Args:
+        needed: what it needs, as the client is told.
+        given: what there is of that.
+
+    Raises:
+        ValueError: there is nothing.
+    """
+    if not given:
+        raise ValueError(f"needs {needed}; give that, or leave this out")
 
 
 class Reply(BaseModel):

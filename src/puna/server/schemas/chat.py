@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from puna.server.schemas.base import Body, Metadata, Note, Reply, ToolName
+from puna.server.schemas.base import Body, Metadata, Note, Reply, ToolName, refuse_without
 from puna.server.schemas.sampling import Sampling
 from puna.server.schemas.usage import Usage
 
@@ -38,7 +37,6 @@ __all__ = [
     "ToolCallDelta",
     "ToolMessage",
     "UserMessage",
-    "refuse_choice_of_nothing",
 ]
 
 MAX_MESSAGES = 4096
@@ -60,7 +58,7 @@ Content = str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=
 class CalledFunction(Body):
     """A call that the model made earlier."""
 
-    name: Annotated[str, StringConstraints(max_length=128)]
+    name: ToolName
     arguments: str
 
 
@@ -138,7 +136,7 @@ class Tool(Body):
 class NamedFunction(Body):
     """The function that must be called."""
 
-    name: Annotated[str, StringConstraints(max_length=128)]
+    name: ToolName
 
 
 class NamedTool(Body):
@@ -148,14 +146,7 @@ class NamedTool(Body):
     function: NamedFunction
 
 
-def refuse_choice_of_nothing(tools: Sequence[Body] | None, must_call: bool) -> None:
-    """Complain where a tool must be called and there is none.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if must_call and not tools:
-        raise ValueError("`tool_choice` asks for a call, which needs `tools`; give some, or leave it out")
+ToolChoice = Literal["auto", "none", "required"] | NamedTool
 
 
 class ChatBody(Sampling):
@@ -174,7 +165,7 @@ class ChatBody(Sampling):
     logprobs: bool | None = Field(None, description="Tell how likely each token of the answer was.")
     top_logprobs: int | None = Field(None, ge=0, le=20, description="And so many others at its place.")
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
-    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = Field(None, description="False: an answer ends behind its first call.")
     modalities: list[Literal["text"]] | None = Field(None, max_length=1, fail_fast=True)
     metadata: Metadata | None = Field(None, description="Kept with a completion that is stored.")
@@ -183,12 +174,19 @@ class ChatBody(Sampling):
     safety_identifier: Note | None = Field(None, description="Taken and without effect.")
     prompt_cache_key: Note | None = Field(None, description="Taken and without effect.")
 
-    @model_validator(mode="after")
-    def _needs_are_given(self) -> ChatBody:
-        refuse_choice_of_nothing(self.tools, self.tool_choice not in (None, "auto", "none"))
-        if self.top_logprobs and not self.logprobs:
-            raise ValueError("`top_logprobs` needs `logprobs: true`; set it, or leave `top_logprobs` out")
-        return self
+    @field_validator("top_logprobs")
+    @classmethod
+    def _others_are_told_with_logprobs(cls, count: int | None, others: ValidationInfo) -> int | None:
+        if count:
+            refuse_without("`logprobs: true`", others.data.get("logprobs"))
+        return count
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _choice_has_tools(cls, choice: ToolChoice | None, others: ValidationInfo) -> ToolChoice | None:
+        if choice not in (None, "auto", "none"):
+            refuse_without("`tools`", others.data.get("tools"))
+        return choice
 
 
 class TokenChance(Reply):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from puna.server.schemas.base import Body, ModelName, NamedEvent, Note, Reply, ToolName
-from puna.server.schemas.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS, refuse_choice_of_nothing
-from puna.server.schemas.sampling import StopText
+from puna.server.schemas.base import Body, ModelName, NamedEvent, Note, Reply, ToolName, refuse_without
+from puna.server.schemas.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS
+from puna.server.schemas.sampling import MAX_STOP, StopText
 
 __all__ = [
     "AnyChoice",
@@ -47,7 +47,6 @@ __all__ = [
     "ToolUseParam",
 ]
 
-MAX_STOP = 16
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
@@ -150,6 +149,9 @@ class NamedChoice(Body):
     disable_parallel_tool_use: bool | None = None
 
 
+ToolChoice = AnyChoice | NoChoice | NamedChoice
+
+
 class Thinking(Body):
     """Taken and without effect: Llama models do not think apart from their answer."""
 
@@ -184,15 +186,16 @@ class CountBody(ModelName):
     messages: list[SentMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
     system: str | Annotated[list[TextParam], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
     tools: list[ToolParam] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
-    tool_choice: Annotated[AnyChoice | NoChoice | NamedChoice, Field(discriminator="type")] | None = None
+    tool_choice: Annotated[ToolChoice, Field(discriminator="type")] | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
 
-    @model_validator(mode="after")
-    def _choice_has_tools(self) -> CountBody:
-        must_call = self.tool_choice is not None and self.tool_choice.type in ("any", "tool")
-        refuse_choice_of_nothing(self.tools, must_call)
-        return self
+    @field_validator("tool_choice")
+    @classmethod
+    def _choice_has_tools(cls, choice: ToolChoice | None, others: ValidationInfo) -> ToolChoice | None:
+        if choice is not None and choice.type in ("any", "tool"):
+            refuse_without("`tools`", others.data.get("tools"))
+        return choice
 
     @field_validator("tools", mode="before")
     @classmethod

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from puna.server.schemas.base import Body, Metadata, ModelName, Note, Reply, ToolName
-from puna.server.schemas.chat import MAX_TOOLS, refuse_choice_of_nothing
+from puna.server.schemas.base import Body, Metadata, ModelName, Note, Reply, ToolName, refuse_without
+from puna.server.schemas.chat import MAX_TOOLS
 from puna.server.schemas.items import InputItem, Item, ItemId, SentText
 from puna.server.schemas.lists import ListReply
 from puna.server.schemas.response_format import TextForm
-from puna.server.schemas.sampling import Drawing, refuse_stream_options
+from puna.server.schemas.sampling import Drawing
 
 __all__ = [
     "AllowedTools",
@@ -70,6 +70,9 @@ class AllowedTools(Body):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
     tools: list[FunctionChoice] = Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)
+
+
+ToolChoice = Literal["auto", "none", "required"] | FunctionChoice | AllowedTools
 
 
 class TextConfig(Body):
@@ -132,7 +135,7 @@ class InputTokensBody(Drawing):
     )
     prompt: PromptRef | None = None
     tools: list[FunctionTool] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
-    tool_choice: Literal["auto", "none", "required"] | FunctionChoice | AllowedTools | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
     reasoning: ReasoningConfig | None = None
@@ -141,10 +144,12 @@ class InputTokensBody(Drawing):
         description="`auto` leaves out the oldest messages where not all fit; default: that is an error.",
     )
 
-    @model_validator(mode="after")
-    def _choice_has_tools(self) -> InputTokensBody:
-        refuse_choice_of_nothing(self.tools, self.tool_choice not in (None, "auto", "none"))
-        return self
+    @field_validator("tool_choice")
+    @classmethod
+    def _choice_has_tools(cls, choice: ToolChoice | None, others: ValidationInfo) -> ToolChoice | None:
+        if choice not in (None, "auto", "none"):
+            refuse_without("`tools`", others.data.get("tools"))
+        return choice
 
     @field_validator("tools", mode="before")
     @classmethod
@@ -187,10 +192,14 @@ class ResponseBody(InputTokensBody):
     )
     user: str | None = Field(None, max_length=512, description="Taken and without effect.")
 
-    @model_validator(mode="after")
-    def _options_have_a_stream(self) -> ResponseBody:
-        refuse_stream_options(self.stream, self.stream_options)
-        return self
+    @field_validator("stream_options")
+    @classmethod
+    def _options_have_a_stream(
+        cls, options: ResponseStreamOptions | None, others: ValidationInfo
+    ) -> ResponseStreamOptions | None:
+        if options is not None:
+            refuse_without("`stream: true`", others.data.get("stream"))
+        return options
 
 
 class CompactBody(ModelName):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from puna.constraints.forms import Constraint
 from puna.engine.request import SamplingParams
-from puna.server.schemas.base import Body, ModelName
+from puna.server.schemas.base import Body, ModelName, refuse_without
 from puna.server.schemas.response_format import ResponseFormat
 
-__all__ = ["MAX_CHOICES", "Drawing", "Sampling", "StreamOptions", "refuse_stream_options"]
+__all__ = ["MAX_CHOICES", "MAX_STOP", "Drawing", "Sampling", "StreamOptions"]
 
 MAX_CHOICES = 16
 """Answers to one prompt."""
+MAX_STOP = 16
+"""Texts that end an answer."""
 _MAX_BIASES = 1024
-_MAX_STOP = 16
 _SEEDS = 2**64
 
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
@@ -28,16 +29,6 @@ class StreamOptions(Body):
 
     include_usage: bool = Field(False, description="Send a last chunk with `usage` and no choices.")
     include_obfuscation: bool = Field(False, description="Taken and without effect.")
-
-
-def refuse_stream_options(stream: bool | None, options: Body | None) -> None:
-    """Complain of options of a stream where there is none.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if options is not None and not stream:
-        raise ValueError("`stream_options` needs `stream: true`; set it, or leave the options out")
 
 
 class Drawing(ModelName):
@@ -78,7 +69,7 @@ class Sampling(Drawing):
         None, max_length=_MAX_BIASES, description="Added to the logits of tokens, by their ids."
     )
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="How many answers; default 1.")
-    stop: StopText | Annotated[list[StopText], Field(max_length=_MAX_STOP, fail_fast=True)] | None = Field(
+    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOP, fail_fast=True)] | None = Field(
         None, description="Texts before which the answer ends; none of them is looked for in a call."
     )
     response_format: ResponseFormat | None = Field(None, description="What the answer must be.")
@@ -86,10 +77,14 @@ class Sampling(Drawing):
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, max_length=512, description="Taken and without effect.")
 
-    @model_validator(mode="after")
-    def _options_have_a_stream(self) -> Sampling:
-        refuse_stream_options(self.stream, self.stream_options)
-        return self
+    @field_validator("stream_options")
+    @classmethod
+    def _options_have_a_stream(
+        cls, options: StreamOptions | None, others: ValidationInfo
+    ) -> StreamOptions | None:
+        if options is not None:
+            refuse_without("`stream: true`", others.data.get("stream"))
+        return options
 
     @property
     def stop_texts(self) -> list[str]:
