@@ -192,6 +192,7 @@ class Event:
         text: new text, whole characters; empty while a character or a possible stop text is incomplete.
         tokens: the new token ids, a stop token left out.
         logprobs: one for each of `tokens`, where asked for.
+        stop_logprob: of the stop token that ended the answer, where asked for.
         finish_reason: set on the last event only.
         usage: set on the last event only.
         error: set on the last event where the engine failed.
@@ -200,6 +201,7 @@ class Event:
     text: str = ""
     tokens: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    stop_logprob: TokenLogprob | None = None
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     error: Exception | None = None

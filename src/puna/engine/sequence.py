@@ -146,16 +146,21 @@ class Sequence:
         text = ""
         tokens: list[int] = []
         logprobs: list[TokenLogprob] = []
+        stop_logprob = None
         for self.n_right, sample in enumerate(samples):
             self._n_accepted += self.n_right > 0
             self._n_generated += 1
             reason, more = self._take(sample.token)
             text += more
+            logprob = None
+            if self.request.params.logprobs is not None:
+                logprob = TokenLogprob(sample.token, sample.logprob, tuple(sample.top))
             if sample.token in self._stop_ids:
+                stop_logprob = logprob
                 break
             tokens.append(sample.token)
-            if self.request.params.logprobs is not None:
-                logprobs.append(TokenLogprob(sample.token, sample.logprob, tuple(sample.top)))
+            if logprob is not None:
+                logprobs.append(logprob)
             if reason is not None:
                 break
         self.request.sink(
@@ -163,6 +168,7 @@ class Sequence:
                 text=text,
                 tokens=tuple(tokens),
                 logprobs=tuple(logprobs),
+                stop_logprob=stop_logprob,
                 finish_reason=reason,
                 usage=None if reason is None else self._usage(),
             )

@@ -149,7 +149,11 @@ def test_stop_tokens_and_stop_texts(engine: NativeEngine) -> None:
 def test_the_models_own_stop_token_ends_unless_ignored(engine: NativeEngine) -> None:
     bias = {EOS: 100.0}
     tokens, last = Caller(engine, prompt(5), logit_bias=bias, ignore_eos=False).finish()
-    assert (tokens, last.finish_reason) == ([], "stop")
+    assert (tokens, last.finish_reason, last.stop_logprob) == ([], "stop", None)
+    _, last = Caller(engine, prompt(5), logit_bias=bias, ignore_eos=False, logprobs=1).finish()
+    assert last.logprobs == ()
+    assert last.stop_logprob is not None
+    assert (last.stop_logprob.token, len(last.stop_logprob.top)) == (EOS, 1)
     tokens, last = Caller(engine, prompt(5), logit_bias=bias, max_tokens=3).finish()
     assert (tokens, last.finish_reason) == ([EOS] * 3, "length")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Literal
 
 from puna.engine.request import Event, TokenLogprob, Usage
 from puna.server.answers.chat_answer import FINGERPRINT
@@ -19,6 +20,7 @@ from puna.server.schemas.completions import (
     CompletionChoice,
     CompletionLogprobs,
 )
+from puna.server.schemas.usage import Usage as WireUsage
 from puna.server.schemas.usage import usage_of
 
 __all__ = ["CompletionAnswer"]
@@ -39,7 +41,7 @@ class CompletionAnswer:
         """Prepare the answer to a request.
 
         Args:
-            generation: computes the choices, `n` for each prompt.
+            generation: computes the choices, `n` for each prompt; nothing where `max_tokens` is 0.
             model: what computes.
             prompts: ids of each prompt.
             body: the request.
@@ -54,55 +56,67 @@ class CompletionAnswer:
         self._prompts = prompts
         self._body = body
         self._n = body.n or 1
+        self._n_choices = len(prompts) * self._n
         self._usages: dict[int, Usage] = {}
         self._scores: list[list[TokenLogprob]] = []  # of each prompt, where they are told
         self._lengths: dict[int, int] = {}  # characters that each choice has sent
 
     async def whole(self) -> Completion:
         """Wait for all choices."""
-        await self._score()
-        answers = await self._generation.completions()
-        choices = []
-        for index, answer in enumerate(answers):
-            first = self._echo(index)
-            choice = self._choice(index, Event(text=answer.text, logprobs=answer.logprobs))
-            choice.finish_reason = "stop" if answer.finish_reason == "stop" else "length"
-            choices.append(choice if first is None else _joined(first, choice))
-        completion = self._completion(choices)
-        completion.usage = usage_of([answer.usage for answer in answers], n=self._n)
+        choices: dict[int, CompletionChoice] = {}
+        async with aclosing(self._pieces()) as pieces:
+            async for piece in pieces:
+                if piece.index in choices:
+                    _extend(choices[piece.index], piece)
+                else:
+                    choices[piece.index] = piece
+        completion = self._completion([choices[index] for index in sorted(choices)])
+        completion.usage = self._usage()
         return completion
 
     async def chunks(self) -> AsyncGenerator[Completion]:
         """The events of a stream, as they come."""
-        await self._score()
-        for index in range(len(self._prompts) * self._n):
-            first = self._echo(index)
-            if first is not None:
-                yield self._completion([first])
-        async with aclosing(self._generation.events()) as events:
-            async for index, event in events:
-                choice = self._choice(index, event)
-                if event.finish_reason is not None:
-                    choice.finish_reason = "stop" if event.finish_reason == "stop" else "length"
-                if event.usage is not None:
-                    self._usages[index] = event.usage
-                if choice.text or choice.logprobs or choice.finish_reason:
-                    yield self._completion([choice])
+        async with aclosing(self._pieces()) as pieces:
+            async for piece in pieces:
+                yield self._completion([piece])
         options = self._body.stream_options
         if options is not None and options.include_usage:
             last = self._completion([])
-            last.usage = usage_of([self._usages[i] for i in sorted(self._usages)], n=self._n)
+            last.usage = self._usage()
             yield last
+
+    async def _pieces(self) -> AsyncGenerator[CompletionChoice]:
+        """The beginnings of choices and what follows."""
+        await self._score()
+        for index in range(self._n_choices if self._body.echo else 0):
+            yield self._echo(index)
+        async with aclosing(self._events()) as events:
+            async for index, event in events:
+                choice = self._choice(index, event)
+                if event.usage is not None:
+                    self._usages[index] = event.usage
+                if choice.text or choice.logprobs or choice.finish_reason:
+                    yield choice
+
+    async def _events(self) -> AsyncGenerator[tuple[int, Event]]:
+        """What is generated; where nothing is to be, the ends of the choices."""
+        async with aclosing(self._generation.events()) as events:
+            async for index, event in events:
+                yield index, event
+        for index in range(self._n_choices if self._body.max_tokens == 0 else 0):
+            yield index, Event(finish_reason="length", usage=_unused(self._prompts[index // self._n]))
+
+    def _usage(self) -> WireUsage:
+        return usage_of([self._usages[index] for index in sorted(self._usages)], n=self._n)
 
     async def _score(self) -> None:
         if self._body.echo and self._body.logprobs is not None:
-            deadline = self._generation.deadline
-            self._scores = await score_all(self._model, self._prompts, self._client, deadline)
+            self._scores = await score_all(
+                self._model, self._prompts, self._client, self._generation.deadline, self._body.logprobs
+            )
 
-    def _echo(self, index: int) -> CompletionChoice | None:
-        """The prompt as the beginning of a choice, None where it was not asked for."""
-        if not self._body.echo:
-            return None
+    def _echo(self, index: int) -> CompletionChoice:
+        """The prompt as the beginning of a choice."""
         place = index // self._n
         ids, given = self._prompts[place], self._body.prompts()[place]
         text = given if isinstance(given, str) else self._tokenizer.decode(ids, show_special=True)
@@ -115,10 +129,14 @@ class CompletionAnswer:
     def _choice(self, index: int, event: Event) -> CompletionChoice:
         logprobs: CompletionLogprobs | None = None
         start = self._lengths.get(index, 0)
-        if self._body.logprobs is not None and event.logprobs:
-            logprobs = completion_logprobs(self._tokenizer, event.logprobs, start)
+        entries = [*event.logprobs, *([event.stop_logprob] if event.stop_logprob is not None else [])]
+        if self._body.logprobs is not None and entries:
+            logprobs = completion_logprobs(self._tokenizer, entries, start)
         self._lengths[index] = start + len(event.text)
-        return CompletionChoice(index=index, text=event.text, logprobs=logprobs, finish_reason=None)
+        reason: Literal["stop", "length"] | None = None
+        if event.finish_reason is not None:
+            reason = "stop" if event.finish_reason == "stop" else "length"
+        return CompletionChoice(index=index, text=event.text, logprobs=logprobs, finish_reason=reason)
 
     def _completion(self, choices: list[CompletionChoice]) -> Completion:
         return Completion(
@@ -131,18 +149,24 @@ class CompletionAnswer:
         )
 
 
-def _joined(first: CompletionChoice, rest: CompletionChoice) -> CompletionChoice:
-    logprobs = rest.logprobs
-    if first.logprobs is not None and logprobs is not None:
-        logprobs = CompletionLogprobs(
-            tokens=first.logprobs.tokens + logprobs.tokens,
-            token_logprobs=first.logprobs.token_logprobs + logprobs.token_logprobs,
-            top_logprobs=first.logprobs.top_logprobs + logprobs.top_logprobs,
-            text_offset=first.logprobs.text_offset + logprobs.text_offset,
-        )
-    return CompletionChoice(
-        index=rest.index,
-        text=first.text + rest.text,
-        logprobs=logprobs or first.logprobs,
-        finish_reason=rest.finish_reason,
+def _extend(choice: CompletionChoice, more: CompletionChoice) -> None:
+    choice.text += more.text
+    choice.finish_reason = more.finish_reason
+    if choice.logprobs is None or more.logprobs is None:
+        choice.logprobs = choice.logprobs or more.logprobs
+        return
+    choice.logprobs.tokens += more.logprobs.tokens
+    choice.logprobs.token_logprobs += more.logprobs.token_logprobs
+    choice.logprobs.top_logprobs += more.logprobs.top_logprobs
+    choice.logprobs.text_offset += more.logprobs.text_offset
+
+
+def _unused(prompt: Sequence[int]) -> Usage:
+    """What a prompt cost that nothing was generated from."""
+    return Usage(
+        prompt_tokens=len(prompt),
+        cached_tokens=0,
+        completion_tokens=0,
+        time_to_first_token_s=0.0,
+        decode_s=0.0,
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from opentelemetry.trace import Tracer
 
-from puna.engine.request import Completion, Event, Request, SamplingParams
+from puna.engine.request import Event, Request, SamplingParams
 from puna.server.answers.deadline import Deadline
 from puna.server.hosting.admission import Turn
 from puna.server.hosting.hosted import Loaded
@@ -104,28 +103,6 @@ class Generation:
     def end(self, index: int) -> None:
         """End one answer early; its last event still comes."""
         self._model.llama.engine.cancel(self.requests[index])
-
-    async def completions(self) -> list[Completion]:
-        """Wait for all answers; see `events` for what is raised."""
-        events: list[list[Event]] = [[] for _ in self._wanted]
-        async with aclosing(self.events()) as arriving:
-            async for index, event in arriving:
-                events[index].append(event)
-        return [self.completion(index, parts) for index, parts in enumerate(events)]
-
-    def completion(self, index: int, events: Sequence[Event]) -> Completion:
-        """One whole answer, of all its events."""
-        last = events[-1]
-        assert last.finish_reason is not None, f"answer {index} is not over"
-        assert last.usage is not None, f"answer {index} has no usage"
-        return Completion(
-            text="".join(event.text for event in events),
-            tokens=tuple(token for event in events for token in event.tokens),
-            logprobs=tuple(logprob for event in events for logprob in event.logprobs),
-            finish_reason=last.finish_reason,
-            usage=last.usage,
-            seed=self.requests[index].seed,
-        )
 
     async def _run(self, index: int) -> None:
         wanted = self._wanted[index]

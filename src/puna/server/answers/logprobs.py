@@ -43,10 +43,7 @@ def completion_logprobs(
     return CompletionLogprobs(
         tokens=tokens,
         token_logprobs=[max(entry.logprob, _LOWEST) for entry in entries],
-        top_logprobs=[
-            {_name(tokenizer, token): max(logprob, _LOWEST) for token, logprob in entry.top}
-            for entry in entries
-        ],
+        top_logprobs=[_top(tokenizer, entry) for entry in entries],
         text_offset=_offsets(tokens, offset),
     )
 
@@ -54,7 +51,7 @@ def completion_logprobs(
 def prompt_logprobs(
     tokenizer: Tokenizer, ids: Sequence[int], scores: Sequence[TokenLogprob]
 ) -> CompletionLogprobs:
-    """Log-probabilities of a prompt's tokens; the first has none, and alternatives are not told.
+    """Log-probabilities of a prompt's tokens, of which the first has none.
 
     Args:
         tokenizer: the model's.
@@ -65,9 +62,14 @@ def prompt_logprobs(
     return CompletionLogprobs(
         tokens=tokens,
         token_logprobs=[None, *(max(score.logprob, _LOWEST) for score in scores)],
-        top_logprobs=[None] * len(tokens),
+        top_logprobs=[None, *(_top(tokenizer, score) for score in scores)],
         text_offset=_offsets(tokens, 0),
     )
+
+
+def _top(tokenizer: Tokenizer, entry: TokenLogprob) -> dict[str, float]:
+    """The likeliest tokens by name; where parts of characters have the same name, the likeliest of them."""
+    return {_name(tokenizer, token): max(logprob, _LOWEST) for token, logprob in reversed(entry.top)}
 
 
 def _offsets(tokens: Sequence[str], start: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -46,10 +47,23 @@ async def embed_all(
 
 
 async def score_all(
-    model: Loaded, prompts: Sequence[Sequence[int]], client: str, deadline: Deadline
+    model: Loaded, prompts: Sequence[Sequence[int]], client: str, deadline: Deadline, n_top: int
 ) -> list[list[TokenLogprob]]:
-    """Log-probabilities of each prompt's tokens after the first; arguments and errors as for `embed_all`."""
-    return await _each(model, prompts, client, deadline, model.llama.engine.score)
+    """Log-probabilities of each prompt's tokens after the first, and of the likeliest at each place.
+
+    Args:
+        model: what computes.
+        prompts: token ids.
+        client: who asks, for fair turns.
+        deadline: of the request.
+        n_top: how many of the likeliest.
+
+    Raises:
+        ApiError: too many wait already, or it takes too long.
+        CapacityError: a prompt does not fit the context, or never could fit the cache.
+        ConfigError: a prompt is empty or has ids outside the vocabulary.
+    """
+    return await _each(model, prompts, client, deadline, partial(model.llama.engine.score, n_top=n_top))
 
 
 async def _each(

@@ -57,10 +57,10 @@ async def _answer(services: Services, body: CompletionBody, client: str) -> Asyn
             prompts, constraint = _plan(model.llama, body)
         else:
             prompts, constraint = await asyncio.to_thread(_plan, model.llama, body)
-        max_tokens = body.max_tokens or _DEFAULT_TOKENS
+        max_tokens = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
         params = [
             body.params(i, max_tokens=max_tokens, logprobs=body.logprobs, constraint=constraint)
-            for i in range(n)
+            for i in range(n if max_tokens else 0)
         ]
         wanted = [Wanted(prompt, each) for prompt in prompts for each in params]
         generation = services.generate(model, wanted, client)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from puna.server.schemas.base import Reply
@@ -29,7 +29,9 @@ class CompletionBody(Sampling):
         | Ids
         | Annotated[list[Ids], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
     ) = Field(description="A text or its token ids, or a list of such; each is completed by itself.")
-    max_tokens: int | None = Field(None, ge=1, le=2**31 - 1, description="Default 16, as OpenAI has it.")
+    max_tokens: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="Default 16, as OpenAI has it; 0 with `echo`: the prompt alone."
+    )
     echo: bool | None = Field(None, description="Send the prompt in front of the answer.")
     logprobs: int | None = Field(None, ge=0, le=20)
     best_of: Literal[1] | None = Field(None, description="Only 1: what is computed is sent.")
@@ -42,6 +44,14 @@ class CompletionBody(Sampling):
             raise PydanticCustomError(
                 "not_supported", "Llama models do not fill in between a prompt and a suffix; leave it out"
             )
+
+    @model_validator(mode="after")
+    def _wants_something(self) -> CompletionBody:
+        if self.max_tokens == 0 and not self.echo:
+            raise PydanticCustomError(
+                "nothing_asked", "`max_tokens` of 0 asks for nothing without `echo`; ask for 1 or more"
+            )
+        return self
 
     def prompts(self) -> list[str] | list[list[int]]:
         """What to complete, one after the other."""
