@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.unit.server.conftest import hosted
 from tests.unit.server.live import Live
 from tests.unit.server.test_life import CHAT, admission, serving, wait_for
 from tests.unit.server.test_tools import WEATHER
 
+from puna.engine.passes import Passes
 from puna.engine.request import TokenLogprob
 from puna.llama import Llama
 from puna.server.hosting.hosted import HostedModel
@@ -174,3 +178,20 @@ def test_a_text_that_cannot_fit_does_not_wait_to_be_refused(
         body = {"model": "scripted", "input": ["a", "hum " * 100]}
         assert "too long" in live.http.post(EMBED, json=body).json()["error"]["message"]
         assert held.begun == []
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [(EMBED, {"input": "hum"}), (COMPLETE, {"prompt": "hum", "echo": True, "logprobs": 1})],
+)
+def test_what_takes_longer_than_the_drain_is_sent_away(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, route: str, body: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(Passes, "step", lambda *_: time.sleep(0.01))
+    with ThreadPoolExecutor(1) as clients:
+        with serving(hosted(tiny_folder), drain_s=0.3) as live:
+            url = f"http://127.0.0.1:{live.port}{route}"  # by a client that stays to the end
+            asked = clients.submit(httpx2.post, url, json={"model": "tiny", **body})
+            wait_for(lambda: admission(live).n_running == 1)
+        answer = asked.result()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.engine.request import TokenLogprob
+from puna.errors import EngineError
 from puna.server.answers.deadline import Deadline
+from puna.server.errors import shutting_down
 from puna.server.hosting.hosted import Loaded
 
 __all__ = ["embed_all", "score_all"]
@@ -35,7 +37,7 @@ async def embed_all(
         ``[inputs, dim]``.
 
     Raises:
-        ApiError: too many wait already, or it takes too long.
+        ApiError: too many wait already, it takes too long, or the server is shutting down.
         CapacityError: an input does not fit the context, or never could fit the cache.
         ConfigError: an input is empty or has ids outside the vocabulary.
     """
@@ -85,4 +87,8 @@ async def _each(
                     found[tuple(ids)] = await asyncio.wrap_future(begin(ids))
     except TimeoutError:
         raise deadline.error() from None
+    except EngineError:
+        if model.admission.is_closed:  # the engine was closed under it
+            raise shutting_down() from None
+        raise
     return [found[tuple(ids)] for ids in texts]

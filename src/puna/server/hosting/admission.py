@@ -57,6 +57,7 @@ class Admission:
     """Lets answers run. To be used from one event loop.
 
     Attributes:
+        is_closed: nobody gets a turn any more.
         n_running: answers that run.
         n_waiting: answers that wait.
         n_refused: requests that were sent away since there were too many.
@@ -94,7 +95,7 @@ class Admission:
         self._has_room = True  # the cache, for the one that asks just now
         self._returns: list[tuple[float, str]] = []  # heap: when, and whose, those sent away are to come back
         self._n_returning: Counter[str] = Counter()
-        self._is_closed = False
+        self.is_closed = False
         self.n_running = 0
         self.n_waiting = 0
         self.n_refused = 0
@@ -132,7 +133,7 @@ class Admission:
 
     def close(self) -> None:
         """Send away those that wait, and those that come."""
-        self._is_closed = True
+        self.is_closed = True
         for ticket in [ticket for tickets in self._waiting.values() for ticket in tickets]:
             if not ticket.turn.cancelled():
                 self._drop(ticket)
@@ -149,7 +150,7 @@ class Admission:
         Raises:
             ApiError: 400, it could never fit; 429 where too many wait; 503, the server is shutting down.
         """
-        if self._is_closed:
+        if self.is_closed:
             raise shutting_down()
         if n_tokens > self._capacity:
             raise ApiError(
