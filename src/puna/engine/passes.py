@@ -152,10 +152,12 @@ class Pass(Generic[T]):
         """Give the result, or an error, to who still waits for it."""
         if not self.future.set_running_or_notify_cancel():
             return
-        if error is None:
+        try:
+            if error is not None:
+                raise error
             self.future.set_result(self._reader.result())
-        else:
-            self.future.set_exception(error)
+        except Exception as failure:  # the result itself may find no memory
+            self.future.set_exception(failure)
 
 
 class Passes:

@@ -13,6 +13,7 @@ from tests.tiny import save_tiny
 from tests.unit.engine.callers import Caller
 
 from puna.engine.native import NativeEngine
+from puna.engine.passes import Logits
 from puna.errors import EngineError
 from puna.models.open import open_checkpoint
 from puna.models.packed import PackedModel, pack_checkpoint
@@ -174,6 +175,18 @@ def test_what_fails_fails_alone(engine: NativeEngine) -> None:
         first.result()
     assert len(second.result()) == 48
     assert engine.free_cache_tokens == free
+
+
+def test_a_result_that_finds_no_memory_is_an_error(
+    engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Logits) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Logits, "result", fail)
+    with pytest.raises(MemoryError, match="no room"):
+        engine.logits(text(3))
+    assert len(engine.embed(text(3)).result()) == 48
 
 
 def test_closing_ends_passes(engine: NativeEngine) -> None:
