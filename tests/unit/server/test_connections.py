@@ -146,6 +146,7 @@ class Wire:
     def __init__(self, n_unread: int = 0) -> None:
         self.n_unread = n_unread
         self.is_cut = False
+        self.is_closed = False
 
     def get_extra_info(self, name: str) -> None:
         return None
@@ -157,18 +158,19 @@ class Wire:
         return self.n_unread
 
     def is_closing(self) -> bool:
-        return self.is_cut
+        return self.is_cut or self.is_closed
 
     def close(self) -> None:
-        pass
+        self.is_closed = True
 
     def abort(self) -> None:
         self.is_cut, self.n_unread = True, 0
 
 
 def connected(clock: Clock, state: Connections, wire: Wire) -> HttpProtocol:
-    """A connection whose client has yet to read what waits on the wire."""
-    services = SimpleNamespace(settings=ServerSettings(write_timeout_s=60))
+    """A connection whose client has yet to read what waits on the wire, the last of an answer."""
+    settings = ServerSettings(write_timeout_s=60, max_requests=1, max_connections=17)
+    services = SimpleNamespace(settings=settings)
     config: Any = SimpleNamespace(
         loaded=True,
         loaded_app=None,
@@ -197,6 +199,34 @@ def test_a_client_may_read_slowly_but_not_nothing() -> None:
     assert wire.is_cut
     connection.connection_lost(None)
     assert clock.timers == []
+
+
+def test_who_has_read_all_makes_room_first() -> None:
+    clock, state = Clock(), Connections()
+    wires = [Wire(0 if n in (5, 7) else 1000) for n in range(18)]
+    for wire in wires:
+        connected(clock, state, wire)
+    assert [n for n, wire in enumerate(wires) if wire.is_closing()] == [5]
+    assert wires[5].is_closed
+
+
+def test_slow_readers_of_finished_answers_shut_nobody_out() -> None:
+    clock, state = Clock(), Connections()
+    wires = [Wire(1000) for _ in range(19)]
+    for wire in wires:
+        connected(clock, state, wire)
+    assert [n for n, wire in enumerate(wires) if wire.is_closing()] == [0, 1]
+    assert all(wire.is_cut for wire in wires[:2])  # to be closed they would have to read on
+
+
+def test_where_none_is_idle_the_new_connection_is_closed() -> None:
+    clock, state = Clock(), Connections()
+    wires = [Wire() for _ in range(18)]
+    for wire in wires:
+        connected(clock, state, wire)
+        state.idle.clear()
+    assert [n for n, wire in enumerate(wires) if wire.is_closing()] == [17]
+    assert wires[17].is_closed
 
 
 def test_what_waits_to_be_read_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,11 +156,18 @@ class HttpProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _make_room(self) -> None:
-        """Close the connection that has been idle for the longest, and this one where none is."""
-        has_read = (each for each in self.server_state.idle if not each.transport.get_write_buffer_size())
-        last = next(has_read, self)
-        self.server_state.idle.pop(last, None)
-        last.transport.close()
+        """End the connection that has been idle for the longest, of those that read all if there are any.
+
+        Where none is idle it is this one.
+        """
+        idle = self.server_state.idle
+        has_read = (each for each in idle if not each.transport.get_write_buffer_size())
+        last = next(has_read, None) or next(iter(idle), self)
+        idle.pop(last, None)
+        if last.transport.get_write_buffer_size():
+            last.transport.abort()  # to be closed it would have to read on
+        else:
+            last.transport.close()
 
     def _bound_unread(self) -> None:
         """Cut off those that do not keep up, the longest first, while too much waits to be read."""
@@ -177,7 +184,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._stalled = self.loop.call_later(self._settings.write_timeout_s, self._check_reader)
 
     def _check_reader(self) -> None:
-        """Cut off a client that has read nothing since the last time; however slowly one reads, it may."""
+        """Cut off a client that has read nothing since the last time.
+
+        Slow reading is fine at 2 KB a second. Systems tell of what was read in steps, of 128 KiB where Linux
+        speaks to itself, so that in a minute much less may look like nothing.
+        """
         if unread_bytes(self.transport) >= self._n_unread_bytes:
             self.transport.abort()
         else:
