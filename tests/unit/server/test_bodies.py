@@ -101,6 +101,34 @@ def test_messages_pass_as_clients_send_them(live: Live) -> None:
     assert reply.status_code == 200, reply.text
 
 
+def test_answers_pass_as_clients_dump_what_they_have_parsed(live: Live) -> None:
+    called = {"city": "Cusco"}
+    function = {"name": "weather", "arguments": "{}", "parsed_arguments": called}
+    calls = [{**CALL, "function": function, "index": 0}]
+    answer = {"role": "assistant", "content": "hm", "parsed": called, "tool_calls": calls}
+    result = {"role": "tool", "tool_call_id": "c", "content": "33 degrees"}
+    call = {"type": "function_call", "call_id": "c", **function}
+    text = {"type": "output_text", "text": "hm", "annotations": [], "logprobs": None, "parsed": called}
+    items = [*USER, {"role": "assistant", "content": [text]}, call]
+    items.append({"type": "function_call_output", "call_id": "c", "output": "33 degrees"})
+    use = {
+        "type": "tool_use",
+        "id": "c",
+        "name": "weather",
+        "input": called,
+        "caller": None,
+        "toolset_name": None,
+    }
+    used = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "33 degrees"}]}
+    for path, body in (
+        (CHAT, chat(messages=[*USER, answer, result], store=True)),
+        (RESPONSES, response(input=items)),
+        (MESSAGES, messages(messages=[*USER, {"role": "assistant", "content": [use]}, used])),
+    ):
+        reply = live.http.post(path, json=body)
+        assert reply.status_code == 200, reply.text
+
+
 def test_an_answer_with_sound_or_old_calls_is_refused(live: Live) -> None:
     for field in ({"audio": {"id": "a"}}, {"function_call": {"name": "a", "arguments": ""}}):
         said: Any = [*USER, {"role": "assistant", "content": "hm", **field}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticSerializationError
@@ -21,6 +21,7 @@ __all__ = [
     "ModelName",
     "NamedEvent",
     "Note",
+    "Parsed",
     "Reply",
     "ToolName",
     "Written",
@@ -35,6 +36,9 @@ _NO_NUL = r"^[^\x00]*$"  # PostgreSQL's texts have none
 
 Note = Annotated[str, StringConstraints(max_length=256)]
 """A short text: an id or a name that a client made, or a word that is taken and without effect."""
+
+Parsed = Annotated[Any, Field(description="What a client has read from the text; taken and without effect.")]
+"""OpenAI's clients send it back where they have parsed an answer."""
 
 ToolName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from puna.server.schemas.base import Body, Metadata, Note, Reply, ToolName, refuse_without
+from puna.server.schemas.base import Body, Metadata, Note, Parsed, Reply, ToolName, refuse_without
 from puna.server.schemas.sampling import Sampling
 from puna.server.schemas.usage import Usage
 
@@ -60,6 +60,7 @@ class CalledFunction(Body):
 
     name: ToolName
     arguments: str
+    parsed_arguments: Parsed = None
 
 
 class EarlierCall(Body):
@@ -68,6 +69,7 @@ class EarlierCall(Body):
     id: Note
     type: Literal["function"] = "function"
     function: CalledFunction
+    index: Annotated[int | None, Field(description="In a stream; taken and without effect.")] = None
 
 
 class SystemMessage(Body):
@@ -101,6 +103,7 @@ class AssistantMessage(Body):
     ] = None
     audio: Annotated[None, Field(description="Always null: no answer has sound.")] = None
     function_call: Annotated[None, Field(description="Always null: calls are in `tool_calls`.")] = None
+    parsed: Parsed = None
 
 
 class ToolMessage(Body):

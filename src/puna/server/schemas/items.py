@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
-from puna.server.schemas.base import Body, Reply, ToolName
+from puna.server.schemas.base import Body, Parsed, Reply, ToolName
 from puna.server.schemas.chat import MAX_PARTS
 
 __all__ = [
@@ -75,6 +75,7 @@ class SentOutput(_Sent):
     logprobs: list[Any] | None = Field(
         None, max_length=2**20, description="Taken and without effect.", fail_fast=True
     )
+    parsed: Parsed = None
 
 
 class SentRefusal(_Sent):
@@ -105,6 +106,7 @@ class FunctionCallItem(_Sent):
     call_id: CallId
     name: ToolName
     arguments: str
+    parsed_arguments: Parsed = None
     id: ItemId | None = None
     status: Status | None = None
 

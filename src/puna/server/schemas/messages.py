@@ -77,6 +77,7 @@ class ToolUseParam(_Block):
     name: ToolName
     input: dict[str, Any]
     caller: dict[str, Any] | None = Field(None, description="Taken and without effect.")
+    toolset_name: None = Field(None, description="Always null: there are no sets of tools.")
 
 
 class ToolResultParam(_Block):
