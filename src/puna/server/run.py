@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import socket
 import threading
@@ -34,6 +35,7 @@ __all__ = ["Server", "bind", "host_all", "serve"]
 
 _GRACE_S = 2.0  # for answers that were cut to be sent
 _IDLE_S = 75  # longer than clients keep a connection, or they would use one that is just being closed
+_LOOK_S = 0.1  # how soon a second Ctrl-C is seen
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -66,10 +68,19 @@ class Server(uvicorn.Server):
         """Stop accepting, let answers finish, cut those that take longer than the drain time."""
         log("draining", seconds=self._services.settings.drain_s)
         cut = asyncio.create_task(self._cut_later())
+        ending = asyncio.create_task(super().shutdown(sockets))
         try:
-            await super().shutdown(sockets)
+            # Once the application ends, which may take long, uvicorn looks for no second Ctrl-C any more.
+            while not self.force_exit and not ending.done():
+                await asyncio.wait([ending], timeout=_LOOK_S)
+            if self.force_exit:
+                # It would write a traceback for each request that is cancelled now.
+                logging.getLogger("uvicorn.error").disabled = True
+            else:
+                ending.result()
         finally:
             cut.cancel()
+            ending.cancel()
 
     async def _cut_later(self) -> None:
         await asyncio.sleep(self._services.settings.drain_s)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def process(
     """`puna serve` as a process of its own, and its base URL."""
     command = [sys.executable, *program, "serve", str(folder), "--port", "0", "--threads", "1", *options]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     ) as started:
         try:
             assert started.stdout is not None
@@ -93,6 +94,27 @@ def test_a_second_ctrl_c_ends_at_once(long_folder: Path) -> None:
         wait_for(lambda: is_refused(url))
         server.send_signal(signal.SIGINT)
         assert server.wait(20) == 0
+        check_log(server)
+
+
+def test_a_second_ctrl_c_ends_at_once_what_runs_in_the_background_too(
+    long_folder: Path, tiny_folder: Path
+) -> None:
+    body = {"model": "long", "input": "hum", "background": True}
+    with process(long_folder, str(tiny_folder), "--drain", "300", program=("-c", STUCK)) as (server, url):
+        httpx2.post(f"{url}/responses", json=body).raise_for_status()
+        server.send_signal(signal.SIGINT)
+        wait_for(lambda: is_refused(url))
+        time.sleep(0.5)  # until nothing else is waited for
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 0
+        check_log(server)
+
+
+def check_log(server: subprocess.Popen[str]) -> None:
+    """What was cancelled is no failure, and has no traceback."""
+    assert server.stderr is not None
+    assert "error" not in {json.loads(line)["event"] for line in server.stderr}
 
 
 def is_refused(url: str) -> bool:
