@@ -18,7 +18,7 @@ from puna.errors import ConfigError
 from puna.models.local import LocalModel
 from puna.server.app import create_app
 from puna.server.background import Background
-from puna.server.door.files import with_files
+from puna.server.door.files import BURST, with_files
 from puna.server.door.protocol import Connections, HttpProtocol
 from puna.server.errors import ApiError
 from puna.server.hosting.hosted import HostedModel, host_local
@@ -57,6 +57,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,  # anyone could say there who they are
+            backlog=BURST * settings.max_connections,
             timeout_keep_alive=_IDLE_S,
             timeout_graceful_shutdown=int(settings.drain_s + _GRACE_S) + 1,
         )

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 from puna.errors import ConfigError
 
-__all__ = ["ApiKey", "ServerSettings", "is_loopback"]
+__all__ = ["MAX_WATCHING", "ApiKey", "ServerSettings", "is_loopback"]
+
+MAX_WATCHING = 16
+"""Requests at once that ask how the server is; they come beside the others, which a full server refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class ServerSettings:
         drain_s: how long running answers may go on once the server is told to stop.
         max_body_bytes: size of a request's body.
         max_requests: at once, whatever they want.
-        max_connections: open at once; for a new one the one that is idle for the longest is closed.
+        max_connections: open at once, `MAX_WATCHING` more than requests at least; for a new one the one that
+            is idle for the longest is closed.
         read_timeout_s: how long a client may take to send a request's headers, and its body.
         write_timeout_s: how long a client may read nothing of what it is sent.
         database_url: PostgreSQL database that keeps the state; None: SQLite, in the Puna folder.
@@ -95,13 +99,18 @@ class ServerSettings:
             ("drain_s", 0),
             ("max_body_bytes", 1),
             ("max_requests", 1),
-            ("max_connections", 1),
             ("read_timeout_s", 0),
             ("write_timeout_s", 0),
             ("max_state_bytes", 1024**2),
         ):
             if getattr(self, name) < low:
                 raise ConfigError(f"`{name}` must be at least {low}, got {getattr(self, name)}")
+        least = self.max_requests + MAX_WATCHING
+        if self.max_connections < least:
+            raise ConfigError(
+                f"`max_connections` must be at least {least}, {MAX_WATCHING} more than `max_requests`, got "
+                f"{self.max_connections}; give more, or fewer requests"
+            )
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"`port` must be 0 to 65535, got {self.port}")
         if self.keep_alive_s is not None and self.keep_alive_s < 0:

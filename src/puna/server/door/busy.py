@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from puna.server.door.asgi import client_of, is_watching
 from puna.server.errors import ApiError, error_response
 from puna.server.hosting.pool import ModelPool
+from puna.server.settings import MAX_WATCHING
 
 __all__ = ["ANSWERING", "BusyCheck", "CrowdCheck"]
 
@@ -20,9 +21,6 @@ ANSWERING = (
 )
 """Routes whose ``POST`` needs a place in a model's queue."""
 _PATHS = {prefix + route: route for prefix in ("/v1", "/v1/openai/v1") for route in ANSWERING}
-
-
-_MAX_WATCHING = 16
 
 
 class BusyCheck:
@@ -71,7 +69,7 @@ class CrowdCheck:
             await self._app(scope, receive, send)
             return
         watches = is_watching(scope)
-        if self._n_open[watches] >= (_MAX_WATCHING if watches else self._max_requests):
+        if self._n_open[watches] >= (MAX_WATCHING if watches else self._max_requests):
             error = ApiError(
                 429,
                 f"the server is busy: {self._n_open[watches]} requests are open already; try again in 1 s",
