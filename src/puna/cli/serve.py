@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 _UNLIMITED = 2**62
+_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 
 def serve(
@@ -171,12 +172,22 @@ def serve(
             f"curl {base}/chat/completions{key} -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
         )
 
+    status = 0
     with notes:
-        is_over = run(hosted, settings, budget, tell)
-    if not is_over:  # Python would wait for the load that still runs; it writes nothing
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        try:
+            is_over = run(hosted, settings, budget, tell)
+        except KeyboardInterrupt:  # before clients may come; the only model may still be loading
+            is_over, status = False, _INTERRUPTED
+    if not is_over:
+        _leave(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process now: Python would wait for a load that still runs; it writes nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody may read it any more
+            stream.flush()
+    os._exit(status)
 
 
 def _keys(file: Path | None) -> tuple[ApiKey, ...]:

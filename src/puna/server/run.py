@@ -171,6 +171,7 @@ def serve(
 
     Raises:
         ConfigError: the address cannot be had.
+        KeyboardInterrupt: Ctrl-C, before clients may come; the only model may still be loading.
         PunaError: the only model cannot be loaded.
     """
     settings = with_files(settings)

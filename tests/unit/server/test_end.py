@@ -32,31 +32,38 @@ from puna.server.state.store import State
 STUCK = """
 import time
 from puna.server.hosting import hosted
-hosted.Llama = lambda *args, **settings: time.sleep(3600)
+hosted.Llama = lambda *args, **settings: print("loading", flush=True) or time.sleep(3600)
 from puna.cli import main
 main()
 """
 
 
 @contextmanager
-def process(
+def started(
     folder: Path, *options: str, program: Sequence[str] = ("-m", "puna")
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`puna serve` as a process of its own, and its base URL."""
+) -> Iterator[subprocess.Popen[str]]:
+    """`puna serve` as a process of its own."""
     command = [sys.executable, *program, "serve", str(folder), "--port", "0", "--threads", "1", *options]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    ) as started:
+    ) as server:
         try:
-            assert started.stdout is not None
-            found = re.fullmatch(
-                r"serving [a-z, ]+ at (http://127\.0\.0\.1:\d+/v1)\n", started.stdout.readline()
-            )
-            assert found
-            assert started.stdout.readline().startswith(f"curl {found[1]}/chat/completions ")
-            yield started, found[1]
+            yield server
         finally:
-            started.kill()
+            server.kill()
+
+
+@contextmanager
+def process(
+    folder: Path, *options: str, program: Sequence[str] = ("-m", "puna")
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`puna serve` once clients may come, and its base URL."""
+    with started(folder, *options, program=program) as server:
+        assert server.stdout is not None
+        found = re.fullmatch(r"serving [a-z, ]+ at (http://127\.0\.0\.1:\d+/v1)\n", server.stdout.readline())
+        assert found
+        assert server.stdout.readline().startswith(f"curl {found[1]}/chat/completions ")
+        yield server, found[1]
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +209,28 @@ def test_the_process_ends_well_though_a_load_does_not(
         assert server.wait(20) == 0
     assert not list((tmp_path / "servers").iterdir())
     assert asyncio.run(kept(tmp_path, begun["id"])).body["status"] == "failed"
+
+
+def test_the_process_ends_though_a_load_does_not_and_nobody_reads_its_log(
+    long_folder: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # what cannot be written waits for the next flush
+    with process(long_folder, str(tiny_folder), "--drain", "0.3", program=("-c", STUCK)) as (server, url):
+        body = {"model": "long", "input": "hum", "background": True}
+        httpx2.post(f"{url}/responses", json=body).raise_for_status()
+        assert server.stderr is not None
+        server.stderr.close()
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
+def test_ctrl_c_does_not_wait_for_the_first_load(tiny_folder: Path) -> None:
+    with started(tiny_folder, program=("-c", STUCK)) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "loading\n"
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 130
+        check_log(server)
 
 
 async def kept(home: Path, key: str) -> state.responses.StoredResponse:
