@@ -100,6 +100,26 @@ async def test_memory_is_free_once_a_model_is_closed(wanted: str) -> None:
     assert loaded(models) == [wanted]
 
 
+@pytest.mark.parametrize(("wanted", "stays"), [("small", True), ("large", False)])
+async def test_idle_models_stay_where_memory_comes_free_that_will_do(wanted: str, stays: bool) -> None:
+    gate = threading.Event()
+
+    class Slow(FakeLlama):
+        def close(self) -> None:
+            gate.wait(5)
+
+    models = pool(model("a", 60, load=Slow), model("idle", 40), model("small", 40), model("large", 61))
+    for name in ("a", "idle"):
+        await touch(models, name)
+    leaving = asyncio.create_task(models.unload(models.models["a"]))
+    await turn_of_the_loop()
+    waiting = asyncio.create_task(touch(models, wanted))
+    await turn_of_the_loop()
+    gate.set()
+    await asyncio.gather(leaving, waiting)
+    assert loaded(models) == (["idle"] if stays else []) + [wanted]
+
+
 async def test_what_could_not_be_loaded_takes_no_memory() -> None:
     def fail() -> Any:
         raise OSError("it is damaged")

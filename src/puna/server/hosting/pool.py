@@ -45,6 +45,7 @@ class ModelPool:
         self.memory_bytes = memory_bytes
         self._settings = settings
         self._taken_bytes = 0  # by what is in memory, comes or leaves
+        self._leaving_bytes = 0  # of them, by what leaves
         self._changed = asyncio.Event()  # there may be room
         self._one_load = asyncio.Lock()  # several at once would only hold each other up
         self._loader = ThreadPoolExecutor(1, "puna-load", initializer=_step_back)
@@ -131,9 +132,11 @@ class ModelPool:
             return False
         loaded, model.loaded = model.loaded, None
         if loaded is not None:
+            self._leaving_bytes += model.need_bytes
             try:
                 await asyncio.to_thread(loaded.llama.close)
             finally:
+                self._leaving_bytes -= model.need_bytes
                 self._give_back(model)
             log("unloaded", model=model.id)
         return True
@@ -194,7 +197,7 @@ class ModelPool:
     async def _take_room(self, model: HostedModel) -> None:
         """Set memory aside for a model; wait for it where unloading all that is idle would not do.
 
-        Of what is idle the longest unused goes first.
+        Of what is idle the longest unused goes first, and none where enough is just being freed.
         """
         if model.need_bytes > self.memory_bytes:
             raise ApiError(
@@ -205,7 +208,8 @@ class ModelPool:
             )
         while (lacking := self._taken_bytes + model.need_bytes - self.memory_bytes) > 0:
             idle = [m for m in self.models.values() if m.loaded is not None and not m.n_users]
-            if sum(m.need_bytes for m in idle) >= lacking:
+            leaving = self._leaving_bytes
+            if leaving < lacking <= leaving + sum(m.need_bytes for m in idle):
                 await self.unload(min(idle, key=lambda m: m.used_s))
             elif not model.n_users:
                 raise ApiError(503, f"nobody waits for model '{model.id}' any more")
