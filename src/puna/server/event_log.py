@@ -99,7 +99,7 @@ class EventLog:
             changed = self._changed
             while start < self.n_dropped + len(self._events):
                 if start < self.n_dropped:
-                    raise _gone(self.n_dropped - 1)
+                    raise _gone(self.n_dropped - 1, may_go_on=bool(self._events) or not self._is_over)
                 yield self._events[start - self.n_dropped].event
                 start += 1
             if self._is_over:
@@ -115,8 +115,8 @@ class EventLog:
 class EventLogs:
     """The logs of all responses, those that are over for ten minutes, and all together up to a bound.
 
-    Where it is reached, the logs of responses that are over go, the oldest first, and then the oldest events
-    of all others. So a client that keeps up misses nothing, and one that comes too late is told so.
+    Where it is reached the oldest events go, whose response's they are. So a client that keeps up misses
+    nothing, and one that comes too late is told so.
 
     Attributes:
         n_bytes: memory that all take.
@@ -127,7 +127,7 @@ class EventLogs:
         self.n_bytes = 0
         self._n_added = 0
         self._running: dict[str, EventLog] = {}
-        self._over: dict[str, _Place] = {}  # the oldest first
+        self._over: dict[str, _Place] = {}
 
     def begin(self, key: str) -> EventLog:
         """A log for the response of that id."""
@@ -146,10 +146,7 @@ class EventLogs:
         self._n_added += 1
         self.n_bytes += log.add(event, self._n_added)
         while self.n_bytes > _MAX_BYTES:
-            if self._over:
-                self.forget(next(iter(self._over)))
-            else:
-                self._drop_oldest()
+            self._drop_oldest()
 
     def end(self, key: str) -> None:
         """Take that a response is over, if it has a log."""
@@ -177,18 +174,20 @@ class EventLogs:
             self.forget(key)
 
     def _drop_oldest(self) -> None:
-        oldest = min(log.oldest for log in self._running.values() if log.oldest is not None)
+        logs = [*self._running.values(), *(place.log for place in self._over.values())]
+        oldest = min(log.oldest for log in logs if log.oldest is not None)
         # A quarter at once: to look for one at each event would hold up everybody.
         before = oldest + (self._n_added - oldest) // 4 + 1
-        for log in self._running.values():
+        for log in logs:
             self.n_bytes -= log.drop(before)
 
 
-def _gone(last: int) -> ApiError:
+def _gone(last: int, *, may_go_on: bool) -> ApiError:
+    fetch = "leave `stream` out and fetch all of the response once it is over"
     return ApiError(
         400,
-        f"events of this response up to number {last} are not kept any more; go on behind them with "
-        f"`starting_after={last}`, or leave `stream` out and fetch all of the response once it is over",
+        f"events of this response up to number {last} are not kept any more; "
+        + (f"go on behind them with `starting_after={last}`, or {fetch}" if may_go_on else fetch),
         code="events_gone",
         param="starting_after",
     )

@@ -19,6 +19,7 @@ __all__ = ["Upkeep"]
 
 _SWEEP_S = 3600.0
 _DELAY_S = 1.0  # what is deleted meanwhile leaves the disk with it
+_AGAIN_S = 30.0  # after something that failed
 
 
 class Upkeep:
@@ -57,19 +58,23 @@ class Upkeep:
         while True:
             await asyncio.sleep(_DELAY_S)
             self._is_wanted.clear()
-            is_clear = True
+            wait_s = 0.0  # where somebody still reads what is to go
             try:
                 if self._keep_s is not None and time.monotonic() >= next_sweep_s:
-                    next_sweep_s = time.monotonic() + _SWEEP_S
                     await self._sweep(self._keep_s)
-                is_clear = await self._clear()
+                    next_sweep_s = time.monotonic() + _SWEEP_S
+                if await self._clear():
+                    wait_s = _SWEEP_S
             except (ApiError, StateError) as error:
                 log("state_failed", error=str(error))
+                wait_s = _AGAIN_S
             except Exception as error:  # it must be tried again, whatever it was
                 log_error(error)
-            if is_clear:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._is_wanted.wait(), _SWEEP_S)
+                wait_s = _AGAIN_S
+            # Not `wait_for`, which may lose a cancellation where its time is over just then.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._is_wanted.wait()
 
     async def _sweep(self, keep_s: float) -> None:
         from puna.server.state import retention
