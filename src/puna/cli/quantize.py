@@ -170,7 +170,9 @@ def quantize(
     ] = 0,
     device: Annotated[
         str,
-        typer.Option("--device", metavar="NAME", help="For all but ptq: where torch computes, cuda for one."),
+        typer.Option(
+            "--device", metavar="NAME", help="For all but ptq: where torch computes, cuda for a GPU."
+        ),
     ] = "cpu",
 ) -> None:
     """Make a model with 4-bit weights, as the Llama 3.2 quantized models have them.

@@ -35,9 +35,10 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-def quantized(model: Path, out: Path, device: str, method: str, **changes: Any) -> Path:
+def quantized(model: Path, out: Path, device: str, method: str, progress: Any = None, **changes: Any) -> Path:
     recipe = Recipe(method=method, sequences=8, length=64, rotation_steps=4, distill_steps=4, **changes)
-    quantize(open_checkpoint(model), out, recipe, calibration=model / "text.txt", device=device)
+    text = model / "text.txt"
+    quantize(open_checkpoint(model), out, recipe, calibration=text, progress=progress, device=device)
     return out
 
 
@@ -121,16 +122,17 @@ def test_adaptors_and_preferences_are_trained_on_a_gpu(model: Path, tmp_path: Pa
     assert open_checkpoint(tmp_path / "cuda").config.lora_rank == 16
 
 
+@pytest.mark.parametrize("broken_off", ["learning rotations", "rounding", "distilling"])
 def test_work_of_a_gpu_goes_on_on_the_cpu(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_off: str
 ) -> None:
-    with monkeypatch.context() as broken:
-        broken.setattr(running, "distill", _break_off)
-        with pytest.raises(KeyboardInterrupt):
-            quantized(model, tmp_path / "out", "cuda", "distill")
+    monkeypatch.setattr(running, "_KEPT_STEPS", 2)
+
+    def break_off(stage: str, done: int, _: int) -> None:
+        if (stage, done) == (broken_off, 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantized(model, tmp_path / "out", "cuda", "distill", break_off)
     ours = quantized(model, tmp_path / "out", "cpu", "distill")
     assert_as_good(model, ours, quantized(model, tmp_path / "cpu", "cpu", "distill"))
-
-
-def _break_off(*_: Any, **__: Any) -> None:
-    raise KeyboardInterrupt

@@ -18,6 +18,7 @@ from puna.errors import StateError
 from puna.server import state
 from puna.server.errors import ApiError
 from puna.server.ids import new_id
+from puna.server.routes import ROUTERS
 from puna.server.settings import ServerSettings
 from puna.server.state import retention, tables, upkeep
 from puna.server.state.pages import Page
@@ -213,6 +214,7 @@ def test_every_delete_route_has_what_it_deletes_wiped(live: Live, monkeypatch: p
     conversation = f"/v1/conversations/{http.post('/v1/conversations', json={}).json()['id']}"
     (item,) = http.post(f"{conversation}/items", json={"items": [hum]}).json()["data"]
     paths += [f"{conversation}/items/{item['id']}", conversation]
+    assert len(paths) == sum("DELETE" in route.methods for group in ROUTERS for route in group.routes)  # type: ignore[attr-defined]
     for n_deleted, path in enumerate(paths, 1):
         assert http.delete(path).status_code in (200, 204), path
         assert len(wanted) == n_deleted

@@ -23,7 +23,7 @@ Event = Reply | Written
 _WITHOUT_DONE = "/v1/openai/"  # whose clients, Llama Stack's old ones, take every event for JSON
 
 # Ends of lines to many clients, if not by the rules of streams of events; in JSON they stand in strings only.
-_LINE_ENDS = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
+_LINE_ENDS = {each: f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
 
 _TEXT = {"type": "string"}
 _EVENT: dict[str, Any] = {
@@ -151,4 +151,8 @@ async def _lines(
 
 def _line(reply: Event) -> str:
     name = f"event: {reply.type}\n" if isinstance(reply, NamedEvent | Written) else ""
-    return f"{name}data: {reply.as_json().translate(_LINE_ENDS)}\n\n"
+    data = reply.as_json()
+    if not data.isascii():
+        for end, escaped in _LINE_ENDS.items():  # `translate` takes a hundred times as long
+            data = data.replace(end, escaped)
+    return f"{name}data: {data}\n\n"
