@@ -25,21 +25,6 @@ from puna.tokens import Tokenizer
 EOS = 257
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackedModel, Tokenizer]:
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    checkpoint = open_checkpoint(folder)
-    return pack_checkpoint(checkpoint, "int4"), Tokenizer(checkpoint.vocabulary())
-
-
-@pytest.fixture
-def engine(tiny: tuple[PackedModel, Tokenizer]) -> Iterator[NativeEngine]:
-    engine = NativeEngine(*tiny, n_threads=2)
-    yield engine
-    engine.close()
-
-
 @pytest.fixture
 def int8_engine(tiny: tuple[PackedModel, Tokenizer]) -> Iterator[NativeEngine]:
     engine = NativeEngine(*tiny, n_threads=2, cache="int8")

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.tiny import save_tiny
 from tests.unit.engine.callers import Caller
 
 from puna.engine.native import NativeEngine
 from puna.engine.passes import Logits
 from puna.errors import EngineError
-from puna.models.open import open_checkpoint
-from puna.models.packed import PackedModel, pack_checkpoint
+from puna.models.packed import PackedModel
 from puna.tokens import Tokenizer
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackedModel, Tokenizer]:
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    checkpoint = open_checkpoint(folder)
-    return pack_checkpoint(checkpoint, "int4"), Tokenizer(checkpoint.vocabulary())
-
-
-@pytest.fixture
-def engine(tiny: tuple[PackedModel, Tokenizer]) -> Iterator[NativeEngine]:
-    engine = NativeEngine(*tiny, n_threads=2)
-    yield engine
-    engine.close()
 
 
 def text(n: int) -> list[int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo
 from pydantic_core import PydanticSerializationError
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "Reply",
     "ToolName",
     "Written",
-    "refuse_without",
+    "needs",
 ]
 
 MAX_NAME = 512
@@ -52,6 +52,9 @@ Metadata = Annotated[
 """What a client notes about what is kept for it, and finds it by."""
 
 
+T = TypeVar("T")
+
+
 class Body(BaseModel):
     """A request: types are not converted into one another, and unknown fields are errors.
 
@@ -62,18 +65,24 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)
 
 
-def refuse_without(needed: str, given: object) -> None:
-    """Complain of a field that would change nothing, since another one is not there.
+def needs(name: str, said: str, *harmless: str) -> AfterValidator:
+    """A field that would change nothing without another one, which stands before it; for ``Annotated``.
 
     Args:
-        needed: what it needs, as the client is told.
-        given: what there is of that.
+        name: the other field.
+        said: what is needed, as the client is told.
+        harmless: values, or types of them, that ask for nothing, beside false ones.
 
-    Raises:
-        ValueError: there is nothing.
+    Returns:
+        What refuses the field where the other one is not there.
     """
-    if not given:
-        raise ValueError(f"needs {needed}; give that, or leave this out")
+
+    def check(value: T, others: ValidationInfo) -> T:
+        if value and getattr(value, "type", value) not in harmless and not others.data.get(name):
+            raise ValueError(f"needs {said}; give that, or leave this out")
+        return value
+
+    return AfterValidator(check)
 
 
 class Reply(BaseModel):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
-from puna.server.schemas.base import Body, Metadata, Note, Parsed, Reply, ToolName, refuse_without
+from puna.server.schemas.base import Body, Metadata, Note, Parsed, Reply, ToolName, needs
 from puna.server.schemas.sampling import Sampling
 from puna.server.schemas.usage import Usage
 
@@ -166,9 +166,11 @@ class ChatBody(Sampling):
         None, ge=1, le=2**31 - 1, description="The same as `max_tokens`, and goes before it."
     )
     logprobs: bool | None = Field(None, description="Tell how likely each token of the answer was.")
-    top_logprobs: int | None = Field(None, ge=0, le=20, description="And so many others at its place.")
+    top_logprobs: Annotated[int | None, needs("logprobs", "`logprobs: true`")] = Field(
+        None, ge=0, le=20, description="And so many others at its place."
+    )
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
-    tool_choice: ToolChoice | None = None
+    tool_choice: Annotated[ToolChoice | None, needs("tools", "`tools`", "auto", "none")] = None
     parallel_tool_calls: bool | None = Field(None, description="False: an answer ends behind its first call.")
     modalities: list[Literal["text"]] | None = Field(None, max_length=1, fail_fast=True)
     metadata: Metadata | None = Field(None, description="Kept with a completion that is stored.")
@@ -176,20 +178,6 @@ class ChatBody(Sampling):
     service_tier: Literal["auto", "default"] | None = None
     safety_identifier: Note | None = Field(None, description="Taken and without effect.")
     prompt_cache_key: Note | None = Field(None, description="Taken and without effect.")
-
-    @field_validator("top_logprobs")
-    @classmethod
-    def _others_are_told_with_logprobs(cls, count: int | None, others: ValidationInfo) -> int | None:
-        if count:
-            refuse_without("`logprobs: true`", others.data.get("logprobs"))
-        return count
-
-    @field_validator("tool_choice")
-    @classmethod
-    def _choice_has_tools(cls, choice: ToolChoice | None, others: ValidationInfo) -> ToolChoice | None:
-        if choice not in (None, "auto", "none"):
-            refuse_without("`tools`", others.data.get("tools"))
-        return choice
 
 
 class TokenChance(Reply):

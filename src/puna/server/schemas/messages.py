@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
-from puna.server.schemas.base import Body, ModelName, NamedEvent, Note, Reply, ToolName, refuse_without
+from puna.server.schemas.base import Body, ModelName, NamedEvent, Note, Reply, ToolName, needs
 from puna.server.schemas.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS
 from puna.server.schemas.sampling import MAX_STOP, StopText
 
@@ -187,16 +187,11 @@ class CountBody(ModelName):
     messages: list[SentMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
     system: str | Annotated[list[TextParam], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
     tools: list[ToolParam] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
-    tool_choice: Annotated[ToolChoice, Field(discriminator="type")] | None = None
+    tool_choice: Annotated[
+        Annotated[ToolChoice, Field(discriminator="type")] | None, needs("tools", "`tools`", "auto", "none")
+    ] = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
-
-    @field_validator("tool_choice")
-    @classmethod
-    def _choice_has_tools(cls, choice: ToolChoice | None, others: ValidationInfo) -> ToolChoice | None:
-        if choice is not None and choice.type in ("any", "tool"):
-            refuse_without("`tools`", others.data.get("tools"))
-        return choice
 
     @field_validator("tools", mode="before")
     @classmethod

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
-from puna.server.schemas.base import Body, Metadata, ModelName, Note, Reply, ToolName, refuse_without
+from puna.server.schemas.base import Body, Metadata, ModelName, Note, Reply, ToolName, needs
 from puna.server.schemas.chat import MAX_TOOLS
 from puna.server.schemas.items import InputItem, Item, ItemId, SentText
 from puna.server.schemas.lists import ListReply
@@ -135,7 +135,7 @@ class InputTokensBody(Drawing):
     )
     prompt: PromptRef | None = None
     tools: list[FunctionTool] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
-    tool_choice: ToolChoice | None = None
+    tool_choice: Annotated[ToolChoice | None, needs("tools", "`tools`", "auto", "none")] = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
     reasoning: ReasoningConfig | None = None
@@ -143,13 +143,6 @@ class InputTokensBody(Drawing):
         None,
         description="`auto` leaves out the oldest messages where not all fit; default: that is an error.",
     )
-
-    @field_validator("tool_choice")
-    @classmethod
-    def _choice_has_tools(cls, choice: ToolChoice | None, others: ValidationInfo) -> ToolChoice | None:
-        if choice not in (None, "auto", "none"):
-            refuse_without("`tools`", others.data.get("tools"))
-        return choice
 
     @field_validator("tools", mode="before")
     @classmethod
@@ -173,7 +166,7 @@ class ResponseBody(InputTokensBody):
     background: bool | None = Field(None, description="Answer at once; the response is fetched later.")
     store: bool | None = Field(None, description="Keep the response; default true.")
     stream: bool | None = None
-    stream_options: ResponseStreamOptions | None = None
+    stream_options: Annotated[ResponseStreamOptions | None, needs("stream", "`stream: true`")] = None
     include: list[Include] | None = Field(None, max_length=16, fail_fast=True)
     max_output_tokens: int | None = Field(None, ge=16, le=2**31 - 1)
     max_tool_calls: int | None = Field(
@@ -191,15 +184,6 @@ class ResponseBody(InputTokensBody):
         None, description="Taken and without effect."
     )
     user: str | None = Field(None, max_length=512, description="Taken and without effect.")
-
-    @field_validator("stream_options")
-    @classmethod
-    def _options_have_a_stream(
-        cls, options: ResponseStreamOptions | None, others: ValidationInfo
-    ) -> ResponseStreamOptions | None:
-        if options is not None:
-            refuse_without("`stream: true`", others.data.get("stream"))
-        return options
 
 
 class CompactBody(ModelName):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import Field, StringConstraints
 
 from puna.constraints.forms import Constraint
 from puna.engine.request import SamplingParams
-from puna.server.schemas.base import Body, ModelName, refuse_without
+from puna.server.schemas.base import Body, ModelName, needs
 from puna.server.schemas.response_format import ResponseFormat
 
 __all__ = ["MAX_CHOICES", "MAX_STOP", "Drawing", "Sampling", "StreamOptions"]
@@ -74,17 +74,8 @@ class Sampling(Drawing):
     )
     response_format: ResponseFormat | None = Field(None, description="What the answer must be.")
     stream: bool | None = Field(None, description="Send the answer as it comes, as events.")
-    stream_options: StreamOptions | None = None
+    stream_options: Annotated[StreamOptions | None, needs("stream", "`stream: true`")] = None
     user: str | None = Field(None, max_length=512, description="Taken and without effect.")
-
-    @field_validator("stream_options")
-    @classmethod
-    def _options_have_a_stream(
-        cls, options: StreamOptions | None, others: ValidationInfo
-    ) -> StreamOptions | None:
-        if options is not None:
-            refuse_without("`stream: true`", others.data.get("stream"))
-        return options
 
     @property
     def stop_texts(self) -> list[str]:
