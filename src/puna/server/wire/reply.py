@@ -153,6 +153,6 @@ def _line(reply: Event) -> str:
     name = f"event: {reply.type}\n" if isinstance(reply, NamedEvent | Written) else ""
     data = reply.as_json()
     if not data.isascii():
-        for end, escaped in _LINE_ENDS.items():  # `translate` takes a hundred times as long
+        for end, escaped in _LINE_ENDS.items():  # `translate` takes many times as long
             data = data.replace(end, escaped)
     return f"{name}data: {data}\n\n"
