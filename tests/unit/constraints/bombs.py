@@ -125,6 +125,7 @@ def why_not(compiler: Compiler, constraint: Constraint) -> str | None:
 
 def main() -> None:
     """Print the fate of each bomb, and by how many MiB memory grew at the most."""
+    resource.setrlimit(resource.RLIMIT_CPU, (60, 60))  # the system ends it after so much work
     compiler = Compiler(Tokenizer(GgufCheckpoint(Path(sys.argv[1])).vocabulary()), 49_152)
     compiler.prepare(Regex("a"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -24,6 +24,7 @@ from puna.server.watch.metrics import Metrics
 from puna.server.watch.traces import tracing
 
 MEMORY_BYTES = 10**9
+_END_S = 60.0  # what the end may take beside the drain
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,13 @@ def _running(
     listener = bind(configured)
     listener.listen()
     port = listener.getsockname()[1]
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
     try:
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
             yield Live(port, services, http)
     finally:
         server.should_exit = True
-        thread.join()
+        thread.join(configured.drain_s + _END_S)
         listener.close()
+        assert not thread.is_alive(), "the server does not end"

@@ -29,19 +29,21 @@ def postgres() -> Iterator[str]:
     """Run a server for the length of a ``with`` block; gives the address of an empty database."""
     pytest.importorskip("psycopg", reason="psycopg is not installed; the extra `postgres` has it")
     bin = programs()
-    user = USER if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="puna-pg-"))
     try:
-        if user is not None:
+        become: list[str] = []
+        if os.geteuid() == 0:
             try:
-                shutil.chown(folder, user, user)
+                shutil.chown(folder, USER, USER)
             except LookupError:
-                pytest.skip(f"PostgreSQL does not run as root and there is no user {user}")
+                pytest.skip(f"PostgreSQL does not run as root and there is no user {USER}")
+            # Not `user=` of `subprocess`, for which it forks, and that may never return where libraries that
+            # compute have threads.
+            become = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups"]
 
         def run(program: str, *arguments: str) -> None:
-            subprocess.run(
-                [bin / program, *arguments], user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL
-            )
+            command = [*become, bin / program, *arguments]
+            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=120)
 
         data = str(folder / "data")
         run("initdb", "-D", data, "-U", "puna", "-A", "trust", "-E", "UTF8", "--no-sync")
