@@ -172,10 +172,14 @@ def serve(
             f"curl {base}/chat/completions{key} -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
         )
 
+    def abandon() -> None:
+        notes.close()
+        os._exit(1)  # without a last word: it may be the log that nobody takes
+
     status = 0
     with notes:
         try:
-            is_over = run(hosted, settings, budget, tell)
+            is_over = run(hosted, settings, budget, tell, abandon)
         except KeyboardInterrupt:  # before clients may come; the only model may still be loading
             is_over, status = False, _INTERRUPTED
     if not is_over:

@@ -34,6 +34,7 @@ from puna.server.watch.traces import tracing
 __all__ = ["Server", "bind", "host_all", "serve"]
 
 _GRACE_S = 2.0  # for answers that were cut to be sent
+_END_S = 15.0  # for all the rest; SQLite alone may wait 10 s for another process
 _IDLE_S = 75  # longer than clients keep a connection, or they would use one that is just being closed
 _LOOK_S = 0.1  # how soon a second Ctrl-C is seen
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -42,11 +43,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Server(uvicorn.Server):
     """uvicorn, but answers that still run when time is up are sent as far as they got."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, on_stuck: Callable[[], object] | None = None) -> None:
         """Prepare to serve.
 
         Args:
             services: models, settings and metrics.
+            on_stuck: is to end the process; called, from another thread, where something hangs at the end.
         """
         settings = services.settings
         config = uvicorn.Config(
@@ -64,10 +66,12 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.server_state = Connections()
         self._services = services
+        self._on_stuck = on_stuck
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let answers finish, cut those that take longer than the drain time."""
         log("draining", seconds=self._services.settings.drain_s)
+        self._expect_end(self._services.settings.drain_s + _GRACE_S + _END_S)
         cut = asyncio.create_task(self._cut_later())
         ending = asyncio.create_task(super().shutdown(sockets))
         try:
@@ -75,6 +79,7 @@ class Server(uvicorn.Server):
             while not self.force_exit and not ending.done():
                 await asyncio.wait([ending], timeout=_LOOK_S)
             if self.force_exit:
+                self._expect_end(_GRACE_S)
                 # It would write a traceback for each request that is cancelled now.
                 logging.getLogger("uvicorn.error").disabled = True
             else:
@@ -82,6 +87,13 @@ class Server(uvicorn.Server):
         finally:
             cut.cancel()
             ending.cancel()
+
+    def _expect_end(self, within_s: float) -> None:
+        if self._on_stuck is not None:
+            # Not in the event loop, which may be what hangs. The process takes it along when it ends.
+            watch = threading.Timer(within_s, self._on_stuck)
+            watch.daemon = True
+            watch.start()
 
     async def _cut_later(self) -> None:
         await asyncio.sleep(self._services.settings.drain_s)
@@ -154,6 +166,7 @@ def serve(
     settings: ServerSettings,
     memory_bytes: int,
     on_ready: Callable[[int, str], None],
+    on_stuck: Callable[[], object],
 ) -> bool:
     """Serve until a signal says to stop.
 
@@ -164,6 +177,7 @@ def serve(
         settings: how.
         memory_bytes: what all models together may take.
         on_ready: is told the port and the server's id once clients may come.
+        on_stuck: is to end the process; called, from another thread, where something hangs at the end.
 
     Returns:
         Whether all has ended. False: a load still runs, which nothing can interrupt, and Python would wait
@@ -177,7 +191,7 @@ def serve(
     settings = with_files(settings)
     pool = ModelPool(models, settings, memory_bytes)
     with bind(settings) as listener:
-        asyncio.run(_serve(pool, settings, listener, on_ready))
+        asyncio.run(_serve(pool, settings, listener, on_ready, on_stuck))
     return not pool.is_loading
 
 
@@ -186,6 +200,7 @@ async def _serve(
     settings: ServerSettings,
     listener: socket.socket,
     on_ready: Callable[[int, str], None],
+    on_stuck: Callable[[], object],
 ) -> None:
     state, instance = State(settings), new_id("srv_")
     with tracing(settings.traces_url, instance) as tracer:
@@ -198,7 +213,7 @@ async def _serve(
             background=Background(state, settings.max_waiting),
             instance=instance,
         )
-        server = Server(services)
+        server = Server(services, on_stuck)
         # What is there now stays; looking through all of it for garbage would hold up clients for 0.1 s.
         gc.collect()
         gc.freeze()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 
 from opentelemetry.trace import Span, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from puna.server.errors import ApiError, error_response
+from puna.server.errors import ApiError, error_response, shutting_down
 from puna.server.watch.log import log, log_error, request_id
 from puna.server.watch.metrics import Metrics
 from puna.server.watch.traces import describe, request_span
@@ -60,6 +61,10 @@ class RequestLog:
             if not status:
                 failed = ApiError(500, "the server failed; its log has the reason under this request's id")
                 await error_response(failed, scope)(scope, receive, marked)
+        except asyncio.CancelledError:  # the server ends, and cannot wait for this any more
+            if status:
+                raise
+            await error_response(shutting_down(), scope)(scope, receive, marked)
         finally:
             # The pattern, not the path: a path may be of any length and hold anything.
             route: str = getattr(scope.get("route"), "path", None) or scope.get("puna.route", _UNKNOWN)
