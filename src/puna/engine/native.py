@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from puna.engine.passes import Logits, MeanHidden, Pass, Passes, Reader, Scores
 from puna.engine.request import Request, TokenLogprob
 from puna.engine.scheduler import Scheduler, Step
 from puna.engine.sequence import Sequence as RunningSequence
-from puna.engine.speculation import proposer
+from puna.engine.speculation import Proposer, proposer
 from puna.errors import CapacityError, ConfigError, ConstraintError, EngineError, PunaError
 from puna.models.cache import cache_bytes_per_token, cache_format
 from puna.models.packed import PackedModel
@@ -112,10 +112,10 @@ class NativeEngine:
         self._tokenizer = tokenizer
         self._compiler = Compiler(tokenizer, config.vocab_size)
         self._vocab_size, self._dim = config.vocab_size, config.dim
-        blocks = BlockManager(n_blocks, _native.BLOCK_TOKENS)
-        guesser = proposer(speculation)
+        self._n_blocks, self._speculation = n_blocks, speculation
+        self._draft: tuple[_native.Runner, int] | None = None
         if draft is not None:
-            if guesser is None:
+            if proposer(speculation) is None:
                 raise ConfigError("a draft model guesses and `speculation` is 'off'; leave one of them out")
             if draft.config.vocab_size != config.vocab_size:
                 raise ConfigError(
@@ -124,9 +124,8 @@ class NativeEngine:
                 )
             draft_cache = new_cache(draft, n_blocks, cache_format(cache, formats_of(draft)))
             drafting = _native.Runner(new_model(draft), draft_cache, self._runner)
-            guesser = Draft(drafting, blocks, draft.config.max_seq_len)
-        self._scheduler = Scheduler(blocks, _STEP_TOKENS, guesser)
-        self._passes = Passes(blocks)
+            self._draft = drafting, draft.config.max_seq_len
+        self._scheduler, self._passes = self._queues()
         # Everything above belongs to the engine's thread; what others ask of it waits in these.
         self._inbox: list[RunningSequence] = []
         self._asked: list[Pass[Any]] = []
@@ -228,6 +227,15 @@ class NativeEngine:
             self._asked.append(each)
         return each.future
 
+    def _queues(self) -> tuple[Scheduler, Passes]:
+        """What keeps account of requests, passes and the cache, in which nothing is known yet."""
+        blocks = BlockManager(self._n_blocks, _native.BLOCK_TOKENS)
+        guesser: Proposer | None = proposer(self._speculation)
+        if self._draft is not None:
+            runner, longest = self._draft
+            guesser = Draft(runner, blocks, longest)
+        return Scheduler(blocks, _STEP_TOKENS, guesser), Passes(blocks)
+
     def _run(self) -> None:
         """Step after step, until closed."""
         if self._niceness > _niceness():
@@ -242,29 +250,41 @@ class NativeEngine:
                 is_closed = self._is_closed
             for sequence in arrived:
                 self._scheduler.add(sequence)
-            for sequence in self._scheduler.all():
-                if is_closed or sequence.request in cancelled:
-                    self._forget(sequence)
-                    with suppress(Exception):  # its reader may be gone
-                        sequence.cancel()
             for each in asked:
                 self._passes.add(each)
-            if is_closed:
-                self._passes.fail(_closed())
-            self._step()
-            self._passes.step(self._runner)
+            try:
+                self._end(cancelled, is_closed)
+                self._step()
+                self._passes.step(self._runner)
+            except Exception as error:  # a draft model that finds no memory perhaps; the account may be wrong
+                self._start_anew(error)
+
+    def _end(self, cancelled: Container[Request], is_closed: bool) -> None:
+        """Let go of what is not wanted any more."""
+        for sequence in self._scheduler.all():
+            if is_closed or sequence.request in cancelled:
+                self._forget(sequence)
+                with suppress(Exception):  # its reader may be gone
+                    sequence.cancel()
+        if is_closed:
+            self._passes.fail(_closed())
+
+    def _start_anew(self, error: Exception) -> None:
+        """Lose all that runs and waits, and what is known of the cache, but nothing that comes."""
+        failure = EngineError(f"the engine failed between two steps: {error}")
+        for sequence in self._scheduler.all():
+            with suppress(Exception):  # the sink itself may be what failed
+                sequence.fail(failure)
+        with suppress(Exception):
+            self._passes.fail(failure)
+        self._scheduler, self._passes = self._queues()
 
     def _has_work(self) -> bool:
         has_news = self._is_closed or self._inbox or self._asked or self._cancelled
         return bool(has_news or not self._scheduler.is_idle or not self._passes.is_idle)
 
     def _step(self) -> None:
-        try:
-            step = self._scheduler.next_step()
-        except Exception as error:  # a draft model that finds no memory, perhaps
-            for sequence in self._scheduler.all():
-                self._fail(sequence, f"the engine failed before a step: {error}")
-            return
+        step = self._scheduler.next_step()
         if step is None:
             return
         try:

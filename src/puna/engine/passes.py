@@ -188,7 +188,7 @@ class Passes:
         self._admit()
         if not self._running:
             return
-        each = self._running.popleft()
+        each = self._running[0]
         failure = None
         try:
             is_over = each.run_slice(runner)
@@ -196,17 +196,20 @@ class Passes:
             is_over, failure = True, error
         if is_over:
             self._blocks.release(each.blocks)
+            self._running.popleft()
             each.finish(failure)
         else:
-            self._running.append(each)
+            self._running.rotate(-1)
 
     def fail(self, error: Exception) -> None:
         """End all of them."""
-        for each in [*self._running, *self._waiting]:
-            self._blocks.release(each.blocks)
-            each.finish(error)
+        ended = [*self._running, *self._waiting]
         self._running.clear()
         self._waiting.clear()
+        for each in ended:  # all are told before the account of blocks is touched, which may be wrong
+            each.finish(error)
+        for each in ended:
+            self._blocks.release(each.blocks)
 
     def _forget_cancelled(self) -> None:
         for queue in (self._running, self._waiting):

@@ -36,10 +36,15 @@ class Caller:
                 cost = (event.usage.completion_tokens, event.usage.cached_tokens)
                 return [text, tokens, logprobs, event.finish_reason, cost], event.usage
 
+    def last(self) -> Event:
+        """What ends the request."""
+        while not (event := self.events.get(timeout=60)).is_last:
+            pass
+        return event
+
     def error(self) -> Exception:
         """The error that ends the request."""
-        while True:
-            event = self.events.get(timeout=60)
-            assert event.usage is None
-            if event.error is not None:
-                return event.error
+        last = self.last()
+        assert last.error is not None
+        assert last.usage is None
+        return last.error

@@ -1,0 +1,68 @@
+"""Faults of the machine and our own: what is hit is told so, and the server goes on."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from tests.unit.server.conftest import hosted
+from tests.unit.server.live import running
+from tests.unit.server.test_end import process
+from tests.unit.server.test_life import ENDLESS
+
+BODY: Any = {**ENDLESS, "model": "tiny", "max_tokens": 8, "temperature": 0, "stream": False}
+LONG = "hum " * 200
+
+
+def said(answer: httpx2.Response) -> str:
+    assert answer.status_code == 200, answer.text
+    return json.dumps(answer.json()["choices"])
+
+
+def test_an_engine_that_fails_between_steps_loses_what_runs_and_nothing_else(tiny_folder: Path) -> None:
+    with running([hosted(tiny_folder)]) as live:
+        right = said(live.http.post("/v1/chat/completions", json=BODY))
+        loaded = live.services.pool.models["tiny"].loaded
+        assert loaded is not None
+        with live.http.stream("POST", "/v1/chat/completions", json=ENDLESS) as stream:
+            lines = (line.removeprefix("data: ") for line in stream.iter_lines() if line)
+            next(lines)
+            loaded.llama.engine._scheduler.advance = None  # type: ignore[attr-defined]
+            *_, last, end = lines
+        assert json.loads(last)["error"]["type"] == "server_error"
+        assert end == "[DONE]"
+        assert live.http.get("/v1/health").status_code == 200
+        assert said(live.http.post("/v1/chat/completions", json=BODY)) == right
+        assert loaded.load()["running"] == loaded.load()["cache_tokens_reserved"] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system lets a process be given less memory")
+def test_without_memory_requests_fail_and_the_server_lives(tiny_folder: Path) -> None:
+    bodies: dict[str, dict[str, Any]] = {
+        "chat/completions": {**BODY, "messages": [{"role": "user", "content": LONG}]},
+        "embeddings": {"model": "tiny", "input": LONG},
+        "conversations": {},
+        "tokenize": {"model": "tiny", "prompt": LONG * 100},
+    }
+    with process(tiny_folder) as (server, url), httpx2.Client(base_url=url, timeout=30) as http:
+        right = said(http.post("/chat/completions", json=BODY))
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        taken_bytes = 1024 * int(status.partition("VmSize:")[2].split()[0])
+        failed = 0
+        for spare_bytes in (8_000_000, 1_000_000, 0):
+            resource.prlimit(server.pid, resource.RLIMIT_AS, (taken_bytes + spare_bytes, -1))
+            for route, body in bodies.items():
+                try:
+                    failed += http.post(f"/{route}", json=body).status_code >= 500
+                except httpx2.TransportError:  # not even for what came was there any memory
+                    failed += 1
+        assert failed
+        resource.prlimit(server.pid, resource.RLIMIT_AS, (-1, -1))
+        assert said(http.post("/chat/completions", json=BODY)) == right
+        for route, body in bodies.items():
+            http.post(f"/{route}", json=body).raise_for_status()
