@@ -1,6 +1,7 @@
 """Passes over a text that draw no tokens: embeddings, scores and logits.
 
-A step of the engine computes a slice of one of them, each in its turn, so that answers go on meanwhile.
+A step of the engine computes a slice of one of them, each in its turn, so that answers go on meanwhile. Short
+slices of several go together.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ __all__ = ["Logits", "MeanHidden", "Pass", "Passes", "Reader", "Scores"]
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-# Tokens, slices, block tables and output rows, as in `puna.engine.scheduler.Step`: of one text, all rows.
-_Slice = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]
+# Tokens, slices, block tables and output rows, as in `puna.engine.scheduler.Step`: all rows are wanted.
+_Batch = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]
 
 
 class Reader(Protocol[T_co]):
@@ -35,8 +36,12 @@ class Reader(Protocol[T_co]):
 
     slice_tokens: int
 
-    def read(self, runner: _native.Runner, piece: _Slice) -> None:
-        """Compute the next slice and take from it what is wanted."""
+    def compute(self, runner: _native.Runner, batch: _Batch) -> NDArray[np.float32]:
+        """The numbers that readers of this class read, a row a token."""
+        ...
+
+    def read(self, rows: NDArray[np.float32]) -> None:
+        """Take what is wanted from those of the next slice."""
         ...
 
     def result(self) -> T_co:
@@ -58,10 +63,14 @@ class MeanHidden:
         self._total = np.zeros(dim, np.float64)
         self._n_tokens = 0
 
-    def read(self, runner: _native.Runner, piece: _Slice) -> None:
-        """Add a slice."""
-        self._total += np.asarray(runner.hidden(*piece), np.float64).sum(axis=0)
-        self._n_tokens += len(piece[0])
+    def compute(self, runner: _native.Runner, batch: _Batch) -> NDArray[np.float32]:
+        """Hidden states, ``[tokens, dim]``."""
+        return runner.hidden(*batch)
+
+    def read(self, rows: NDArray[np.float32]) -> None:
+        """Add those of a slice."""
+        self._total += np.asarray(rows, np.float64).sum(axis=0)
+        self._n_tokens += len(rows)
 
     def result(self) -> NDArray[np.float32]:
         """The mean."""
@@ -84,12 +93,14 @@ class Scores:
         self._n_top = n_top
         self._found: list[TokenLogprob] = []
 
-    def read(self, runner: _native.Runner, piece: _Slice) -> None:
+    def compute(self, runner: _native.Runner, batch: _Batch) -> NDArray[np.float32]:
+        """Logits, ``[tokens, vocabulary]``."""
+        return runner.logits(*batch)
+
+    def read(self, rows: NDArray[np.float32]) -> None:
         """Score what comes after each token of a slice; nothing comes after the text's last one."""
         first = len(self._found) + 1
-        for row, token in zip(
-            runner.logits(*piece), self._tokens[first : first + len(piece[0])], strict=False
-        ):
+        for row, token in zip(rows, self._tokens[first : first + len(rows)], strict=False):
             self._found.append(_scored(row, token, self._n_top))
 
     def result(self) -> list[TokenLogprob]:
@@ -106,9 +117,13 @@ class Logits:
         """Start with nothing."""
         self._parts: list[NDArray[np.float32]] = []
 
-    def read(self, runner: _native.Runner, piece: _Slice) -> None:
+    def compute(self, runner: _native.Runner, batch: _Batch) -> NDArray[np.float32]:
+        """Logits, ``[tokens, vocabulary]``."""
+        return runner.logits(*batch)
+
+    def read(self, rows: NDArray[np.float32]) -> None:
         """Keep those of a slice."""
-        self._parts.append(runner.logits(*piece))
+        self._parts.append(rows)
 
     def result(self) -> NDArray[np.float32]:
         """All of them."""
@@ -120,7 +135,9 @@ class Pass(Generic[T]):
 
     Attributes:
         future: has the result in the end; once it is cancelled, nothing more is computed for it.
+        reader: gives the result.
         n_tokens: length of the text.
+        n_computed: how many of its tokens are through the model.
         blocks: of the cache, while it runs.
     """
 
@@ -132,21 +149,22 @@ class Pass(Generic[T]):
             reader: gives the result.
         """
         self.future: Future[T] = Future()
+        self.reader = reader
         self.n_tokens = len(tokens)
+        self.n_computed = 0
         self.blocks: list[int] = []
         self._tokens = np.asarray(tokens, np.int32)
-        self._reader = reader
-        self._n_computed = 0
 
-    def run_slice(self, runner: _native.Runner) -> bool:
-        """Compute the next slice; whether it was the last."""
-        start = self._n_computed
-        tokens = self._tokens[start : start + self._reader.slice_tokens]
-        slices = np.array([[len(tokens), start]], np.int64)
-        table = np.asarray([self.blocks], np.int32)
-        self._reader.read(runner, (tokens, slices, table, np.arange(len(tokens), dtype=np.int64)))
-        self._n_computed += len(tokens)
-        return self._n_computed == self.n_tokens
+    @property
+    def slice(self) -> NDArray[np.int32]:
+        """The next tokens; where a text is cut does not depend on others."""
+        return self._tokens[self.n_computed : self.n_computed + self.reader.slice_tokens]
+
+    def read(self, rows: NDArray[np.float32]) -> bool:
+        """Take the numbers of the slice; whether it was the last one."""
+        self.reader.read(rows)
+        self.n_computed += len(rows)
+        return self.n_computed == self.n_tokens
 
     def finish(self, error: Exception | None = None) -> None:
         """Give the result, or an error, to who still waits for it."""
@@ -155,7 +173,7 @@ class Pass(Generic[T]):
         try:
             if error is not None:
                 raise error
-            self.future.set_result(self._reader.result())
+            self.future.set_result(self.reader.result())
         except Exception as failure:  # the result itself may find no memory
             self.future.set_exception(failure)
 
@@ -183,16 +201,38 @@ class Passes:
         self._waiting.append(each)
 
     def step(self, runner: _native.Runner) -> None:
-        """Compute a slice of the pass whose turn it is, if there is any."""
+        """Compute a slice of the pass whose turn it is, if there is any, and of others that fit beside it."""
         self._forget_cancelled()
         self._admit()
         if not self._running:
             return
-        each = self._running[0]
+        together = self._together()
         failure = None
+        parts: Sequence[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(together)
         try:
-            is_over = each.run_slice(runner)
-        except Exception as error:  # only this one is lost
+            rows = together[0].reader.compute(runner, _pack(together))
+            parts = np.split(rows, np.cumsum([len(each.slice) for each in together])[:-1])
+        except Exception as error:  # only these are lost
+            failure = error
+        for each, part in zip(together, parts, strict=True):
+            self._take(each, part, failure)
+
+    def _together(self) -> list[Pass[Any]]:
+        """The first pass and those behind it, as many as read the same numbers and fit a slice."""
+        kind, room = type(self._running[0].reader), self._running[0].reader.slice_tokens
+        found = []
+        for each in self._running:
+            room -= len(each.slice)
+            if type(each.reader) is not kind or room < 0:
+                break
+            found.append(each)
+        return found
+
+    def _take(self, each: Pass[Any], rows: NDArray[np.float32], failure: Exception | None) -> None:
+        """Give the first pass its numbers, or a failure; it goes to the end of the line, or is over."""
+        try:
+            is_over = failure is not None or each.read(rows)
+        except Exception as error:
             is_over, failure = True, error
         if is_over:
             self._blocks.release(each.blocks)
@@ -224,6 +264,16 @@ class Passes:
                 return
             self._waiting[0].blocks = blocks
             self._running.append(self._waiting.popleft())
+
+
+def _pack(passes: Sequence[Pass[Any]]) -> _Batch:
+    """The next slices of all, one behind the other."""
+    tokens = np.concatenate([each.slice for each in passes])
+    slices = np.array([(len(each.slice), each.n_computed) for each in passes], np.int64)
+    tables = np.zeros((len(passes), max(len(each.blocks) for each in passes)), np.int32)
+    for row, each in zip(tables, passes, strict=True):
+        row[: len(each.blocks)] = each.blocks
+    return tokens, slices, tables, np.arange(len(tokens), dtype=np.int64)
 
 
 def _scored(logits: NDArray[np.float32], token: int, n_top: int) -> TokenLogprob:

@@ -64,6 +64,11 @@ def held(scripted: Llama, monkeypatch: pytest.MonkeyPatch) -> Held:
     return held
 
 
+def long(names: str) -> list[str]:
+    """A text for each name, so long that each is a group of its own."""
+    return [f"{name} " * 150 for name in names]
+
+
 def hang_up(live: Live, route: str, body: dict[str, Any]) -> None:
     with pytest.raises(httpx2.ReadTimeout):
         live.http.post(route, json=body, timeout=0.3)
@@ -90,16 +95,17 @@ def test_passes_hold_up_nothing_else(scripted_model: HostedModel, held: Held) ->
 
 @pytest.mark.parametrize(
     ("route", "body"),
-    [(EMBED, {"input": ["a", "b"]}), (COMPLETE, {"prompt": ["a", "b"], "echo": True, "logprobs": 1})],
+    [(EMBED, {"input": ["a", "b", *long("c")]}), (COMPLETE, {"prompt": ["a", "b"], "echo": True, "logprobs": 1})],
 )
 def test_who_hangs_up_is_not_computed_for(
     scripted_model: HostedModel, held: Held, route: str, body: dict[str, Any]
 ) -> None:
+    """Neither for the texts that go together, nor for those behind them."""
     with serving(scripted_model) as live:
         hang_up(live, route, {"model": "scripted", **body})
         wait_for(lambda: admission(live).n_running == 0)
         assert admission(live).reserved_tokens == 0
-        assert [future.cancelled() for future in held.futures] == [True]
+        assert [future.cancelled() for future in held.futures] == [True, True]
 
 
 def test_who_hangs_up_in_the_queue_never_begins(scripted_model: HostedModel, held: Held) -> None:
@@ -116,9 +122,9 @@ def test_who_hangs_up_in_the_queue_never_begins(scripted_model: HostedModel, hel
 @pytest.mark.parametrize(
     ("route", "body"),
     [
-        (EMBED, {"input": list("abcdefgh")}),
-        (COMPLETE, {"prompt": list("abcdefgh"), "echo": True, "logprobs": 1}),
-        (COMPLETE, {"prompt": list("abcdefgh"), "echo": True, "logprobs": 1, "stream": True}),
+        (EMBED, {"input": long("abcdefgh")}),
+        (COMPLETE, {"prompt": long("abcdefgh"), "echo": True, "logprobs": 1}),
+        (COMPLETE, {"prompt": long("abcdefgh"), "echo": True, "logprobs": 1, "stream": True}),
     ],
 )
 def test_a_request_has_one_deadline(
@@ -155,12 +161,25 @@ def test_the_same_text_is_computed_once(scripted_model: HostedModel, held: Held)
         assert len(vectors["data"]) == 5
 
 
+def test_short_texts_begin_together_and_each_gets_its_own(scripted_model: HostedModel, held: Held) -> None:
+    texts = [*map(str, range(20)), *long("a")]
+    with serving(scripted_model) as live, ThreadPoolExecutor(1) as clients:
+        asked = clients.submit(live.http.post, EMBED, json={"model": "scripted", "input": texts})
+        for first, end in ((0, 16), (16, 20), (20, 21)):  # sixteen blocks at once
+            wait_for(lambda end=end: len(held.begun) == end)  # type: ignore[misc]
+            assert admission(live).reserved_tokens >= 256
+            for i in reversed(range(first, end)):
+                held.futures[i].set_result(np.eye(21, dtype=np.float32)[i])
+        rows = [row["embedding"] for row in asked.result().json()["data"]]
+    assert np.array_equal(rows, np.eye(21))
+
+
 def test_a_request_for_several_passes_is_not_sent_away_half_way(
     scripted_model: HostedModel, held: Held
 ) -> None:
     """It keeps its place, though the queue fills up behind it."""
     with serving(scripted_model, max_running=1, max_waiting=1) as live, ThreadPoolExecutor(2) as clients:
-        first = clients.submit(live.http.post, EMBED, json={"model": "scripted", "input": ["a", "b"]})
+        first = clients.submit(live.http.post, EMBED, json={"model": "scripted", "input": long("ab")})
         wait_for(lambda: len(held.begun) == 1)
         second = clients.submit(live.http.post, EMBED, json={"model": "scripted", "input": "c"})
         wait_for(lambda: admission(live).n_waiting == 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from puna._native import BLOCK_TOKENS
 from puna.engine.request import TokenLogprob
 from puna.errors import EngineError
 from puna.server.answers.deadline import Deadline
@@ -20,6 +21,8 @@ from puna.server.hosting.hosted import Loaded
 __all__ = ["embed_all", "score_all"]
 
 T = TypeVar("T")
+
+_TOGETHER_TOKENS = 256  # as many as a step of the engine has
 
 
 async def embed_all(
@@ -75,16 +78,21 @@ async def _each(
     deadline: Deadline,
     begin: Callable[[Sequence[int]], Future[T]],
 ) -> list[T]:
-    """What a pass over each text gives, one after the other in one turn; the same text is computed once."""
-    found: dict[tuple[int, ...], T] = {}
+    """What a pass over each text gives, short ones together, in one turn; the same text is computed once."""
     for ids in texts:
         model.llama.engine.check_prompt(ids, room=0)
+    found: dict[tuple[int, ...], T] = {}
+    groups = _groups(dict.fromkeys(tuple(ids) for ids in texts))
     try:
-        async with deadline.limit(), model.admission.reserve(client, max(len(ids) for ids in texts)):
-            for ids in texts:
-                if tuple(ids) not in found:
-                    # Who goes away cancels this future, and with it the engine's.
-                    found[tuple(ids)] = await asyncio.wrap_future(begin(ids))
+        async with deadline.limit(), model.admission.reserve(client, max(map(_cache_tokens, groups))):
+            for group in groups:
+                # Who goes away cancels these futures, and with them the engine's.
+                passes = [asyncio.wrap_future(begin(ids)) for ids in group]
+                try:
+                    found |= zip(group, await asyncio.gather(*passes), strict=True)
+                finally:
+                    for each in passes:  # where one has failed, nobody wants the others
+                        each.cancel()
     except TimeoutError:
         raise deadline.error() from None
     except EngineError:
@@ -92,3 +100,19 @@ async def _each(
             raise shutting_down() from None
         raise
     return [found[tuple(ids)] for ids in texts]
+
+
+def _groups(texts: Iterable[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """Texts that the engine may compute in one step, each in one group; a long one is alone."""
+    groups: list[list[tuple[int, ...]]] = []
+    for ids in texts:
+        if groups and _cache_tokens([*groups[-1], ids]) <= _TOGETHER_TOKENS:
+            groups[-1].append(ids)
+        else:
+            groups.append([ids])
+    return groups
+
+
+def _cache_tokens(group: Iterable[Sequence[int]]) -> int:
+    """Positions of the cache that a group takes, in whole blocks."""
+    return sum(-(-len(ids) // BLOCK_TOKENS) * BLOCK_TOKENS for ids in group)
