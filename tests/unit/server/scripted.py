@@ -76,7 +76,7 @@ class ScriptedEngine:
             time_to_first_token_s=0.0,
             decode_s=0.0,
         )
-        dots = self._tokenizer.encode("\u2026")[0]
+        dots = self._tokenizer.encode("\u2026")[-1]  # its first bytes begin other characters too
         for token in ids:
             if token == dots:
                 with self._is_cancelled:
