@@ -66,6 +66,20 @@ void bind_runner(nb::module_& m) {
             "follow each other, has guessed the tokens in the later ones: it picks on while they are right. "
             "`allowed` [output rows, words] has a bit a token, from the lowest on.")
         .def(
+            "pick_again",
+            [](Runner& self, int64_t output, Sampler& sampler, const Array<uint32_t, 1>& allowed) {
+                PUNA_CHECK(allowed.shape(0) * 32 >= static_cast<size_t>(self.config().vocab_size),
+                           "pick_again: `allowed` needs a bit for each of " +
+                               std::to_string(self.config().vocab_size) + " tokens, got " +
+                               std::to_string(allowed.shape(0) * 32));
+                const nb::gil_scoped_release released;
+                return self.pick_again(output, sampler, allowed.data());
+            },
+            nb::arg("output"), nb::arg("sampler"), nb::arg("allowed"),
+            "Pick at an output row of the last call of `sample` as if only these tokens were allowed; not "
+            "with "
+            "bias or penalties, which change its logits. `allowed` [words] as there.")
+        .def(
             "logits",
             [](Runner& self, const Array<int32_t, 1>& tokens, const Array<int64_t, 2>& slices,
                const Array<int32_t, 2>& block_tables, const Array<int64_t, 1>& output_rows) {

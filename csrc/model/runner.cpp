@@ -361,6 +361,7 @@ template <class After>
 void Runner::run(const Batch& batch, bool with_head, int64_t n_jobs, After after) {
     check(batch);
     const auto outputs = static_cast<int64_t>(batch.output_rows.size());
+    n_sampled_ = 0;
     space_->reserve(static_cast<int64_t>(batch.tokens.size()), outputs, with_head);
     Forward forward(model_, cache_, *space_, batch);
     pool_->run([&](Worker& worker) {
@@ -404,7 +405,16 @@ std::vector<std::vector<Sample>> Runner::sample(const Batch& batch, const std::v
             if (samples[index].back().token != guess) break;
         }
     });
+    n_sampled_ = static_cast<int64_t>(samplers.size());
     return samples;
+}
+
+Sample Runner::pick_again(int64_t output, Sampler& sampler, const uint32_t* allowed) {
+    PUNA_CHECK(output >= 0 && output < n_sampled_,
+               "pick_again: there is no output row " + std::to_string(output) + " of the " +
+                   std::to_string(n_sampled_) + " that were sampled last");
+    return sampler.pick(space_->logits.row(output), model_.config.vocab_size, space_->sampler_scratch[0],
+                        allowed);
 }
 
 void Runner::logits(const Batch& batch, float* out) {

@@ -30,6 +30,10 @@ class Runner {
     std::vector<std::vector<Sample>> sample(const Batch& batch, const std::vector<Sampler*>& samplers,
                                             const std::vector<const uint32_t*>& allowed);
 
+    // The next token at an output row of the last call of `sample`, by its number among them, if other tokens
+    // are allowed. Only for samplers that leave logits as they are: without bias, penalties and masks before.
+    Sample pick_again(int64_t output, Sampler& sampler, const uint32_t* allowed);
+
     // Logits of the output rows, [rows][vocab_size], into `out`.
     void logits(const Batch& batch, float* out);
 
@@ -49,6 +53,7 @@ class Runner {
     Cache& cache_;
     std::shared_ptr<ThreadPool> pool_;
     std::unique_ptr<Workspace> space_;
+    int64_t n_sampled_ = 0;  // output rows whose logits are those of the last call of `sample`
 };
 
 }  // namespace puna

@@ -133,6 +133,11 @@ class Runner:
         Run a batch and pick the next tokens of each sampler. A sampler of several output rows, which follow each other, has guessed the tokens in the later ones: it picks on while they are right. `allowed` [output rows, words] has a bit a token, from the lowest on.
         """
 
+    def pick_again(self, output: int, sampler: Sampler, allowed: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Sample:
+        """
+        Pick at an output row of the last call of `sample` as if only these tokens were allowed; not with bias or penalties, which change its logits. `allowed` [words] as there.
+        """
+
     def logits(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], slices: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], output_rows: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> NDArray[numpy.float32]:
         """Run a batch; float32 logits [output rows, vocabulary]."""
 

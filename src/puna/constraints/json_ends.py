@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 
 import numpy as np
@@ -69,10 +69,7 @@ class JsonEnds:
             masks: ``[1 + guess, words]``, what the constraint allows; changed in place.
             guess: tokens that the rows behind the first stand behind.
         """
-        place = copy(self._place) if guess else self._place
-        for i, row in enumerate(masks):
-            if i:
-                place.take(self._vocabulary.bytes_of(guess[i - 1]))
+        for row, place in zip(masks, self._places(guess), strict=True):
             if place.is_long_number:
                 rest = row & ~self._vocabulary.digits
             elif place.is_long_name:
@@ -81,6 +78,18 @@ class JsonEnds:
                 continue
             if rest.any():
                 row[:] = rest
+
+    def restricts(self, guess: Sequence[int]) -> bool:
+        """Whether `restrict` would look at any of the masks."""
+        return any(place.is_long_number or place.is_long_name for place in self._places(guess))
+
+    def _places(self, guess: Sequence[int]) -> Iterator[_Place]:
+        """Where the answer is, and where it would be after each token of a guess."""
+        place = copy(self._place) if guess else self._place
+        yield place
+        for token in guess:
+            place.take(self._vocabulary.bytes_of(token))
+            yield place
 
 
 class _Place:

@@ -64,6 +64,19 @@ class Matcher:
         """The beginning of a guess that the constraint allows."""
         return guess[: self._grammar.validate_tokens(guess)] if guess else []
 
+    def is_exact(self, guess: list[int]) -> bool:
+        """Whether `allows` says what `fill` would, here and after each token of a guess."""
+        return self._ends is None or not self._ends.restricts(guess)
+
+    def allows(self, tokens: list[int]) -> bool:
+        """Whether tokens may come next, one after the other; False also where only a mask can tell.
+
+        Takes a hundredth of the time of `fill`.
+        """
+        if tokens[-1] in self._stop_ids:
+            return len(tokens) == 1 and self._grammar.is_accepting()
+        return self._grammar.validate_tokens(tokens) == len(tokens)
+
     def fill(self, masks: NDArray[np.uint32], guess: list[int]) -> None:
         """Say what may come next, and what after each token of a guess.
 

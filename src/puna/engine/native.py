@@ -21,6 +21,7 @@ from puna import _native
 from puna.constraints import Compiler, Constraint
 from puna.engine.blocks import BlockManager
 from puna.engine.draft import Draft
+from puna.engine.masks import Masks
 from puna.engine.native_parts import formats_of, new_cache, new_model, new_sampler
 from puna.engine.passes import Logits, MeanHidden, Pass, Passes, Reader, Scores
 from puna.engine.request import Request, TokenLogprob
@@ -288,33 +289,22 @@ class NativeEngine:
         if step is None:
             return
         try:
+            masks = Masks(step, self._compiler.n_words)
             samples = self._runner.sample(
                 step.tokens,
                 step.slices,
                 step.block_tables,
                 step.output_rows,
                 [sequence.sampler for sequence in step.sampled for _ in range(1 + len(sequence.guess))],
-                self._allowed(step),
+                masks.words,
             )
+            masks.correct(self._runner, samples)
         except Exception as error:
             # Only what was in the step is lost; the engine goes on with the others.
             for sequence in step.sequences:
                 self._fail(sequence, f"the engine failed in a step: {error}")
             return
         self._deliver(step, samples)
-
-    def _allowed(self, step: Step) -> NDArray[np.uint32] | None:
-        """Which tokens each output row may give, ``[R, words]``; None where that is all of them."""
-        if all(sequence.matcher is None for sequence in step.sampled):
-            return None
-        masks = np.full((len(step.output_rows), self._compiler.n_words), 0xFFFFFFFF, np.uint32)
-        row = 0
-        for sequence in step.sampled:
-            n_rows = 1 + len(sequence.guess)
-            if sequence.matcher is not None:
-                sequence.matcher.fill(masks[row : row + n_rows], sequence.guess)
-            row += n_rows
-        return masks
 
     def _deliver(self, step: Step, samples: list[list[_native.Sample]]) -> None:
         for sequence, n_tokens in zip(step.sequences, step.slices[:, 0].tolist(), strict=True):

@@ -46,6 +46,7 @@ class Sequence:
         n_computed: how many of them are in the cache.
         blocks: cache blocks, first position first.
         guess: tokens that the next step tries after the last true one.
+        is_forced: they are what the constraint leaves no choice about.
         n_right: guessed tokens of the last step that became part of the answer.
         confidence: how well guesses go.
         matcher: follows the answer in its constraint, None where it has none.
@@ -81,7 +82,7 @@ class Sequence:
         self.guess: list[int] = []
         self.n_right = 0
         self.confidence = Confidence()
-        self._is_forced = False
+        self.is_forced = False
         self._n_proposed = 0
         self._n_accepted = 0
         self._n_prompt = len(self.tokens)
@@ -121,8 +122,8 @@ class Sequence:
         """Guess what the constraint leaves no choice about, at most `limit` tokens; False for nothing."""
         if self.matcher is not None:
             self.guess = self.matcher.forced(min(limit, self._room))
-            self._is_forced = bool(self.guess)
-        return self._is_forced
+            self.is_forced = bool(self.guess)
+        return self.is_forced
 
     def take_guess(self, guess: list[int]) -> None:
         """Guess on as far as the constraint allows it."""
@@ -139,10 +140,10 @@ class Sequence:
         """
         if self._first_token_s is None:
             self._first_token_s = time.perf_counter()
-        if not self._is_forced:
+        if not self.is_forced:
             self.confidence.learn(len(self.guess), len(samples) - 1)
         self._n_proposed += len(self.guess)
-        self.guess, self._is_forced = [], False
+        self.guess, self.is_forced = [], False
         text = ""
         tokens: list[int] = []
         logprobs: list[TokenLogprob] = []

@@ -14,7 +14,7 @@ import regex
 from tests.tiny import save_tiny
 from tests.unit.engine.callers import Caller
 
-from puna.constraints import Choices, Constraint, JsonSchema, Lark, Regex
+from puna.constraints import Choices, Constraint, JsonSchema, Lark, Matcher, Regex
 from puna.engine.native import NativeEngine
 from puna.engine.request import SamplingParams
 from puna.errors import ConfigError, ConstraintError
@@ -37,6 +37,7 @@ SCHEMA = {
 CONSTRAINTS: list[Constraint] = [
     JsonSchema(SCHEMA),
     JsonSchema(),
+    JsonSchema({"type": "array", "items": {"type": "number"}}),  # numbers that would not end
     Regex(r"[a-z]{4,20}( [0-9]{2,9})*"),
     Choices(["llama", "alpaca", "vicuna and guanaco"]),
     Lark('start: "(" start ")" | WORD\nWORD: /[a-z]+/'),
@@ -88,8 +89,23 @@ def requests() -> list[tuple[list[int], Constraint, dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def expected(plain: NativeEngine) -> list[list[Any]]:
-    """Answers one at a time, on one thread, without guesses."""
-    return [ask(plain, prompt, constraint, **s).finish()[0][:4] for prompt, constraint, s in requests()]
+    """Answers one at a time, on one thread, without guesses, and with a mask for every token."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SamplingParams, "takes_likeliest", False)
+        return [ask(plain, prompt, constraint, **s).finish()[0][:4] for prompt, constraint, s in requests()]
+
+
+def test_a_mask_is_made_only_where_it_is_needed(plain: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    fill = Matcher.fill
+    monkeypatch.setattr(Matcher, "fill", lambda *given: made.append(len(given[1])) or fill(*given))  # type: ignore[func-returns-value]
+    prompt, constraint = PROMPTS[1], Regex(r"[!-~]{200,}")  # what a byte at a time is most of
+    (_, answer, *_), _ = ask(plain, prompt, constraint, max_tokens=60).finish()
+    n_masks = sum(made)
+    likeliest = plain.logits(prompt + answer[:-1]).argmax(-1)[-len(answer) :]
+    assert 0 < n_masks == int((likeliest != answer).sum()) < 60
+    ask(plain, prompt, constraint, max_tokens=60, temperature=0.5).finish()
+    assert sum(made) == n_masks + 60
 
 
 @pytest.mark.parametrize(

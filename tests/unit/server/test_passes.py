@@ -95,7 +95,10 @@ def test_passes_hold_up_nothing_else(scripted_model: HostedModel, held: Held) ->
 
 @pytest.mark.parametrize(
     ("route", "body"),
-    [(EMBED, {"input": ["a", "b", *long("c")]}), (COMPLETE, {"prompt": ["a", "b"], "echo": True, "logprobs": 1})],
+    [
+        (EMBED, {"input": ["a", "b", *long("c")]}),
+        (COMPLETE, {"prompt": ["a", "b"], "echo": True, "logprobs": 1}),
+    ],
 )
 def test_who_hangs_up_is_not_computed_for(
     scripted_model: HostedModel, held: Held, route: str, body: dict[str, Any]
