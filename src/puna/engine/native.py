@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Container, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -304,7 +305,10 @@ class NativeEngine:
             for sequence in step.sequences:
                 self._fail(sequence, f"the engine failed in a step: {error}")
             return
+        has_first = not all(sequence.has_begun for sequence in step.sampled)
         self._deliver(step, samples)
+        if has_first:
+            time.sleep(0)  # whoever waits for it runs first: in the next step this engine has all CPUs
 
     def _deliver(self, step: Step, samples: list[list[_native.Sample]]) -> None:
         for sequence, n_tokens in zip(step.sequences, step.slices[:, 0].tolist(), strict=True):

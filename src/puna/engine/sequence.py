@@ -105,6 +105,11 @@ class Sequence:
         return self._n_prompt + self._max_tokens
 
     @property
+    def has_begun(self) -> bool:
+        """Whether a token of the answer has come."""
+        return self._n_generated > 0
+
+    @property
     def n_waiting(self) -> int:
         """Tokens that the next steps must put through the model."""
         return len(self.tokens) - self.n_computed
