@@ -69,10 +69,7 @@ class Matcher:
         return self._ends is None or not self._ends.restricts(guess)
 
     def allows(self, tokens: list[int]) -> bool:
-        """Whether tokens may come next, one after the other; False also where only a mask can tell.
-
-        Takes a hundredth of the time of `fill`.
-        """
+        """Whether tokens may come next, one after the other; False also where only a mask can tell."""
         if tokens[-1] in self._stop_ids:
             return len(tokens) == 1 and self._grammar.is_accepting()
         return self._grammar.validate_tokens(tokens) == len(tokens)

@@ -177,6 +177,16 @@ def test_short_texts_begin_together_and_each_gets_its_own(scripted_model: Hosted
     assert np.array_equal(rows, np.eye(21))
 
 
+def test_short_texts_fit_a_small_cache_one_after_the_other(
+    scripted_model: HostedModel, scripted: Llama, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripted.engine, "cache_tokens", 64)
+    held.delay_s = 0
+    with serving(scripted_model) as live:
+        body = {"model": "scripted", "input": list("abcdefghij")}
+        assert len(live.http.post(EMBED, json=body).json()["data"]) == 10
+
+
 def test_a_request_for_several_passes_is_not_sent_away_half_way(
     scripted_model: HostedModel, held: Held
 ) -> None:

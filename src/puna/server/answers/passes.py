@@ -82,7 +82,8 @@ async def _each(
     for ids in texts:
         model.llama.engine.check_prompt(ids, room=0)
     found: dict[tuple[int, ...], T] = {}
-    groups = _groups(dict.fromkeys(tuple(ids) for ids in texts))
+    most = min(_TOGETHER_TOKENS, model.llama.engine.cache_tokens)
+    groups = _groups(dict.fromkeys(tuple(ids) for ids in texts), most)
     try:
         async with deadline.limit(), model.admission.reserve(client, max(map(_cache_tokens, groups))):
             for group in groups:
@@ -102,11 +103,11 @@ async def _each(
     return [found[tuple(ids)] for ids in texts]
 
 
-def _groups(texts: Iterable[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
-    """Texts that the engine may compute in one step, each in one group; a long one is alone."""
+def _groups(texts: Iterable[tuple[int, ...]], most: int) -> list[list[tuple[int, ...]]]:
+    """Texts that together take so many positions at the most, each in one group; a longer one is alone."""
     groups: list[list[tuple[int, ...]]] = []
     for ids in texts:
-        if groups and _cache_tokens([*groups[-1], ids]) <= _TOGETHER_TOKENS:
+        if groups and _cache_tokens([*groups[-1], ids]) <= most:
             groups[-1].append(ids)
         else:
             groups.append([ids])
