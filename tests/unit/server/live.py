@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import pytest
 from opentelemetry.trace import Tracer
 
 from puna.server.background import Background
@@ -81,4 +84,6 @@ def _running(
         server.should_exit = True
         thread.join(configured.drain_s + _END_S)
         listener.close()
-        assert not thread.is_alive(), "the server does not end"
+        if thread.is_alive():
+            faulthandler.dump_traceback(sys.__stderr__)
+            pytest.fail("the server does not end; all threads are above")
