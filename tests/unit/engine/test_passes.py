@@ -104,7 +104,8 @@ def test_answers_go_on_between_the_slices_of_passes(
     engine.cancel(caller.request)
     caller.events.get(timeout=60)
     slices = [i for i, (name, _) in enumerate(runner.calls) if name != "sample"]
-    assert len(slices) == 2 * n_slices - 1  # the last ones are short, and go together
+    # The last ones are short, and go together where both texts began together.
+    assert 2 * n_slices - 1 <= len(slices) <= 2 * n_slices
     assert max(runner.calls[i][1] for i in slices) <= n_rows
     assert all(runner.calls[i - 1][0] == "sample" for i in slices[1:])
 
