@@ -61,8 +61,15 @@ class Matcher:
         return self._grammar.compute_ff_tokens()[:limit] if limit > 0 else []
 
     def permitted(self, guess: list[int]) -> list[int]:
-        """The beginning of a guess that the constraint allows."""
-        return guess[: self._grammar.validate_tokens(guess)] if guess else []
+        """The beginning of a guess that masks would allow, the end of the answer left out."""
+        n = 0
+        for token in guess:
+            if not (self._may_follow(token) and self._grammar.consume_token(token)):
+                break
+            n += 1
+        if n:
+            self._grammar.rollback(n)
+        return guess[:n]
 
     def is_exact(self, guess: list[int]) -> bool:
         """Whether `allows` says what `fill` would, here and after each token of a guess."""
@@ -72,7 +79,12 @@ class Matcher:
         """Whether tokens may come next, one after the other; False also where only a mask can tell."""
         if tokens[-1] in self._stop_ids:
             return len(tokens) == 1 and self._grammar.is_accepting()
-        return self._grammar.validate_tokens(tokens) == len(tokens)
+        return self.permitted(tokens) == tokens
+
+    def _may_follow(self, token: int) -> bool:
+        # Where a token is forced, a mask has no other, and `validate_tokens` takes each beginning of its text.
+        forced = self.forced(1)
+        return forced == [token] if forced else self._grammar.validate_tokens([token]) == 1
 
     def fill(self, masks: NDArray[np.uint32], guess: list[int]) -> None:
         """Say what may come next, and what after each token of a guess.

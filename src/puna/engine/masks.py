@@ -1,7 +1,7 @@
 """Which tokens the output rows of a step may give, where constraints say so.
 
-A mask takes longer than all else in a step but the model. So an answer that takes the likeliest token takes
-it from all of them first, and a mask is made only where that one is not allowed: the answer is the same.
+A mask may take longer than all else in a step but the model. So an answer that takes the likeliest token takes
+it from all of them first, and a mask is made only where it would not have that one: the answer is the same.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from puna import _native
+    from puna.engine.request import SamplingParams
     from puna.engine.scheduler import Step
     from puna.engine.sequence import Sequence
 
@@ -65,7 +66,7 @@ class Masks:
     def _begin(self, sequence: Sequence, place: int, row: int) -> None:
         matcher, guess = sequence.matcher, sequence.guess
         assert matcher is not None
-        if not (sequence.request.params.takes_likeliest and matcher.is_exact(guess)):
+        if not (_takes_likeliest(sequence.request.params) and matcher.is_exact(guess)):
             matcher.fill(self._rows(row, 1 + len(guess)), guess)
             return
         self._late.append((place, row, sequence))
@@ -79,3 +80,9 @@ class Masks:
         if self.words is None:
             self.words = np.full((self._n_rows, self._n_words), 0xFFFFFFFF, np.uint32)
         return self.words[first : first + n]
+
+
+def _takes_likeliest(params: SamplingParams) -> bool:
+    """Whether every token is the most likely one to the model itself, and nothing else is asked."""
+    has_penalties = params.repetition_penalty != 1 or params.frequency_penalty or params.presence_penalty
+    return not (params.temperature or has_penalties or params.logit_bias) and params.logprobs is None

@@ -120,12 +120,6 @@ class SamplingParams:
             raise ConfigError(f"`stop` must be at most 16 texts, none of them empty, got {self.stop!r:.200}")
 
     @property
-    def takes_likeliest(self) -> bool:
-        """Whether every token is the most likely one to the model itself, and nothing else is asked."""
-        has_penalties = self.repetition_penalty != 1 or self.frequency_penalty or self.presence_penalty
-        return not (self.temperature or has_penalties or self.logit_bias) and self.logprobs is None
-
-    @property
     def stop_texts(self) -> tuple[str, ...]:
         """`stop` as a tuple, where a single text was given too."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)

@@ -15,6 +15,7 @@ from tests.tiny import save_tiny
 from tests.unit.engine.callers import Caller
 
 from puna.constraints import Choices, Constraint, JsonSchema, Lark, Matcher, Regex
+from puna.engine import masks
 from puna.engine.native import NativeEngine
 from puna.engine.request import SamplingParams
 from puna.errors import ConfigError, ConstraintError
@@ -91,7 +92,7 @@ def requests() -> list[tuple[list[int], Constraint, dict[str, Any]]]:
 def expected(plain: NativeEngine) -> list[list[Any]]:
     """Answers one at a time, on one thread, without guesses, and with a mask for every token."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SamplingParams, "takes_likeliest", False)
+        patch.setattr(masks, "_takes_likeliest", lambda params: False)
         return [ask(plain, prompt, constraint, **s).finish()[0][:4] for prompt, constraint, s in requests()]
 
 
