@@ -82,7 +82,7 @@ class Matcher:
         return self.permitted(tokens) == tokens
 
     def _may_follow(self, token: int) -> bool:
-        # Where a token is forced, a mask has no other, and `validate_tokens` takes each beginning of its text.
+        # Where a token is forced, a mask has no other, but `validate_tokens` takes what its text begins with.
         forced = self.forced(1)
         return forced == [token] if forced else self._grammar.validate_tokens([token]) == 1
 

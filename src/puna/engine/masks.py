@@ -1,7 +1,8 @@
 """Which tokens the output rows of a step may give, where constraints say so.
 
-A mask may take longer than all else in a step but the model. So an answer that takes the likeliest token takes
-it from all of them first, and a mask is made only where it would not have that one: the answer is the same.
+A mask may take longer than all else in a step but the model. So an answer that takes the likeliest token
+takes it from all of them first, and a mask is made only where it would not have that one: the answer is the
+same.
 """
 
 from __future__ import annotations
