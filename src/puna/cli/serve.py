@@ -173,8 +173,10 @@ def serve(
         )
 
     def abandon() -> None:
-        notes.close()
-        os._exit(1)  # without a last word: it may be the log that nobody takes
+        try:
+            notes.close()
+        finally:
+            os._exit(1)  # without a last word: it may be the log that nobody takes
 
     status = 0
     with notes:

@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -36,19 +37,18 @@ __all__ = ["Server", "bind", "host_all", "serve"]
 _GRACE_S = 2.0  # for answers that were cut to be sent
 _END_S = 15.0  # for all the rest; SQLite alone may wait 10 s for another process
 _IDLE_S = 75  # longer than clients keep a connection, or they would use one that is just being closed
-_LOOK_S = 0.1  # how soon a second Ctrl-C is seen
+_LOOK_S = 0.1  # how soon a signal is seen
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server(uvicorn.Server):
     """uvicorn, but answers that still run when time is up are sent as far as they got."""
 
-    def __init__(self, services: Services, on_stuck: Callable[[], object] | None = None) -> None:
+    def __init__(self, services: Services) -> None:
         """Prepare to serve.
 
         Args:
             services: models, settings and metrics.
-            on_stuck: is to end the process; called, from another thread, where something hangs at the end.
         """
         settings = services.settings
         config = uvicorn.Config(
@@ -66,12 +66,10 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.server_state = Connections()
         self._services = services
-        self._on_stuck = on_stuck
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let answers finish, cut those that take longer than the drain time."""
         log("draining", seconds=self._services.settings.drain_s)
-        self._expect_end(self._services.settings.drain_s + _GRACE_S + _END_S)
         cut = asyncio.create_task(self._cut_later())
         ending = asyncio.create_task(super().shutdown(sockets))
         try:
@@ -79,7 +77,6 @@ class Server(uvicorn.Server):
             while not self.force_exit and not ending.done():
                 await asyncio.wait([ending], timeout=_LOOK_S)
             if self.force_exit:
-                self._expect_end(_GRACE_S)
                 # It would write a traceback for each request that is cancelled now.
                 logging.getLogger("uvicorn.error").disabled = True
             else:
@@ -88,12 +85,23 @@ class Server(uvicorn.Server):
             cut.cancel()
             ending.cancel()
 
-    def _expect_end(self, within_s: float) -> None:
-        if self._on_stuck is not None:
-            # Not in the event loop, which may be what hangs. The process takes it along when it ends.
-            watch = threading.Timer(within_s, self._on_stuck)
-            watch.daemon = True
-            watch.start()
+    def watch_end(self, on_stuck: Callable[[], object]) -> None:
+        """Wait for the signal to end, then for the end of the process, and end it where that takes too long.
+
+        To be run in a thread that the process takes along when it ends. The thread looks for itself whether a
+        signal has come: the event loop may be what hangs, and a signal must not wait for a lock.
+
+        Args:
+            on_stuck: is to end the process.
+        """
+        while not self.should_exit:
+            time.sleep(_LOOK_S)
+        until_s = time.monotonic() + self._services.settings.drain_s + _GRACE_S + _END_S
+        while not self.force_exit and time.monotonic() < until_s:
+            time.sleep(_LOOK_S)
+        if self.force_exit:
+            time.sleep(_GRACE_S)
+        on_stuck()
 
     async def _cut_later(self) -> None:
         await asyncio.sleep(self._services.settings.drain_s)
@@ -213,7 +221,8 @@ async def _serve(
             background=Background(state, settings.max_waiting),
             instance=instance,
         )
-        server = Server(services, on_stuck)
+        server = Server(services)
+        threading.Thread(target=server.watch_end, args=(on_stuck,), name="puna-end", daemon=True).start()
         # What is there now stays; looking through all of it for garbage would hold up clients for 0.1 s.
         gc.collect()
         gc.freeze()

@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import psycopg
 import pytest
 from tests.tiny import save_tiny
 from tests.unit.server.live import Live, running
 from tests.unit.server.test_life import ENDLESS, wait_for
 
 from puna import Llama
-from puna.models.store import home
 from puna.server import state
 from puna.server.hosting.hosted import HostedModel
 from puna.server.settings import ServerSettings
@@ -38,9 +36,6 @@ hosted.Llama = lambda *args, **settings: print("loading", flush=True) or time.sl
 from puna.cli import main
 main()
 """
-
-
-WAITING = "SELECT relation::regclass::text FROM pg_locks WHERE NOT granted"
 
 
 @contextmanager
@@ -236,28 +231,6 @@ def test_ctrl_c_does_not_wait_for_the_first_load(tiny_folder: Path) -> None:
         server.send_signal(signal.SIGINT)
         assert server.wait(20) == 130
         check_log(server)
-
-
-@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)])
-def test_the_process_ends_though_the_database_does_not_answer(
-    tiny_folder: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch, signals: Sequence[int]
-) -> None:
-    monkeypatch.setenv("DATABASE_URL", postgres_url)
-    with (
-        process(tiny_folder, "--drain", "0.3") as (server, url),
-        psycopg.connect(postgres_url) as other,
-        ThreadPoolExecutor() as threads,
-    ):
-        httpx2.post(f"{url}/conversations", json={}).raise_for_status()  # there are tables now
-        other.execute("LOCK TABLE puna_conversations IN ACCESS EXCLUSIVE MODE")
-        asked = threads.submit(httpx2.post, f"{url}/conversations", json={}, timeout=60)
-        wait_for(lambda: ("puna_conversations",) in other.execute(WAITING).fetchall())
-        for each in signals:
-            server.send_signal(each)
-            wait_for(lambda: is_refused(url))
-        assert server.wait(30) == 1
-        assert (asked.result().status_code, asked.result().json()["error"]["code"]) == (503, "shutting_down")
-    assert not list((home() / "servers").iterdir())
 
 
 async def kept(home: Path, key: str) -> state.responses.StoredResponse:
