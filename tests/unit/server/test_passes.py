@@ -20,6 +20,7 @@ from tests.unit.server.test_tools import WEATHER
 
 from puna.engine.passes import Passes
 from puna.engine.request import TokenLogprob
+from puna.errors import EngineError
 from puna.llama import Llama
 from puna.server.hosting.hosted import HostedModel
 
@@ -109,6 +110,22 @@ def test_who_hangs_up_is_not_computed_for(
         wait_for(lambda: admission(live).n_running == 0)
         assert admission(live).reserved_tokens == 0
         assert [future.cancelled() for future in held.futures] == [True, True]
+
+
+def test_where_one_does_not_begin_nobody_wants_the_others(
+    scripted_model: HostedModel, scripted: Llama, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed(tokens: Sequence[int]) -> Future[NDArray[np.float32]]:
+        if held.begun:
+            raise EngineError("no second one")
+        return held.embed(tokens)
+
+    monkeypatch.setattr(scripted.engine, "embed", embed)
+    with serving(scripted_model) as live:
+        body = {"model": "scripted", "input": ["a", "b"]}
+        assert live.http.post(EMBED, json=body).status_code == 500
+        wait_for(lambda: held.futures[0].cancelled())
+        assert (admission(live).n_running, admission(live).reserved_tokens) == (0, 0)
 
 
 def test_who_hangs_up_in_the_queue_never_begins(scripted_model: HostedModel, held: Held) -> None:

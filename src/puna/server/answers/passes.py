@@ -88,11 +88,13 @@ async def _each(
         async with deadline.limit(), model.admission.reserve(client, max(map(_cache_tokens, groups))):
             for group in groups:
                 # Who goes away cancels these futures, and with them the engine's.
-                passes = [asyncio.wrap_future(begin(ids)) for ids in group]
+                passes: list[asyncio.Future[T]] = []
                 try:
+                    for ids in group:
+                        passes.append(asyncio.wrap_future(begin(ids)))
                     found |= zip(group, await asyncio.gather(*passes), strict=True)
                 finally:
-                    for each in passes:  # where one has failed, nobody wants the others
+                    for each in passes:  # where one has failed, or did not begin, nobody wants the others
                         each.cancel()
     except TimeoutError:
         raise deadline.error() from None
