@@ -59,7 +59,7 @@ def test_without_memory_requests_fail_and_the_server_lives(tiny_folder: Path) ->
             for route, body in bodies.items():
                 try:
                     failed += http.post(f"/{route}", json=body).status_code >= 500
-                except httpx2.TransportError:  # not even for what came was there any memory
+                except (httpx2.NetworkError, httpx2.ProtocolError):  # no memory, not even for what came
                     failed += 1
         assert failed
         resource.prlimit(server.pid, resource.RLIMIT_AS, (-1, -1))
