@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, func, select, update
 from tests.unit.server.live import Live
-from tests.unit.server.test_state import completion, response
+from tests.unit.server.stored import completion, response
 
 from puna.errors import StateError
 from puna.server import state
