@@ -1,4 +1,4 @@
-"""What the server keeps, in SQLite and in PostgreSQL: whose it is, page by page, all of a change or nothing."""
+"""What the server keeps, in SQLite and in PostgreSQL: whose it is, pages, and changes that fail."""
 
 from __future__ import annotations
 
