@@ -17,27 +17,29 @@ from puna.server.answers.parts import Part
 from puna.server.ids import new_id
 from puna.server.schemas import chat
 from puna.server.schemas.base import NamedEvent
-from puna.server.schemas.messages import (
-    AnyChoice,
+from puna.server.schemas.message_events import (
     BlockDelta,
     BlockStart,
     BlockStop,
-    CountBody,
-    DeltaUsage,
     InputDelta,
     MessageDelta,
     MessageEnd,
-    MessageReply,
-    MessagesBody,
     MessageStart,
     MessageStop,
+    Ping,
+    TextDelta,
+)
+from puna.server.schemas.messages import (
+    AnyChoice,
+    CountBody,
+    DeltaUsage,
+    MessageReply,
+    MessagesBody,
     MessagesUsage,
     NamedChoice,
-    Ping,
     SentMessage,
     StopReason,
     TextBlock,
-    TextDelta,
     TextParam,
     ToolResultParam,
     ToolUseBlock,

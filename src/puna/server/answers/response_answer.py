@@ -24,7 +24,7 @@ from puna.server.schemas.response_events import (
     TextDeltaEvent,
     TextDoneEvent,
 )
-from puna.server.schemas.responses import (
+from puna.server.schemas.response_replies import (
     IncompleteDetails,
     InputDetails,
     OutputDetails,

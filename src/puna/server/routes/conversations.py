@@ -12,7 +12,7 @@ from puna.server.schemas.base import Deleted, MetadataBody
 from puna.server.schemas.conversations import Conversation, ConversationBody, ItemsBody
 from puna.server.schemas.items import Item
 from puna.server.schemas.lists import After, Limit, OrderOf, ends
-from puna.server.schemas.responses import ItemPage
+from puna.server.schemas.response_replies import ItemPage
 from puna.server.services import Owner, TheServices
 from puna.server.state.pages import Page
 from puna.server.wire.reply import json_reply

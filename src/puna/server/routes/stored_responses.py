@@ -13,7 +13,7 @@ from puna.server.answers.items import as_items
 from puna.server.errors import ApiError
 from puna.server.schemas.base import Deleted
 from puna.server.schemas.lists import After, Limit, ModelFilter, OrderOf, ends
-from puna.server.schemas.responses import ItemPage, ListedResponse, Response, ResponsePage
+from puna.server.schemas.response_replies import ItemPage, ListedResponse, Response, ResponsePage
 from puna.server.services import Owner, TheServices
 from puna.server.state.pages import Page, PageOf, paged
 from puna.server.wire.reply import STREAMED, event_stream, json_reply

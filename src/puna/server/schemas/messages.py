@@ -1,4 +1,4 @@
-"""Messages, as Anthropic's API has them."""
+"""Messages, as Anthropic's API has them: bodies of requests, and answers."""
 
 from __future__ import annotations
 
@@ -6,24 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from puna.server.schemas.base import Body, ModelName, NamedEvent, Note, Reply, ToolName, needs
+from puna.server.schemas.base import Body, ModelName, Note, Reply, ToolName, needs
 from puna.server.schemas.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS
 from puna.server.schemas.sampling import MAX_STOP, StopText
 
 __all__ = [
     "AnyChoice",
-    "BlockDelta",
-    "BlockStart",
-    "BlockStop",
+    "Block",
     "CacheControl",
     "CountBody",
     "DeltaUsage",
-    "InputDelta",
-    "MessageDelta",
-    "MessageEnd",
     "MessageReply",
-    "MessageStart",
-    "MessageStop",
     "MessagesBody",
     "MessagesMetadata",
     "MessagesUsage",
@@ -31,12 +24,10 @@ __all__ = [
     "NoChoice",
     "OutputConfig",
     "OutputFormat",
-    "Ping",
     "RedactedThinkingParam",
     "SentMessage",
     "StopReason",
     "TextBlock",
-    "TextDelta",
     "TextParam",
     "Thinking",
     "ThinkingParam",
@@ -270,74 +261,3 @@ class TokenCount(Reply):
     """How long a prompt is."""
 
     input_tokens: int
-
-
-class MessageStart(NamedEvent):
-    """The answer begins."""
-
-    type: Literal["message_start"]
-    message: MessageReply
-
-
-class Ping(NamedEvent):
-    """A sign of life."""
-
-    type: Literal["ping"]
-
-
-class BlockStart(NamedEvent):
-    """A block begins."""
-
-    type: Literal["content_block_start"]
-    index: int
-    content_block: Block
-
-
-class TextDelta(Reply):
-    """More of a text."""
-
-    type: Literal["text_delta"]
-    text: str
-
-
-class InputDelta(Reply):
-    """More of a call's input."""
-
-    type: Literal["input_json_delta"]
-    partial_json: str
-
-
-class BlockDelta(NamedEvent):
-    """More of a block."""
-
-    type: Literal["content_block_delta"]
-    index: int
-    delta: TextDelta | InputDelta
-
-
-class BlockStop(NamedEvent):
-    """A block is whole."""
-
-    type: Literal["content_block_stop"]
-    index: int
-
-
-class MessageEnd(Reply):
-    """Why the answer ended."""
-
-    stop_reason: StopReason
-    stop_sequence: str | None
-
-
-class MessageDelta(NamedEvent):
-    """The answer ends."""
-
-    type: Literal["message_delta"]
-    delta: MessageEnd
-    usage: DeltaUsage
-
-
-class MessageStop(NamedEvent):
-    """Nothing follows."""
-
-    type: Literal["message_stop"]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from puna.server.schemas.base import NamedEvent
 from puna.server.schemas.items import ContentPart, Item, OutputLogprob
-from puna.server.schemas.responses import Response
+from puna.server.schemas.response_replies import Response
 
 __all__ = [
     "ArgumentsDeltaEvent",
