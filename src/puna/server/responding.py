@@ -18,9 +18,9 @@ from puna.server.answers.response_request import begin_response
 from puna.server.errors import ApiError, as_api_error
 from puna.server.event_log import EventLog
 from puna.server.response_context import ResponseContext, gather_context
-from puna.server.schemas.response_bodies import ResponseBody
 from puna.server.schemas.response_events import ResponseEvent
 from puna.server.schemas.response_replies import Response
+from puna.server.schemas.responses import ResponseBody
 from puna.server.services import Services
 
 __all__ = ["begin_in_background", "respond", "respond_in_events"]

@@ -14,7 +14,7 @@ from puna.server.errors import ApiError
 from puna.server.schemas.chat import ChatBody
 from puna.server.schemas.items import Item
 from puna.server.schemas.prompts import PLACE
-from puna.server.schemas.response_bodies import InputTokensBody, PromptRef
+from puna.server.schemas.responses import InputTokensBody, PromptRef
 from puna.server.state.store import State
 
 __all__ = ["ResponseContext", "fill_in", "gather_context"]

@@ -16,7 +16,7 @@ from tests.unit.server.scripted import ScriptedEngine
 from puna import Llama
 from puna.server.errors import ApiError
 from puna.server.response_context import fill_in
-from puna.server.schemas.response_bodies import PromptRef
+from puna.server.schemas.responses import PromptRef
 
 WEATHER: Any = {
     "type": "function",

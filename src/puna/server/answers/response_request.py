@@ -21,9 +21,9 @@ from puna.server.schemas.chat import (
 )
 from puna.server.schemas.chat import Message as ChatMessage
 from puna.server.schemas.items import Item
-from puna.server.schemas.response_bodies import AllowedTools, FunctionChoice, InputTokensBody, ResponseBody
 from puna.server.schemas.response_format import as_response_format
 from puna.server.schemas.response_replies import ConversationLink, Response
+from puna.server.schemas.responses import AllowedTools, FunctionChoice, InputTokensBody, ResponseBody
 
 __all__ = ["begin_response", "chat_of"]
 

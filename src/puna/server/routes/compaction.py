@@ -12,8 +12,8 @@ from puna.server.answers.response_answer import usage_of_response
 from puna.server.ids import new_id
 from puna.server.response_context import gather_context
 from puna.server.schemas.items import Compaction, Item, Message
-from puna.server.schemas.response_bodies import CompactBody, InputTokensBody
 from puna.server.schemas.response_replies import Compacted
+from puna.server.schemas.responses import CompactBody, InputTokensBody
 from puna.server.services import Client, Owner, Services, TheServices
 from puna.server.wire.reply import json_reply, unless_gone
 from puna.server.wire.strict import StrictRoute

@@ -8,8 +8,8 @@ from fastapi import Response as HttpResponse
 from puna.server.answering import count_tokens
 from puna.server.responding import begin_in_background, respond, respond_in_events
 from puna.server.response_context import gather_context
-from puna.server.schemas.response_bodies import InputTokensBody, ResponseBody
 from puna.server.schemas.response_replies import InputTokens, Response
+from puna.server.schemas.responses import InputTokensBody, ResponseBody
 from puna.server.services import Client, Owner, TheServices
 from puna.server.wire.reply import STREAMED, event_stream, json_reply, unless_gone
 from puna.server.wire.strict import StrictRoute
