@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -55,6 +56,9 @@ def map_file(path: Path) -> NDArray[np.uint8]:
         raise CheckpointError(f"{path} is empty; the download may have failed, fetch it again") from error
     except OSError as error:
         raise _unreadable(path, error) from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # the system has none
+            mapped.madvise(mmap.MADV_HUGEPAGE)  # whoever reads all weights looks up 500 times fewer pages
     _refuse_placeholder(path, mapped[:_HEAD_BYTES])
     return np.frombuffer(mapped, dtype=np.uint8)
 
