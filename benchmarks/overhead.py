@@ -5,14 +5,12 @@ server in Python does.
 
     python -m benchmarks.overhead smollm2-135m-instruct
 
-One request at a time, decoded greedily and streamed. The client is the standard library's, since its own time
-counts as the server's here.
+One request at a time, decoded greedily and streamed.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import queue
 import random
@@ -20,21 +18,19 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from benchmarks.machine import describe
 from benchmarks.options import positive
+from benchmarks.plain_client import stream
 from benchmarks.served import PUNA, Served, completion_body, free_port, random_prompt, serving
 from puna.engine.request import Event, Request, SamplingParams
 from puna.llama import Llama, load
 
 __all__ = ["main"]
-
-_ACCEPT_S = 0.02  # for a server to take a connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +76,7 @@ def _measured(given: argparse.Namespace) -> list[dict[str, Times]]:
         ask: dict[str, Callable[[list[int], int], Times]] = {"engine": partial(_without_http, llama)}
         for kind, program in programs.items():
             served = stack.enter_context(serving(given.model, threads, program))
-            connection = stack.enter_context(closing(http.client.HTTPConnection(urlsplit(served.url).netloc)))
-            ask[kind] = partial(_through_http, connection, served)
+            ask[kind] = partial(_through_http, served)
         kinds = list(ask)
         for _ in range(given.rounds + 1):
             # The same for all, which have caches of their own; each begins in its turn.
@@ -131,29 +126,12 @@ def _without_http(llama: Llama, prompt: list[int], new_tokens: int) -> Times:
             return _times(began, times, tokens)
 
 
-def _through_http(
-    connection: http.client.HTTPConnection, server: Served, prompt: list[int], new_tokens: int
-) -> Times:
-    body = completion_body(server, prompt, new_tokens)
-    text = json.dumps(body)
-    connection.close()  # it may have been idle for too long
-    connection.connect()
-    time.sleep(_ACCEPT_S)
-    began = time.perf_counter()
-    connection.request("POST", "/v1/completions", text, {"content-type": "application/json"})
-    response = connection.getresponse()
-    times: list[float] = []
-    tokens = 0
-    for line in response:
-        if line.startswith(b"data: {"):
-            now = time.perf_counter()
-            chunk = json.loads(line.removeprefix(b"data: "))
-            if chunk["choices"] and chunk["choices"][0]["text"]:
-                times.append(now)
-            tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
-    if response.status != 200:
-        raise RuntimeError(f"the server answered {response.status}")
-    return _times(began, times, tokens)
+def _through_http(server: Served, prompt: list[int], new_tokens: int) -> Times:
+    (answer,) = stream(server, [completion_body(server, prompt, new_tokens)])
+    events = answer.events()
+    times = [now for now, event in events if event["choices"] and event["choices"][0]["text"]]
+    tokens = max((event.get("usage") or {}).get("completion_tokens", 0) for _, event in events)
+    return _times(answer.asked_s, times, tokens)
 
 
 def _times(began: float, times: Sequence[float], tokens: int) -> Times:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import selectors
-import socket
 import statistics
 import sys
 import threading
@@ -20,10 +19,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from benchmarks.machine import describe
 from benchmarks.options import positive
+from benchmarks.plain_client import connect, post
 from benchmarks.served import Served, serving
 
 __all__ = ["main"]
@@ -47,11 +46,9 @@ class Burst:
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     with serving(given.model, ["--max-running", "1", "--max-waiting", "0"]) as server:
-        port = urlsplit(server.url).port
-        assert port is not None
-        asked = _request(server, port, {"max_tokens": 1})
-        with _busy(server, port):
-            rounds = [_burst(port, asked, given.clients) for _ in range(given.rounds + 1)]
+        asked = _request(server, {"max_tokens": 1})
+        with _busy(server):
+            rounds = [_burst(server, asked, given.clients) for _ in range(given.rounds + 1)]
     for name in ("median_ms", "slowest_ms"):
         times = [getattr(each, name) for each in rounds[1:]]  # the first one warms
         told = f"{statistics.median(times):.0f} ms ({min(times):.0f} to {max(times):.0f})"
@@ -78,24 +75,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _request(server: Served, port: int, more: dict[str, object]) -> bytes:
+def _request(server: Served, more: dict[str, object]) -> bytes:
     messages = [{"role": "user", "content": "Why do llamas hum?"}]
-    body = json.dumps({"model": server.model, "messages": messages, "stream": True, **more}).encode()
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-    )
-    return head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+    body = {"model": server.model, "messages": messages, "stream": True, **more}
+    return post(server, "/chat/completions", body)
 
 
 @contextmanager
-def _busy(server: Served, port: int) -> Iterator[None]:
+def _busy(server: Served) -> Iterator[None]:
     """One answer after the other during a ``with`` block, so that the place is always taken."""
-    request = _request(server, port, {"temperature": 1, "repetition_penalty": 1.5})
+    request = _request(server, {"temperature": 1, "repetition_penalty": 1.5})
     is_over, has_begun = threading.Event(), threading.Event()
 
     def hold() -> None:
         while not is_over.is_set():
-            with socket.create_connection(("127.0.0.1", port)) as connection:
+            with connect(server) as connection:
                 connection.sendall(request)
                 while not is_over.is_set() and (data := connection.recv(65536)):
                     has_begun.set()
@@ -112,11 +106,11 @@ def _busy(server: Served, port: int) -> Iterator[None]:
         thread.join()
 
 
-def _burst(port: int, request: bytes, clients: int) -> Burst:
+def _burst(server: Served, request: bytes, clients: int) -> Burst:
     with selectors.DefaultSelector() as waiting:
         began: dict[int, float] = {}
         for _ in range(clients):
-            connection = socket.create_connection(("127.0.0.1", port))
+            connection = connect(server)
             waiting.register(connection, selectors.EVENT_READ)
             began[connection.fileno()] = time.perf_counter()
             connection.sendall(request)

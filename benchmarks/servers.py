@@ -9,7 +9,6 @@ The speed counts the new tokens of a burst over the time of the whole burst.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import random
 import statistics
@@ -26,6 +25,7 @@ import httpx2
 
 from benchmarks.machine import describe
 from benchmarks.options import positive
+from benchmarks.plain_client import stream
 from benchmarks.served import Served, completion_body, free_port, random_prompt, serving
 
 __all__ = ["main"]
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     most = max(given.requests)
     with _llama_server(given, most) as theirs, serving(given.model, ["--max-running", str(most)]) as ours:
-        bursts = asyncio.run(_rounds({"puna": ours, "llama.cpp": theirs}, given))
+        bursts = _rounds({"puna": ours, "llama.cpp": theirs}, given)
     print(_table(bursts, given.requests))
     if given.json is not None:
         figures = {
@@ -117,52 +117,29 @@ def _is_healthy(url: str) -> bool:
         return False
 
 
-async def _rounds(servers: dict[str, Served], given: argparse.Namespace) -> list[Burst]:
+def _rounds(servers: dict[str, Served], given: argparse.Namespace) -> list[Burst]:
     prompt = partial(random_prompt, random.Random(given.seed), given.prompt_tokens, given.vocabulary)
     bursts = []
-    limits = httpx2.Limits(max_connections=max(given.requests))
-    async with httpx2.AsyncClient(timeout=3600, limits=limits) as client:
-        for server in servers.values():
-            await _complete(client, server, prompt(), 2)  # loads and warms
-        for round in range(given.rounds):
-            for requests in given.requests:
-                prompts = [prompt() for _ in range(requests)]
-                names = list(servers)[:: 1 if round % 2 == 0 else -1]
-                for name in names:
-                    bursts.append(await _burst(client, name, servers[name], prompts, given.new_tokens))
-                    print(bursts[-1], file=sys.stderr)
+    for name, server in servers.items():
+        _burst(name, server, [prompt()], 2)  # loads and warms
+    for round in range(given.rounds):
+        for requests in given.requests:
+            prompts = [prompt() for _ in range(requests)]
+            for name in list(servers)[:: 1 if round % 2 == 0 else -1]:
+                bursts.append(_burst(name, servers[name], prompts, given.new_tokens))
+                print(bursts[-1], file=sys.stderr)
     return bursts
 
 
-async def _burst(
-    client: httpx2.AsyncClient, name: str, server: Served, prompts: Sequence[list[int]], new_tokens: int
-) -> Burst:
-    began = time.perf_counter()
-    answers = await asyncio.gather(*(_complete(client, server, prompt, new_tokens) for prompt in prompts))
-    whole_s = time.perf_counter() - began
-    firsts = [first_s for first_s, _ in answers]
-    tokens = sum(n for _, n in answers)
+def _burst(name: str, server: Served, prompts: Sequence[list[int]], new_tokens: int) -> Burst:
+    answers = stream(server, [completion_body(server, prompt, new_tokens) for prompt in prompts])
+    whole_s = max(answer.pieces[-1][0] for answer in answers) - answers[0].asked_s
+    tokens, firsts = 0, []
+    for answer in answers:
+        events = answer.events()
+        firsts.append(events[0][0] - answer.asked_s)
+        tokens += max((event.get("usage") or {}).get("completion_tokens", 0) for _, event in events)
     return Burst(name, len(prompts), tokens / whole_s, statistics.median(firsts), max(firsts), tokens)
-
-
-async def _complete(
-    client: httpx2.AsyncClient, server: Served, prompt: list[int], new_tokens: int
-) -> tuple[float, int]:
-    """Time to the first piece, and how many tokens came."""
-    body = completion_body(server, prompt, new_tokens)
-    began, first_s, tokens = time.perf_counter(), None, 0
-    async with client.stream("POST", f"{server.url}/completions", json=body) as response:
-        response.raise_for_status()
-        async for line in response.aiter_lines():
-            if not line.startswith("data: {"):
-                continue
-            if first_s is None:
-                first_s = time.perf_counter() - began
-            usage = json.loads(line.removeprefix("data: ")).get("usage")
-            tokens = usage["completion_tokens"] if usage else tokens
-    if first_s is None:
-        raise RuntimeError(f"{server.url} sent no token")
-    return first_s, tokens
 
 
 def _table(bursts: Sequence[Burst], requests: Sequence[int]) -> str:
