@@ -39,6 +39,7 @@ __all__ = ["NativeEngine", "default_threads"]
 _STEP_TOKENS = 256  # long enough for an efficient matrix product, short enough to cancel within a step
 _DEFAULT_CONTEXT = 8192  # what most conversations need; the cache of a 128k context is gigabytes
 _SEQUENCES = 4  # the cache has room for so many full contexts; unused pages cost nothing
+_NOT_FINITE = "the model gave numbers that are not finite; its weights may be damaged"
 
 T = TypeVar("T")
 
@@ -240,43 +241,55 @@ class NativeEngine:
 
     def _run(self) -> None:
         """Step after step, until closed."""
-        if self._niceness > _niceness():
-            os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
-        is_closed = False
-        while not is_closed:
+        try:
+            if self._niceness > _niceness():
+                os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
+            while not self._turn():
+                pass
+        finally:  # there may be no memory for a new account: nobody is to wait for a thread that is gone
             with self._has_news:
-                self._has_news.wait_for(self._has_work)
-                arrived, self._inbox = self._inbox, []
-                asked, self._asked = self._asked, []
-                cancelled, self._cancelled = self._cancelled, set()
-                is_closed = self._is_closed
-            for sequence in arrived:
-                self._scheduler.add(sequence)
-            for each in asked:
-                self._passes.add(each)
-            try:
-                self._end(cancelled, is_closed)
-                self._step()
-                self._passes.step(self._runner)
-            except Exception as error:  # a draft model that finds no memory perhaps; the account may be wrong
-                self._start_anew(error)
+                self._is_closed = True
+            for sequence in [*self._scheduler.all(), *self._inbox]:
+                _tell(sequence, _closed())
+            for each in self._asked:
+                each.finish(_closed())
+            self._passes.fail(_closed())
+
+    def _turn(self) -> bool:
+        """Wait for work, take in what is new and compute a step; whether it was the last one."""
+        with self._has_news:
+            self._has_news.wait_for(self._has_work)
+            arrived, self._inbox = self._inbox, []
+            asked, self._asked = self._asked, []
+            cancelled, self._cancelled = self._cancelled, set()
+            is_closed = self._is_closed
+        for sequence in arrived:
+            self._scheduler.add(sequence)
+        for each in asked:
+            self._passes.add(each)
+        try:
+            self._end(cancelled, is_closed)
+            self._step()
+            self._passes.step(self._runner)
+        except Exception as error:  # a draft model that finds no memory perhaps; the account may be wrong
+            self._start_anew(error)
+        return is_closed
 
     def _end(self, cancelled: Container[Request], is_closed: bool) -> None:
         """Let go of what is not wanted any more."""
         for sequence in self._scheduler.all():
             if is_closed or sequence.request in cancelled:
-                self._forget(sequence)
                 with suppress(Exception):  # its reader may be gone
                     sequence.cancel()
+                self._forget(sequence)
         if is_closed:
             self._passes.fail(_closed())
 
     def _start_anew(self, error: Exception) -> None:
         """Lose all that runs and waits, and what is known of the cache, but nothing that comes."""
-        failure = EngineError(f"the engine failed between two steps: {error}")
+        failure = _failure(f"the engine lost track of what runs and waits: {error!r}; ask again", error)
         for sequence in self._scheduler.all():
-            with suppress(Exception):  # the sink itself may be what failed
-                sequence.fail(failure)
+            _tell(sequence, failure)
         with suppress(Exception):
             self._passes.fail(failure)
         self._scheduler, self._passes = self._queues()
@@ -302,13 +315,16 @@ class NativeEngine:
             masks.correct(self._runner, samples)
         except Exception as error:
             # Only what was in the step is lost; the engine goes on with the others.
+            failure = _failure(f"the engine failed in a step: {error!r}", error)
             for sequence in step.sequences:
-                self._fail(sequence, f"the engine failed in a step: {error}")
+                self._fail(sequence, failure)
             return
         has_first = not all(sequence.has_begun for sequence in step.sampled)
         self._deliver(step, samples)
         if has_first:
-            time.sleep(0)  # whoever waits for it runs first: in the next step this engine has all CPUs
+            # Whoever waits for it runs first: in the next step this engine has all CPUs. CPython gives this
+            # one away only on Linux and from 3.11 on, where it calls clock_nanosleep.
+            time.sleep(0)
 
     def _deliver(self, step: Step, samples: list[list[_native.Sample]]) -> None:
         for sequence, n_tokens in zip(step.sequences, step.slices[:, 0].tolist(), strict=True):
@@ -325,18 +341,17 @@ class NativeEngine:
                 self._fail(sequence, error)
                 continue
             except Exception as error:  # a token outside the tokenizer, or a sink whose reader is gone
-                self._fail(sequence, f"the answer cannot be delivered: {error}")
+                self._fail(sequence, _failure(f"the answer cannot be delivered: {error!r}", error))
                 continue
             self._scheduler.advance(sequence, sequence.n_right)
             if reason is not None:
                 self._forget(sequence)
             elif len(finite) < len(picked):
-                self._fail(sequence, "the model gave numbers that are not finite; its weights may be damaged")
+                self._fail(sequence, EngineError(_NOT_FINITE))
 
-    def _fail(self, sequence: RunningSequence, reason: str | PunaError) -> None:
+    def _fail(self, sequence: RunningSequence, error: PunaError) -> None:
+        _tell(sequence, error)
         self._forget(sequence)
-        with suppress(Exception):  # the sink itself may be what failed
-            sequence.fail(EngineError(reason) if isinstance(reason, str) else reason)
 
     def _forget(self, sequence: RunningSequence) -> None:
         self._scheduler.remove(sequence)
@@ -345,6 +360,17 @@ class NativeEngine:
 def _niceness() -> int:
     """How nice the calling thread is; elsewhere than on Linux that is a matter of the whole process."""
     return os.getpriority(os.PRIO_PROCESS, 0) if sys.platform == "linux" else 0
+
+
+def _tell(sequence: RunningSequence, error: PunaError) -> None:
+    with suppress(Exception):  # the sink itself may be what failed
+        sequence.fail(error)
+
+
+def _failure(text: str, cause: Exception) -> EngineError:
+    failure = EngineError(text)
+    failure.__cause__ = cause  # for the log and for who debugs: where it failed
+    return failure
 
 
 def _closed() -> EngineError:

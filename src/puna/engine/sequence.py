@@ -98,6 +98,7 @@ class Sequence:
         self._submitted_s = time.perf_counter()
         self._first_token_s: float | None = None
         self._n_generated = 0
+        self._is_told = False  # the sink has its last event
 
     @property
     def max_length(self) -> int:
@@ -169,7 +170,7 @@ class Sequence:
                 logprobs.append(logprob)
             if reason is not None:
                 break
-        self.request.sink(
+        self._tell(
             Event(
                 text=text,
                 tokens=tuple(tokens),
@@ -183,11 +184,16 @@ class Sequence:
 
     def cancel(self) -> None:
         """Tell the sink that the request was cancelled, with the text held back so far."""
-        self.request.sink(Event(text=self._rest(), finish_reason="cancelled", usage=self._usage()))
+        self._tell(Event(text=self._rest(), finish_reason="cancelled", usage=self._usage()))
 
     def fail(self, error: Exception) -> None:
-        """Tell the sink that the request failed."""
-        self.request.sink(Event(error=error))
+        """Tell the sink that the request failed, unless it has its last event."""
+        if not self._is_told:
+            self._tell(Event(error=error))
+
+    def _tell(self, event: Event) -> None:
+        self.request.sink(event)
+        self._is_told = event.is_last
 
     def _take(self, token: int) -> tuple[FinishReason | None, str]:
         """Whether a token ends the answer, and the text that may be let out with it."""

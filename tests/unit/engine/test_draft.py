@@ -112,7 +112,7 @@ def test_a_draft_that_fails_takes_down_what_runs_and_not_the_engine(models: Mode
     assert isinstance(draft, Draft)
     runner, draft._runner = draft._runner, None  # type: ignore[assignment]
     error = Caller(guessing, prompts()[1]).error()
-    assert "failed between two steps" in str(error)
+    assert "lost track" in str(error)
     draft._runner = runner
     assert Caller(guessing, prompts()[1]).finish()[0][3] == "length"
     guessing.close()

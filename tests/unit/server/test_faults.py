@@ -24,7 +24,9 @@ def said(answer: httpx2.Response) -> str:
     return json.dumps(answer.json()["choices"])
 
 
-def test_an_engine_that_fails_between_steps_loses_what_runs_and_nothing_else(tiny_folder: Path) -> None:
+def test_an_engine_that_loses_track_loses_what_runs_and_goes_on(
+    tiny_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with running([hosted(tiny_folder)]) as live:
         right = said(live.http.post("/v1/chat/completions", json=BODY))
         loaded = live.services.pool.models["tiny"].loaded
@@ -39,6 +41,10 @@ def test_an_engine_that_fails_between_steps_loses_what_runs_and_nothing_else(tin
         assert live.http.get("/v1/health").status_code == 200
         assert said(live.http.post("/v1/chat/completions", json=BODY)) == right
         assert loaded.load()["running"] == loaded.load()["cache_tokens_reserved"] == 0
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if '"event": "error"' in line)
+    error = json.loads(line)
+    assert (error["kind"], error["cause"]["kind"]) == ("EngineError", "TypeError")
+    assert error["cause"]["where"][-1].startswith("native.py:")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system lets a process be given less memory")

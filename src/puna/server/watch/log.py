@@ -36,5 +36,10 @@ def log(event: str, **facts: Any) -> None:
 
 def log_error(error: BaseException) -> None:
     """Write where something failed that nobody expected; its text may quote a user, and is left out."""
+    log("error", **_facts(error))
+
+
+def _facts(error: BaseException) -> dict[str, Any]:
     frames = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
-    log("error", kind=type(error).__name__, where=frames)
+    facts: dict[str, Any] = {"kind": type(error).__name__, "where": frames}
+    return facts if error.__cause__ is None else {**facts, "cause": _facts(error.__cause__)}
