@@ -76,8 +76,8 @@ void bind_runner(nb::module_& m) {
                 return self.pick_again(output, sampler, allowed.data());
             },
             nb::arg("output"), nb::arg("sampler"), nb::arg("allowed"),
-            "Pick at an output row of the last call of `sample` as if only these tokens were allowed; not "
-            "with bias or penalties, which change its logits. `allowed` [words] as there.")
+            "Pick at an output row of the last call of `sample` as if only these tokens were allowed; only "
+            "without temperature, bias and penalties, and where it had no mask. `allowed` [words] as there.")
         .def(
             "logits",
             [](Runner& self, const Array<int32_t, 1>& tokens, const Array<int64_t, 2>& slices,

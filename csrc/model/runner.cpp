@@ -413,6 +413,8 @@ Sample Runner::pick_again(int64_t output, Sampler& sampler, const uint32_t* allo
     PUNA_CHECK(output >= 0 && output < n_sampled_,
                "pick_again: there is no output row " + std::to_string(output) + " of the " +
                    std::to_string(n_sampled_) + " that were sampled last");
+    PUNA_CHECK(sampler.takes_likeliest(),
+               "pick_again: the sampler draws, or has bias or penalties; `sample` needs its mask");
     return sampler.pick(space_->logits.row(output), model_.config.vocab_size, space_->sampler_scratch[0],
                         allowed);
 }

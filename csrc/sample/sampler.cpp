@@ -71,6 +71,7 @@ uint64_t mix(uint64_t x) {
 Sampler::Sampler(SamplingSettings settings) : settings_(std::move(settings)) {
     has_penalties_ = settings_.repetition_penalty != 1 || settings_.frequency_penalty != 0 ||
                      settings_.presence_penalty != 0;
+    changes_logits_ = has_penalties_ || !settings_.logit_bias.empty();
 }
 
 void Sampler::observe(const int32_t* tokens, int64_t n) {
@@ -127,9 +128,8 @@ Sample Sampler::pick(float* logits, int64_t n, std::vector<float>& scratch, cons
             if (std::isfinite(logits[token])) sample.top.emplace_back(token, logits[token] - log_total);
     }
     std::vector<float> original;  // the log-probability is the model's, from before the penalties
-    const bool changes = has_penalties_ || !settings_.logit_bias.empty();
-    if (wants_logprobs && changes) original.assign(logits, logits + n);
-    if (changes) penalize(logits, n);
+    if (wants_logprobs && changes_logits_) original.assign(logits, logits + n);
+    if (changes_logits_) penalize(logits, n);
     sample.token = settings_.temperature > 0 ? draw(logits, n, scratch) : argmax(logits, n);
     if (wants_logprobs)
         sample.logprob = (original.empty() ? logits : original.data())[sample.token] - log_total;

@@ -41,6 +41,8 @@ class Sampler {
     Sample pick(float* logits, int64_t n, std::vector<float>& scratch, const uint32_t* allowed = nullptr);
 
     const SamplingSettings& settings() const { return settings_; }
+    // Whether a pick is the largest logit as the model gave it: no draw, and nothing is added to logits.
+    bool takes_likeliest() const { return settings_.temperature == 0 && !changes_logits_; }
 
   private:
     struct Uses {
@@ -54,6 +56,7 @@ class Sampler {
     SamplingSettings settings_;
     std::unordered_map<int32_t, Uses> uses_;
     bool has_penalties_;
+    bool changes_logits_;
     uint64_t n_picked_ = 0;
 };
 

@@ -135,7 +135,7 @@ class Runner:
 
     def pick_again(self, output: int, sampler: Sampler, allowed: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Sample:
         """
-        Pick at an output row of the last call of `sample` as if only these tokens were allowed; not with bias or penalties, which change its logits. `allowed` [words] as there.
+        Pick at an output row of the last call of `sample` as if only these tokens were allowed; only without temperature, bias and penalties, and where it had no mask. `allowed` [words] as there.
         """
 
     def logits(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], slices: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], output_rows: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> NDArray[numpy.float32]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from puna import load
+from puna import _native, load
 from puna.constraints import Choices, Constraint, JsonSchema, Regex
 from puna.engine import masks
+from puna.engine.native import NativeEngine
+from puna.engine.native_parts import new_sampler
+from puna.engine.request import Request, SamplingParams
 
 # What is forced can be begun with a shorter token, " the" say, which the model likes better.
 CONSTRAINTS: list[Constraint] = [
@@ -54,3 +59,34 @@ def test_forced_tokens_are_the_same(
     assert [set(each) for each in answers(default_gguf, speculation, at_once)] == [
         {tokens} for tokens in expected
     ]
+
+
+def test_a_row_is_picked_again_only_behind_its_own_step(engine: NativeEngine) -> None:
+    batch = (
+        np.array([1, 2], np.int32),
+        np.array([[2, 0]], np.int64),
+        np.array([[0]], np.int32),
+        np.array([1], np.int64),
+    )
+    params = SamplingParams(temperature=0, seed=0)
+    sampler = new_sampler(Request(prompt=[1], params=params, stop_ids=frozenset(), sink=print))
+    runner = engine._runner
+    picked = runner.sample(*batch, [sampler])[0][0].token
+    logits = runner.logits(*batch)[0]
+    logits[picked] = -np.inf
+    mask = np.full(9, 0xFFFFFFFF, np.uint32)
+    with pytest.raises(_native.NativeError, match="there is no output row 0 of the 0 that were sampled last"):
+        runner.pick_again(0, sampler, mask)
+    assert runner.sample(*batch, [sampler])[0][0].token == picked
+    mask[picked // 32] &= ~np.uint32(1 << picked % 32)
+    assert runner.pick_again(0, sampler, mask).token == logits.argmax()
+    for changes in ({"temperature": 1.0}, {"logit_bias": {3: 1.0}}, {"presence_penalty": 0.5}):
+        other = replace(params, **changes)  # type: ignore[arg-type]
+        drawn = new_sampler(Request(prompt=[1], params=other, stop_ids=frozenset(), sink=print))
+        with pytest.raises(_native.NativeError, match="the sampler draws, or has bias or penalties"):
+            runner.pick_again(0, drawn, mask)
+    for row in (-1, 1):
+        with pytest.raises(_native.NativeError, match=f"no output row {row} of the 1"):
+            runner.pick_again(row, sampler, mask)
+    with pytest.raises(_native.NativeError, match="a bit for each of 260 tokens, got 256"):
+        runner.pick_again(0, sampler, mask[:8])

@@ -13,7 +13,6 @@ from tests.tiny import add_parts, save_tiny
 
 from puna import _native
 from puna.engine.native import NativeEngine, default_threads
-from puna.engine.native_parts import new_sampler
 from puna.engine.request import Event, Request, SamplingParams
 from puna.errors import CapacityError, ConfigError, EngineError
 from puna.models.open import open_checkpoint
@@ -290,29 +289,3 @@ def test_batches_that_would_leave_the_cache_are_refused(engine: NativeEngine) ->
     }.items():
         with pytest.raises(_native.NativeError, match=message):
             run(*arguments)
-
-
-def test_a_row_is_picked_again_only_behind_its_own_step(engine: NativeEngine) -> None:
-    batch = (
-        np.array([1, 2], np.int32),
-        np.array([[2, 0]], np.int64),
-        np.array([[0]], np.int32),
-        np.array([1], np.int64),
-    )
-    params = SamplingParams(temperature=0, seed=0)
-    sampler = new_sampler(Request(prompt=[1], params=params, stop_ids=frozenset(), sink=print))
-    runner = engine._runner
-    picked = runner.sample(*batch, [sampler])[0][0].token
-    logits = runner.logits(*batch)[0]
-    logits[picked] = -np.inf
-    mask = np.full(9, 0xFFFFFFFF, np.uint32)
-    with pytest.raises(_native.NativeError, match="there is no output row 0 of the 0 that were sampled last"):
-        runner.pick_again(0, sampler, mask)
-    assert runner.sample(*batch, [sampler])[0][0].token == picked
-    mask[picked // 32] &= ~np.uint32(1 << picked % 32)
-    assert runner.pick_again(0, sampler, mask).token == logits.argmax()
-    for row in (-1, 1):
-        with pytest.raises(_native.NativeError, match=f"no output row {row} of the 1"):
-            runner.pick_again(row, sampler, mask)
-    with pytest.raises(_native.NativeError, match="a bit for each of 260 tokens, got 256"):
-        runner.pick_again(0, sampler, mask[:8])
