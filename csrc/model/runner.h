@@ -31,8 +31,8 @@ class Runner {
                                             const std::vector<const uint32_t*>& allowed);
 
     // The next token at an output row of the last call of `sample`, by its number among them, if other tokens
-    // are allowed. Only for samplers that take the likeliest, and where no mask was there before: then the logits
-    // are still the model's.
+    // are allowed. Only for samplers that take the likeliest, and where no mask was there before: then the
+    // logits are still the model's.
     Sample pick_again(int64_t output, Sampler& sampler, const uint32_t* allowed);
 
     // Logits of the output rows, [rows][vocab_size], into `out`.
