@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from puna.engine.scheduler import STEP_TOKENS
+
 if TYPE_CHECKING:
     from puna import _native
     from puna.engine.blocks import BlockManager
     from puna.engine.sequence import Sequence
 
 __all__ = ["Draft"]
-
-_STEP_TOKENS = 256
 
 
 @dataclass(slots=True)
@@ -128,7 +128,7 @@ class Draft:
         output_rows: list[int] = []
         tables = np.zeros((len(turns), max(len(turn.sequence.blocks) for turn in turns)), np.int32)
         for turn in turns:
-            n = min(len(turn.pending), _STEP_TOKENS - len(tokens))
+            n = min(len(turn.pending), STEP_TOKENS - len(tokens))
             if n == 0:
                 break
             tables[len(slices), : len(turn.sequence.blocks)] = turn.sequence.block_table

@@ -26,18 +26,17 @@ from puna.engine.masks import Masks
 from puna.engine.native_parts import formats_of, new_cache, new_model, new_sampler
 from puna.engine.passes import Logits, MeanHidden, Pass, Passes, Reader, Scores
 from puna.engine.request import Request, TokenLogprob
-from puna.engine.scheduler import Scheduler, Step
+from puna.engine.scheduler import STEP_TOKENS, Scheduler, Step
 from puna.engine.sequence import Sequence as RunningSequence
 from puna.engine.speculation import Proposer, proposer
 from puna.errors import CapacityError, ConfigError, ConstraintError, EngineError, PunaError
 from puna.models.cache import cache_bytes_per_token, cache_format
+from puna.models.fit import default_context
 from puna.models.packed import PackedModel
 from puna.tokens import Tokenizer
 
 __all__ = ["NativeEngine", "default_threads"]
 
-_STEP_TOKENS = 256  # long enough for an efficient matrix product, short enough to cancel within a step
-_DEFAULT_CONTEXT = 8192  # what most conversations need; the cache of a 128k context is gigabytes
 _SEQUENCES = 4  # the cache has room for so many full contexts; unused pages cost nothing
 _NOT_FINITE = "the model gave numbers that are not finite; its weights may be damaged"
 
@@ -95,7 +94,7 @@ class NativeEngine:
         """
         config = model.config
         longest = config.max_seq_len
-        self.context_tokens = min(longest, _DEFAULT_CONTEXT) if context_tokens is None else context_tokens
+        self.context_tokens = default_context(config) if context_tokens is None else context_tokens
         if not 2 <= self.context_tokens <= longest:
             raise ConfigError(
                 f"`context` must be 2 to {longest} tokens for this model, got {self.context_tokens}"
@@ -237,7 +236,7 @@ class NativeEngine:
         if self._draft is not None:
             runner, longest = self._draft
             guesser = Draft(runner, blocks, longest)
-        return Scheduler(blocks, _STEP_TOKENS, guesser), Passes(blocks)
+        return Scheduler(blocks, STEP_TOKENS, guesser), Passes(blocks)
 
     def _run(self) -> None:
         """Step after step, until closed."""

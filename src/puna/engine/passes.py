@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from puna import _native
 from puna.engine.blocks import BlockManager
 from puna.engine.request import TokenLogprob
+from puna.engine.scheduler import STEP_TOKENS
 
 __all__ = ["Logits", "MeanHidden", "Pass", "Passes", "Reader", "Scores"]
 
@@ -52,7 +53,7 @@ class Reader(Protocol[T_co]):
 class MeanHidden:
     """The mean of the final hidden states, float32 ``[dim]``."""
 
-    slice_tokens = 256  # as many as a step has of prompts
+    slice_tokens = STEP_TOKENS
 
     def __init__(self, dim: int) -> None:
         """Start with nothing.
@@ -111,7 +112,7 @@ class Scores:
 class Logits:
     """Logits at every position, float32 ``[tokens, vocabulary]``."""
 
-    slice_tokens = 256
+    slice_tokens = STEP_TOKENS
 
     def __init__(self) -> None:
         """Start with nothing."""

@@ -16,7 +16,10 @@ from puna.engine.blocks import BlockManager
 from puna.engine.sequence import Sequence
 from puna.engine.speculation import Proposer
 
-__all__ = ["Scheduler", "Step"]
+__all__ = ["STEP_TOKENS", "Scheduler", "Step"]
+
+STEP_TOKENS = 256
+"""Tokens of a step: enough for an efficient matrix product, few enough to cancel within one."""
 
 _GUESS_ROWS = 16  # rows of a step with guesses: up to here one costs much less than a step of its own
 

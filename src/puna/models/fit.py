@@ -21,8 +21,8 @@ __all__ = [
     "memory",
 ]
 
-_DEFAULT_CONTEXT = 8192  # the engine's own, see puna.engine.native
-_STEP_TOKENS = 256  # that the engine computes at once
+_DEFAULT_CONTEXT = 8192  # what most conversations need; the cache of a 128k context is gigabytes
+_STEP_TOKENS = 256  # the engine's, whose package lies above this one: a test holds both to the same
 _LOGIT_ROWS = 8  # rows of logits, and what sampling needs beside them
 # What a machine can give to one program, the rest being the system's and other programs'.
 _USABLE_SHARE = 0.9

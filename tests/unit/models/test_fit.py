@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from puna import _native
+from puna.engine.scheduler import STEP_TOKENS
 from puna.errors import ConfigError
 from puna.models.catalogue import CATALOGUE, resolve
 from puna.models.config import ModelConfig
-from puna.models.fit import fit_of_config, fit_of_row, memory
+from puna.models.fit import _STEP_TOKENS, fit_of_config, fit_of_row, memory
 from puna.models.open import open_checkpoint
 from puna.models.packed import FORMATS, pack_checkpoint
 from puna.models.rows import CatalogueRow
@@ -19,6 +20,10 @@ def test_weights_of_the_default_model_are_those_that_packing_gives(default_gguf:
     checkpoint = open_checkpoint(default_gguf)
     need = memory(checkpoint.config, checkpoint.dtypes, wanted, 100)
     assert need.weight_bytes == pack_checkpoint(checkpoint, wanted).n_bytes
+
+
+def test_a_step_has_as_many_tokens_as_the_engine_s() -> None:
+    assert _STEP_TOKENS == STEP_TOKENS
 
 
 def test_one_billion_by_hand() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from puna._native import BLOCK_TOKENS
 from puna.engine.request import TokenLogprob
+from puna.engine.scheduler import STEP_TOKENS
 from puna.errors import EngineError
 from puna.server.answers.deadline import Deadline
 from puna.server.errors import shutting_down
@@ -21,8 +22,6 @@ from puna.server.hosting.hosted import Loaded
 __all__ = ["embed_all", "score_all"]
 
 T = TypeVar("T")
-
-_TOGETHER_TOKENS = 256  # as many as a step of the engine has
 
 
 async def embed_all(
@@ -82,7 +81,7 @@ async def _each(
     for ids in texts:
         model.llama.engine.check_prompt(ids, room=0)
     found: dict[tuple[int, ...], T] = {}
-    most = min(_TOGETHER_TOKENS, model.llama.engine.cache_tokens)
+    most = min(STEP_TOKENS, model.llama.engine.cache_tokens)
     groups = _groups(dict.fromkeys(tuple(ids) for ids in texts), most)
     try:
         async with deadline.limit(), model.admission.reserve(client, max(map(_cache_tokens, groups))):
