@@ -142,6 +142,11 @@ class NativeEngine:
         """Positions of the cache that no request holds; see `Engine.free_cache_tokens`."""
         return self._scheduler.blocks.n_free * _native.BLOCK_TOKENS
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes nothing any more; see `Engine.is_closed`."""
+        return self._is_closed
+
     def check_prompt(self, prompt: Sequence[int], room: int = 1) -> None:
         """Raise what `submit` would for the prompt; see `Engine.check_prompt`."""
         if not prompt:

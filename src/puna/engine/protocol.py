@@ -26,6 +26,11 @@ class Engine(Protocol):
         """Positions of the cache, of `cache_tokens` in all, that no request holds right now."""
         ...
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes nothing any more: `close` was called, or it found no memory to go on with."""
+        ...
+
     def check_prompt(self, prompt: Sequence[int], room: int = 1) -> None:
         """Raise what `submit` would for a prompt, before anything waits for it.
 

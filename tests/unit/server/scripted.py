@@ -38,6 +38,7 @@ class ScriptedEngine:
     context_tokens = 4096
     cache_tokens = 4096
     free_cache_tokens = 4096
+    is_closed = False
 
     def __init__(self, tokenizer: Tokenizer, script: Mapping[str, str]) -> None:
         """Say what stands in `script` behind the first key that is in the prompt, else "hum".

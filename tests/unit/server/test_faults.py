@@ -47,6 +47,26 @@ def test_an_engine_that_loses_track_loses_what_runs_and_goes_on(
     assert error["cause"]["where"][-1].startswith("native.py:")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_that_ends_is_replaced(tiny_folder: Path) -> None:
+    def no_memory() -> None:
+        raise MemoryError
+
+    with running([hosted(tiny_folder)]) as live:
+        right = said(live.http.post("/v1/chat/completions", json=BODY))
+        ended = live.services.pool.models["tiny"].loaded
+        assert ended is not None
+        engine: Any = ended.llama.engine
+        engine._scheduler.advance = None
+        engine._queues = no_memory
+        answer = live.http.post("/v1/chat/completions", json=BODY)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+        engine._thread.join(10)
+        for _ in range(2):
+            assert said(live.http.post("/v1/chat/completions", json=BODY)) == right
+        assert live.services.pool.models["tiny"].loaded is not ended
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system lets a process be given less memory")
 def test_without_memory_requests_fail_and_the_server_lives(tiny_folder: Path) -> None:
     bodies: dict[str, dict[str, Any]] = {

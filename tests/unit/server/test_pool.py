@@ -25,6 +25,7 @@ class FakeLlama:
 
     class engine:
         cache_tokens = 64
+        is_closed = False
 
     def __init__(self) -> None:
         self.is_closed = False

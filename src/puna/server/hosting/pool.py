@@ -112,6 +112,8 @@ class ModelPool:
             )
         model.n_users += 1
         try:
+            if model.loaded is not None and model.loaded.llama.engine.is_closed:
+                await self._take_out(model)  # its engine failed for good; whoever comes now has a new one
             yield model.loaded or await self._arrival(model)
         finally:
             model.n_users -= 1
@@ -130,15 +132,7 @@ class ModelPool:
         """
         if model.n_users:
             return False
-        loaded, model.loaded = model.loaded, None
-        if loaded is not None:
-            self._leaving_bytes += model.need_bytes
-            try:
-                await asyncio.to_thread(loaded.llama.close)
-            finally:
-                self._leaving_bytes -= model.need_bytes
-                self._give_back(model)
-            log("unloaded", model=model.id)
+        await self._take_out(model)
         return True
 
     async def close(self) -> None:
@@ -193,6 +187,17 @@ class ModelPool:
         if not model.n_users:  # they went away meanwhile
             self._on_idle(model)
         return model.loaded
+
+    async def _take_out(self, model: HostedModel) -> None:
+        loaded, model.loaded = model.loaded, None
+        if loaded is not None:
+            self._leaving_bytes += model.need_bytes
+            try:
+                await asyncio.to_thread(loaded.llama.close)
+            finally:
+                self._leaving_bytes -= model.need_bytes
+                self._give_back(model)
+            log("unloaded", model=model.id)
 
     async def _take_room(self, model: HostedModel) -> None:
         """Set memory aside for a model; wait for it where unloading all that is idle would not do.
