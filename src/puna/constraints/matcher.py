@@ -81,11 +81,6 @@ class Matcher:
             return len(tokens) == 1 and self._grammar.is_accepting()
         return self.permitted(tokens) == tokens
 
-    def _may_follow(self, token: int) -> bool:
-        # Where a token is forced, a mask has no other, but `validate_tokens` takes what its text begins with.
-        forced = self.forced(1)
-        return forced == [token] if forced else self._grammar.validate_tokens([token]) == 1
-
     def fill(self, masks: NDArray[np.uint32], guess: list[int]) -> None:
         """Say what may come next, and what after each token of a guess.
 
@@ -118,6 +113,11 @@ class Matcher:
             raise self._fail()
         if self._ends is not None:
             self._ends.take(token)
+
+    def _may_follow(self, token: int) -> bool:
+        # Where a token is forced, a mask has no other, but `validate_tokens` takes what its text begins with.
+        forced = self.forced(1)
+        return forced == [token] if forced else self._grammar.validate_tokens([token]) == 1
 
     def _fail(self) -> ConstraintError:
         self._on_error()

@@ -32,14 +32,12 @@ class Reader(Protocol[T_co]):
     """What a pass makes of the model's numbers.
 
     Attributes:
+        reads_logits: it reads logits, ``[tokens, vocabulary]``; else final hidden states, ``[tokens, dim]``.
         slice_tokens: tokens that it wants at a time.
     """
 
+    reads_logits: bool
     slice_tokens: int
-
-    def compute(self, runner: _native.Runner, batch: _Batch) -> NDArray[np.float32]:
-        """The numbers that readers of this class read, a row a token."""
-        ...
 
     def read(self, rows: NDArray[np.float32]) -> None:
         """Take what is wanted from those of the next slice."""
@@ -53,6 +51,7 @@ class Reader(Protocol[T_co]):
 class MeanHidden:
     """The mean of the final hidden states, float32 ``[dim]``."""
 
+    reads_logits = False
     slice_tokens = STEP_TOKENS
 
     def __init__(self, dim: int) -> None:
@@ -63,10 +62,6 @@ class MeanHidden:
         """
         self._total = np.zeros(dim, np.float64)
         self._n_tokens = 0
-
-    def compute(self, runner: _native.Runner, batch: _Batch) -> NDArray[np.float32]:
-        """Hidden states, ``[tokens, dim]``."""
-        return runner.hidden(*batch)
 
     def read(self, rows: NDArray[np.float32]) -> None:
         """Add those of a slice."""
@@ -81,6 +76,7 @@ class MeanHidden:
 class Scores:
     """How likely the model finds every token after the first."""
 
+    reads_logits = True
     slice_tokens = 64  # logits are the largest numbers of a model: 32 MiB, with 128,256 words
 
     def __init__(self, tokens: Sequence[int], n_top: int) -> None:
@@ -93,10 +89,6 @@ class Scores:
         self._tokens = tokens
         self._n_top = n_top
         self._found: list[TokenLogprob] = []
-
-    def compute(self, runner: _native.Runner, batch: _Batch) -> NDArray[np.float32]:
-        """Logits, ``[tokens, vocabulary]``."""
-        return runner.logits(*batch)
 
     def read(self, rows: NDArray[np.float32]) -> None:
         """Score what comes after each token of a slice; nothing comes after the text's last one."""
@@ -112,15 +104,12 @@ class Scores:
 class Logits:
     """Logits at every position, float32 ``[tokens, vocabulary]``."""
 
+    reads_logits = True
     slice_tokens = STEP_TOKENS
 
     def __init__(self) -> None:
         """Start with nothing."""
         self._parts: list[NDArray[np.float32]] = []
-
-    def compute(self, runner: _native.Runner, batch: _Batch) -> NDArray[np.float32]:
-        """Logits, ``[tokens, vocabulary]``."""
-        return runner.logits(*batch)
 
     def read(self, rows: NDArray[np.float32]) -> None:
         """Keep those of a slice."""
@@ -211,7 +200,8 @@ class Passes:
         failure = None
         parts: Sequence[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(together)
         try:
-            rows = together[0].reader.compute(runner, _pack(together))
+            compute = runner.logits if together[0].reader.reads_logits else runner.hidden
+            rows = compute(*_pack(together))
             parts = np.split(rows, np.cumsum([len(each.slice) for each in together])[:-1])
         except Exception as error:  # only these are lost
             failure = error
@@ -220,27 +210,28 @@ class Passes:
 
     def _together(self) -> list[Pass[Any]]:
         """The first pass and those behind it, as many as read the same numbers and fit a slice."""
-        kind, room = type(self._running[0].reader), self._running[0].reader.slice_tokens
-        found = []
+        first, found = self._running[0].reader, []
+        room = first.slice_tokens
         for each in self._running:
             room -= len(each.slice)
-            if type(each.reader) is not kind or room < 0:
+            if each.reader.reads_logits != first.reads_logits or room < 0:
                 break
             found.append(each)
         return found
 
     def _take(self, each: Pass[Any], rows: NDArray[np.float32], failure: Exception | None) -> None:
-        """Give the first pass its numbers, or a failure; it goes to the end of the line, or is over."""
+        """Give a pass its numbers, or a failure; it goes to the end of the line, or is over."""
         try:
             is_over = failure is not None or each.read(rows)
         except Exception as error:
             is_over, failure = True, error
         if is_over:
             self._blocks.release(each.blocks)
-            self._running.popleft()
+            self._running.remove(each)
             each.finish(failure)
         else:
-            self._running.rotate(-1)
+            self._running.remove(each)
+            self._running.append(each)
 
     def fail(self, error: Exception) -> None:
         """End all of them."""
