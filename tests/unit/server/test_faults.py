@@ -13,7 +13,7 @@ import pytest
 from tests.unit.server.conftest import hosted
 from tests.unit.server.live import running
 from tests.unit.server.test_end import process
-from tests.unit.server.test_life import ENDLESS
+from tests.unit.server.test_life import ENDLESS, wait_for
 
 BODY: Any = {**ENDLESS, "model": "tiny", "max_tokens": 8, "temperature": 0, "stream": False}
 LONG = "hum " * 200
@@ -57,6 +57,7 @@ def test_an_engine_that_ends_is_replaced(tiny_folder: Path) -> None:
         ended = live.services.pool.models["tiny"].loaded
         assert ended is not None
         engine: Any = ended.llama.engine
+        wait_for(lambda: engine._scheduler.is_idle)
         engine._scheduler.advance = None
         engine._queues = no_memory
         answer = live.http.post("/v1/chat/completions", json=BODY)
