@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from tests.unit.constraints.bombs import END
-from tests.unit.constraints.walks import allowed_by
+from tests.unit.constraints.walks import allowed_by, masks_of
 
-from puna.constraints import Choices, Compiler, Constraint, JsonSchema, Lark, Matcher, Regex
+from puna.constraints import Choices, Compiler, Constraint, JsonSchema, Lark, Regex
 from puna.tokens import Tokenizer
 
 PERSON = {
@@ -47,12 +46,6 @@ def answer_to(compiler: Compiler, constraint: Constraint, text: str) -> list[int
     return ids
 
 
-def masks_of(compiler: Compiler, matcher: Matcher, guess: list[int]) -> NDArray[np.bool_]:
-    masks = np.zeros((1 + len(guess), compiler.n_words), np.uint32)
-    matcher.fill(masks, guess)
-    return np.unpackbits(masks.view(np.uint8), axis=1, bitorder="little").astype(bool)
-
-
 @pytest.mark.parametrize(("constraint", "text"), ANSWERS, ids=[text for _, text in ANSWERS])
 def test_a_token_is_allowed_where_its_mask_has_it(
     constraint: Constraint, text: str, compiler: Compiler, smollm: Tokenizer
@@ -70,21 +63,30 @@ def test_guesses_are_permitted_as_far_as_their_masks_have_them(
     constraint: Constraint, text: str, compiler: Compiler, smollm: Tokenizer
 ) -> None:
     matcher, answer = compiler.matcher(constraint, [END]), answer_to(compiler, constraint, text)
-    for place, token in enumerate([*answer, END]):
+    for place in range(len(answer) + 1):
         right, left = answer[place:], smollm.decode(answer[place:])
         letters = [smollm.encode(letter)[0] for letter in left]
         wrong = [[*right[:n], 500 + n] for n in range(3)]
         for guess in [right, [*right, END], letters, smollm.encode(left), *wrong]:
-            masks, n = masks_of(compiler, matcher, guess), 0
+            masks, n = masks_of(matcher, compiler, guess), 0
             while n < len(guess) and masks[n, guess[n]]:
                 n += 1
             assert matcher.permitted(guess) == [each for each in guess[:n] if each != END]
             if guess and END not in guess:
                 assert matcher.allows(guess) == (n == len(guess))
-            assert np.array_equal(masks_of(compiler, matcher, []), masks[:1])  # as it was
-        if token != END and matcher.forced(99):
-            masks = masks_of(compiler, matcher, forced := matcher.forced(99))
-            assert masks[: len(forced)].sum() == len(forced)
-            assert masks[range(len(forced)), forced].all()
-        if not matcher.is_over:
+            assert np.array_equal(allowed_by(matcher, compiler), masks[0])  # as it was
+        for token in right[:1]:
             matcher.take(token)
+
+
+def test_masks_of_what_is_forced_have_nothing_else(compiler: Compiler) -> None:
+    n_forced = 0
+    for constraint, text in ANSWERS:
+        matcher = compiler.matcher(constraint, [END])
+        for token in answer_to(compiler, constraint, text):
+            forced = matcher.forced(99)
+            for mask, only in zip(masks_of(matcher, compiler, forced), forced, strict=False):
+                assert np.flatnonzero(mask).tolist() == [only]
+            n_forced += len(forced)
+            matcher.take(token)
+    assert n_forced > 20

@@ -15,11 +15,17 @@ _CLOSING = (b'"', b"}", b"]", b'"}', b")", b'")', b'"]')
 
 def allowed_by(matcher: Matcher, compiler: Compiler) -> NDArray[np.bool_]:
     """Which tokens may come next, ``[vocabulary]``."""
-    masks = np.zeros((1, compiler.n_words), np.uint32)
-    matcher.fill(masks, [])
+    return masks_of(matcher, compiler, [])[0]
+
+
+def masks_of(matcher: Matcher, compiler: Compiler, guess: list[int]) -> NDArray[np.bool_]:
+    """Which tokens may come next, and which after each token of a guess, ``[1 + guess, vocabulary]``."""
+    masks = np.zeros((1 + len(guess), compiler.n_words), np.uint32)
+    matcher.fill(masks, guess)
     if matcher.error is not None:
         raise matcher.error
-    return np.unpackbits(masks.view(np.uint8), bitorder="little")[: compiler._vocab_size].astype(bool)
+    bits = np.unpackbits(masks.view(np.uint8), axis=1, bitorder="little")
+    return bits[:, : compiler._vocab_size].astype(bool)
 
 
 @cache

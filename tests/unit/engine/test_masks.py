@@ -10,24 +10,14 @@ import numpy as np
 import pytest
 
 from puna import _native, load
-from puna.constraints import Choices, Constraint, JsonSchema, Regex
+from puna.constraints import Choices, Constraint, Regex
 from puna.engine import masks
 from puna.engine.native import NativeEngine
 from puna.engine.native_parts import new_sampler
 from puna.engine.request import Request, SamplingParams
 
 # What is forced can be begun with a shorter token, " the" say, which the model likes better.
-CONSTRAINTS: list[Constraint] = [
-    Choices([" thermodynamics"]),
-    Regex(r":( the sheep belongs to thermodynamics)"),
-    JsonSchema(
-        {
-            "type": "object",
-            "properties": {"theory of it": {"enum": ["notable"]}},
-            "required": ["theory of it"],
-        }
-    ),
-]
+CONSTRAINTS: list[Constraint] = [Choices([" thermodynamics"]), Regex(": the sheep belongs to thermodynamics")]
 PROMPT = "Which animals? A sheep: the sheep belongs to"
 
 
@@ -56,9 +46,8 @@ def expected(default_gguf: Path) -> list[tuple[int, ...]]:
 def test_forced_tokens_are_the_same(
     default_gguf: Path, expected: list[tuple[int, ...]], speculation: str, at_once: int
 ) -> None:
-    assert [set(each) for each in answers(default_gguf, speculation, at_once)] == [
-        {tokens} for tokens in expected
-    ]
+    for found, tokens in zip(answers(default_gguf, speculation, at_once), expected, strict=True):
+        assert set(found) == {tokens}
 
 
 def test_a_row_is_picked_again_only_behind_its_own_step(engine: NativeEngine) -> None:
