@@ -90,7 +90,6 @@ def test_who_is_hit_by_a_step_is_told(engine: NativeEngine) -> None:
 
 
 def test_nothing_comes_after_the_last_event(engine: NativeEngine) -> None:
-    Caller(engine, PROMPT).finish()
     engine._scheduler.remove = fail  # type: ignore[method-assign]
     caller = Caller(engine, PROMPT)
     caller.finish()
@@ -107,7 +106,6 @@ def test_an_engine_that_cannot_go_on_is_closed(engine: NativeEngine, monkeypatch
         may_fail.wait(60)
         raise MemoryError("no memory for an account")
 
-    Caller(engine, PROMPT).finish()
     monkeypatch.setattr(engine, "_queues", queues)
     engine._scheduler.advance = fail  # type: ignore[method-assign]
     hit = Caller(engine, PROMPT)
