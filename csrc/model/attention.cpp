@@ -23,10 +23,10 @@ Attention::Attention(const ModelConfig& config, const Cache& cache, int n_thread
     thread_memory_.assign(static_cast<size_t>(n_threads), std::vector<float>(floats));
 }
 
-void Attention::plan(const Batch& batch) {
+void Attention::plan(const std::vector<SequenceSlice>& slices) {
     tiles_.clear();
     int64_t row = 0;
-    for (const SequenceSlice& slice : batch.slices) {
+    for (const SequenceSlice& slice : slices) {
         const int64_t end = slice.position + slice.n_tokens;
         for (int64_t h = 0; h < config_.n_kv_heads; h++)
             for (int64_t p = slice.position; p < end;) {

@@ -23,8 +23,8 @@ class Attention {
   public:
     Attention(const ModelConfig& config, const Cache& cache, int n_threads);
 
-    // Deals out the work of a step; `batch` must outlive its layers.
-    void plan(const Batch& batch);
+    // Deals out the work of a step; `slices` must outlive its layers.
+    void plan(const std::vector<SequenceSlice>& slices);
 
     // One layer, called by every thread: query [tokens][n_heads][head_dim] to `out`, the same shape. Only
     // what the thread wrote itself is visible without a barrier.

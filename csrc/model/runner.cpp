@@ -32,6 +32,7 @@ struct Runner::Workspace {
           low{QuantizedRows(c.lora_rank), QuantizedRows(c.lora_rank), QuantizedRows(c.lora_rank)},
           lifted(widest_output(c)),
           attention(c, cache, n_threads),
+          last_attention(c, cache, n_threads),
           config(c) {}
 
     void reserve(int64_t tokens, int64_t outputs, bool with_head) {
@@ -59,9 +60,9 @@ struct Runner::Workspace {
     QuantizedRows unrotated;  // the last norm's output, where a matrix stands between it and the head
     QuantizedRows final_hidden;
     Rows logits;
-    std::array<QuantizedRows, 3> low;  // of adaptors: A x, for linears that share an input
-    Rows lifted;                       // B (A x), those linears side by side
-    Attention attention;
+    std::array<QuantizedRows, 3> low;     // of adaptors: A x, for linears that share an input
+    Rows lifted;                          // B (A x), those linears side by side
+    Attention attention, last_attention;  // of all tokens; of the output rows, in the last layer
     const ModelConfig& config;
     std::vector<std::vector<float>> sampler_scratch;
 };
@@ -72,12 +73,15 @@ namespace {
 struct Token {
     const SequenceSlice* slice;
     int64_t position;
+    int64_t row;  // of the batch
 };
 
 }  // namespace
 
 // One forward pass, as every thread runs it: phases between barriers. Products are dealt out, all else
 // is split by thread number.
+//
+// Of the last layer all tokens need keys and values; what lies behind these is computed for output rows only.
 class Runner::Forward {
   public:
     Forward(const Model& model, const Cache& cache, Workspace& space, const Batch& batch)
@@ -87,43 +91,42 @@ class Runner::Forward {
           space_(space),
           batch_(batch),
           kernels_(puna::kernels()),
-          n_tokens_(static_cast<int64_t>(batch.tokens.size())) {
+          all_{{}, space.attention, space.residual, space.delta},
+          // The delta of all tokens is not needed any more when the outputs' rows are kept there.
+          outputs_{{}, space.last_attention, space.delta, space.residual} {
         for (const SequenceSlice& slice : batch.slices)
-            for (int64_t i = 0; i < slice.n_tokens; i++) tokens_.push_back({&slice, slice.position + i});
-        space.attention.plan(batch);
+            for (int64_t i = 0; i < slice.n_tokens; i++)
+                all_.tokens.push_back({&slice, slice.position + i, all_.rows()});
+        all_.attention.plan(batch.slices);
+        for (const int64_t row : batch.output_rows)
+            outputs_.tokens.push_back(all_.tokens[static_cast<size_t>(row)]);
+        if (!narrows()) return;
+        for (const auto& [slice, position, row] : outputs_.tokens) {
+            SequenceSlice* last = output_slices_.empty() ? nullptr : &output_slices_.back();
+            if (last != nullptr && last->blocks == slice->blocks &&
+                last->position + last->n_tokens == position)
+                last->n_tokens++;
+            else
+                output_slices_.push_back({1, position, slice->blocks, slice->n_blocks});
+        }
+        outputs_.attention.plan(output_slices_);
     }
 
     void run(Worker& worker, bool with_head) {
         embed(worker);
-        const float* delta = nullptr;
-        for (size_t i = 0; i < model_.layers.size(); i++) {
-            const Layer& layer = model_.layers[i];
-            wait(worker, {&layer.q, &layer.k, &layer.v});
-            norm(worker, layer.attention_norm, delta, {&layer.q, &layer.k, &layer.v});
-            wait(worker, {&layer.q, &layer.k, &layer.v});
-            multiply(worker, space_.normed,
-                     {{&layer.q, &space_.query}, {&layer.k, &space_.key}, {&layer.v, &space_.value}});
-            wait(worker, {&layer.o});
-            rotate_and_store(worker, static_cast<int64_t>(i));
-            wait(worker, {&layer.o});
-            attend(worker, static_cast<int64_t>(i), layer.o);
-            wait(worker, {&layer.o});
-            multiply(worker, space_.attended, {{&layer.o, &space_.delta}});
-            wait(worker, {&layer.gate, &layer.up});
-            norm(worker, layer.ffn_norm, space_.delta.row(0), {&layer.gate, &layer.up});
-            wait(worker, {&layer.gate, &layer.up});
-            multiply(worker, space_.normed, {{&layer.gate, &space_.gate.values}, {&layer.up, &space_.up}});
-            wait(worker, {&layer.down});
-            activate(worker, layer.down);
-            wait(worker, {&layer.down});
-            multiply(worker, space_.gate, {{&layer.down, &space_.delta}});
-            delta = space_.delta.row(0);
+        const int64_t last = static_cast<int64_t>(model_.layers.size()) - 1;
+        for (int64_t i = 0; i < last; i++) {
+            attend(worker, i);
+            feed_forward(worker, all_, i);
         }
+        narrows() ? attend_outputs(worker, last) : attend(worker, last);
+        const Part& part = narrows() ? outputs_ : all_;
+        feed_forward(worker, part, last);
         wait(worker, {&model_.head});
-        final_norm(worker, delta);
+        final_norm(worker, part);
         if (!with_head) return;
         wait(worker, {&model_.head});
-        multiply(worker, space_.final_hidden, {{&model_.head, &space_.logits}}, n_outputs());
+        multiply(worker, space_.final_hidden, {{&model_.head, &space_.logits}}, part.rows());
     }
 
   private:
@@ -131,20 +134,74 @@ class Runner::Forward {
         const Linear* linear;
         Rows* out;
     };
+    // Tokens that a layer computes: rows of the buffers from the first one on.
+    struct Part {
+        std::vector<Token> tokens;
+        Attention& attention;
+        Rows &residual, &delta;  // delta: what the layer before adds to the residual
 
-    int64_t n_outputs() const { return static_cast<int64_t>(batch_.output_rows.size()); }
+        int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
+    };
+
+    bool narrows() const { return outputs_.rows() < all_.rows(); }
+
+    void attend(Worker& worker, int64_t index) {
+        const Layer& layer = layer_at(index);
+        wait(worker, {&layer.q, &layer.k, &layer.v});
+        norm(worker, all_, layer.attention_norm, index > 0, {&layer.q, &layer.k, &layer.v});
+        wait(worker, {&layer.q, &layer.k, &layer.v});
+        multiply(worker, space_.normed,
+                 {{&layer.q, &space_.query}, {&layer.k, &space_.key}, {&layer.v, &space_.value}},
+                 all_.rows());
+        wait(worker, {&layer.o});
+        rotate(worker, all_);
+        store(worker, index);
+        look_back(worker, all_, index);
+    }
+
+    void attend_outputs(Worker& worker, int64_t index) {
+        const Layer& layer = layer_at(index);
+        wait(worker, {&layer.k, &layer.v});
+        norm(worker, all_, layer.attention_norm, index > 0, {&layer.k, &layer.v});
+        wait(worker, {&layer.k, &layer.v});
+        multiply(worker, space_.normed, {{&layer.k, &space_.key}, {&layer.v, &space_.value}}, all_.rows());
+        wait(worker, {&layer.q});
+        store(worker, index);
+        keep_outputs(worker);
+        norm(worker, outputs_, layer.attention_norm, false, {&layer.q});
+        wait(worker, {&layer.q});
+        multiply(worker, space_.normed, {{&layer.q, &space_.query}}, outputs_.rows());
+        wait(worker, {&layer.o});
+        rotate(worker, outputs_);
+        look_back(worker, outputs_, index);
+    }
+
+    void feed_forward(Worker& worker, const Part& part, int64_t index) {
+        const Layer& layer = layer_at(index);
+        wait(worker, {&layer.gate, &layer.up});
+        norm(worker, part, layer.ffn_norm, true, {&layer.gate, &layer.up});
+        wait(worker, {&layer.gate, &layer.up});
+        multiply(worker, space_.normed, {{&layer.gate, &space_.gate.values}, {&layer.up, &space_.up}},
+                 part.rows());
+        wait(worker, {&layer.down});
+        activate(worker, part, layer.down);
+        wait(worker, {&layer.down});
+        multiply(worker, space_.gate, {{&layer.down, &part.delta}}, part.rows());
+    }
+
+    const Layer& layer_at(int64_t index) const { return model_.layers[static_cast<size_t>(index)]; }
 
     void embed(Worker& worker) {
         const Weight& table = model_.embedding;
-        const auto [begin, end] = worker.share(n_tokens_);
+        const auto [begin, end] = worker.share(all_.rows());
         for (int64_t t = begin; t < end; t++) {
             kernels_.unpack_row(table.format, table.data, table.padded_columns(),
-                                batch_.tokens[static_cast<size_t>(t)], space_.residual.row(t));
+                                batch_.tokens[static_cast<size_t>(t)], all_.residual.row(t));
             // In double: a float angle at position 100,000 is off by thousandths of a radian.
             float* rope = space_.rope.row(t);
             const int64_t half = config_.head_dim / 2;
             for (int64_t i = 0; i < half; i++) {
-                const double angle = static_cast<double>(tokens_[static_cast<size_t>(t)].position) *
+                const double angle = static_cast<double>(all_.tokens[static_cast<size_t>(t)].position) *
                                      config_.rope_frequencies[static_cast<size_t>(i)];
                 rope[i] = static_cast<float>(std::cos(angle));
                 rope[half + i] = static_cast<float>(std::sin(angle));
@@ -153,13 +210,14 @@ class Runner::Forward {
     }
 
     template <size_t N>
-    void norm(Worker& worker, const float* gain, const float* delta, const Linear* const (&readers)[N]) {
+    void norm(Worker& worker, const Part& part, const float* gain, bool has_delta,
+              const Linear* const (&readers)[N]) {
         Needs needs;
         for (const Linear* reader : readers) needs.add(*reader);
-        const auto [begin, end] = worker.share(n_tokens_);
+        const auto [begin, end] = worker.share(part.rows());
         for (int64_t t = begin; t < end; t++) {
-            kernels_.add_rms_norm(space_.residual.row(t), delta == nullptr ? nullptr : space_.delta.row(t),
-                                  gain, config_.norm_eps, config_.dim, space_.normed.values.row(t));
+            kernels_.add_rms_norm(part.residual.row(t), has_delta ? part.delta.row(t) : nullptr, gain,
+                                  config_.norm_eps, config_.dim, space_.normed.values.row(t));
             space_.normed.prepare(kernels_, needs, t);
         }
         reduce(space_.normed, readers, begin, end);
@@ -193,10 +251,6 @@ class Runner::Forward {
     }
 
     // Products that share an input, their tiles dealt out as if they were one matrix.
-    template <size_t N>
-    void multiply(Worker& worker, const QuantizedRows& in, const Job (&jobs)[N]) {
-        multiply(worker, in, jobs, n_tokens_);
-    }
     template <size_t N>
     void multiply(Worker& worker, const QuantizedRows& in, const Job (&jobs)[N], int64_t rows) {
         if (rows == 0) return;
@@ -232,15 +286,23 @@ class Runner::Forward {
         worker.barrier({w.data + tile * bytes, (w.tiles() - tile) * bytes});
     }
 
-    void rotate_and_store(Worker& worker, int64_t layer) {
+    void rotate(Worker& worker, const Part& part) {
         const int64_t head_dim = config_.head_dim;
-        const auto [begin, end] = worker.share(n_tokens_);
+        const auto [begin, end] = worker.share(part.rows());
+        for (int64_t i = begin; i < end; i++) {
+            const float* cosine = space_.rope.row(part.tokens[static_cast<size_t>(i)].row);
+            kernels_.rope(space_.query.row(i), config_.n_heads, head_dim, cosine, cosine + head_dim / 2);
+        }
+    }
+
+    // Keys, rotated, and values into the cache.
+    void store(Worker& worker, int64_t layer) {
+        const int64_t head_dim = config_.head_dim;
+        const auto [begin, end] = worker.share(all_.rows());
         for (int64_t t = begin; t < end; t++) {
             const float* cosine = space_.rope.row(t);
-            const float* sine = cosine + head_dim / 2;
-            kernels_.rope(space_.query.row(t), config_.n_heads, head_dim, cosine, sine);
-            kernels_.rope(space_.key.row(t), config_.n_kv_heads, head_dim, cosine, sine);
-            const auto& [slice, position] = tokens_[static_cast<size_t>(t)];
+            kernels_.rope(space_.key.row(t), config_.n_kv_heads, head_dim, cosine, cosine + head_dim / 2);
+            const auto& [slice, position, row] = all_.tokens[static_cast<size_t>(t)];
             const int64_t block = slice->blocks[position / kBlockTokens];
             for (int64_t h = 0; h < config_.n_kv_heads; h++)
                 kernels_.store_kv(cache_.layout(),
@@ -250,22 +312,34 @@ class Runner::Forward {
         }
     }
 
-    void attend(Worker& worker, int64_t layer, const Linear& reader) {
-        space_.attention.run(worker, kernels_, layer, space_.query, space_.attended.values);
-        wait(worker, {&reader});
+    void keep_outputs(Worker& worker) {
+        const auto [begin, end] = worker.share(outputs_.rows());
+        for (int64_t i = begin; i < end; i++)
+            std::copy_n(all_.residual.row(outputs_.tokens[static_cast<size_t>(i)].row), config_.dim,
+                        outputs_.residual.row(i));
+    }
+
+    // Attention over what is in the cache now, and the product behind it.
+    void look_back(Worker& worker, const Part& part, int64_t index) {
+        const Linear& o = layer_at(index).o;
+        wait(worker, {&o});
+        part.attention.run(worker, kernels_, index, space_.query, space_.attended.values);
+        wait(worker, {&o});
         Needs needs;
-        needs.add(reader);
-        const auto [begin, end] = worker.share(n_tokens_);
+        needs.add(o);
+        const auto [begin, end] = worker.share(part.rows());
         for (int64_t t = begin; t < end; t++) space_.attended.prepare(kernels_, needs, t);
-        reduce(space_.attended, {&reader}, begin, end);
+        reduce(space_.attended, {&o}, begin, end);
+        wait(worker, {&o});
+        multiply(worker, space_.attended, {{&o, &part.delta}}, part.rows());
     }
 
     // Activation, rotation and rounding of a row while it is in the nearest cache.
-    void activate(Worker& worker, const Linear& reader) {
+    void activate(Worker& worker, const Part& part, const Linear& reader) {
         Needs needs;
         needs.add(reader);
         const int64_t width = round_up(config_.ffn_dim, 16);
-        const auto [begin, end] = worker.share(n_tokens_);
+        const auto [begin, end] = worker.share(part.rows());
         for (int64_t t = begin; t < end; t++) {
             float* row = space_.gate.values.row(t);
             kernels_.silu_mul(row, space_.up.row(t), width);
@@ -275,29 +349,27 @@ class Runner::Forward {
         reduce(space_.gate, {&reader}, begin, end);
     }
 
-    void final_norm(Worker& worker, const float* delta) {
+    void final_norm(Worker& worker, const Part& part) {
         const bool rotates = config_.has_output_rotation;
         QuantizedRows& out = rotates ? space_.unrotated : space_.final_hidden;
         Needs needs;
         needs.add(rotates ? model_.output_rotation : model_.head);
-        const auto [begin, end] = worker.share(n_outputs());
+        const auto [begin, end] = worker.share(part.rows());
         for (int64_t i = begin; i < end; i++) {
-            const int64_t t = batch_.output_rows[static_cast<size_t>(i)];
-            kernels_.add_rms_norm(space_.residual.row(t), delta == nullptr ? nullptr : space_.delta.row(t),
-                                  model_.final_norm, config_.norm_eps, config_.dim, out.values.row(i));
+            kernels_.add_rms_norm(part.residual.row(i), part.delta.row(i), model_.final_norm,
+                                  config_.norm_eps, config_.dim, out.values.row(i));
             out.prepare(kernels_, needs, i);
         }
-        if (rotates) rotate_output(worker);
+        if (rotates) rotate_output(worker, part.rows());
     }
 
-    void rotate_output(Worker& worker) {
+    void rotate_output(Worker& worker, int64_t rows) {
         worker.barrier();
-        multiply(worker, space_.unrotated, {{&model_.output_rotation, &space_.final_hidden.values}},
-                 n_outputs());
+        multiply(worker, space_.unrotated, {{&model_.output_rotation, &space_.final_hidden.values}}, rows);
         worker.barrier();
         Needs needs;
         needs.add(model_.head);
-        const auto [begin, end] = worker.share(n_outputs());
+        const auto [begin, end] = worker.share(rows);
         for (int64_t i = begin; i < end; i++) space_.final_hidden.prepare(kernels_, needs, i);
     }
 
@@ -307,8 +379,8 @@ class Runner::Forward {
     Workspace& space_;
     const Batch& batch_;
     const KernelTable& kernels_;
-    const int64_t n_tokens_;
-    std::vector<Token> tokens_;
+    Part all_, outputs_;
+    std::vector<SequenceSlice> output_slices_;
 };
 
 Runner::Runner(const Model& model, Cache& cache, int n_threads)
@@ -351,10 +423,13 @@ void Runner::check(const Batch& batch) const {
         PUNA_CHECK(token >= 0 && token < model_.config.vocab_size,
                    "batch: token " + std::to_string(token) + " is not in the vocabulary of " +
                        std::to_string(model_.config.vocab_size));
-    std::unordered_set<int64_t> seen;
-    for (const int64_t row : batch.output_rows)
-        PUNA_CHECK(row >= 0 && row < total && seen.insert(row).second,
-                   "batch: output row " + std::to_string(row) + " is out of range or named twice");
+    int64_t before = -1;
+    for (const int64_t row : batch.output_rows) {
+        PUNA_CHECK(row > before && row < total, "batch: output rows must ascend from 0 to " +
+                                                    std::to_string(total - 1) + ", got " +
+                                                    std::to_string(row) + " after " + std::to_string(before));
+        before = row;
+    }
 }
 
 template <class After>

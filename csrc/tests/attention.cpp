@@ -138,7 +138,7 @@ struct Scene {
                 for (int64_t i = 0; i < n; i++)
                     std::copy_n(query.row(s * length + start + i), config.q_dim(), in.row(s * n + i));
             }
-            attention.plan(batch);
+            attention.plan(batch.slices);
             pool.run([&](Worker& worker) { attention.run(worker, table, 0, in, out); });
             for (int64_t i = 0; i < 2 * n; i++)
                 std::copy_n(out.row(i), config.q_dim(),

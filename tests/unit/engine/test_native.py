@@ -282,7 +282,7 @@ def test_batches_that_would_leave_the_cache_are_refused(engine: NativeEngine) ->
         "there is no cache block -1": ([1], [[1, 0]], [[-1]], [0]),
         "17 tokens need 2 cache blocks, got 1": ([1], [[1, 16]], [[0]], [0]),
         "token 260 is not in the vocabulary": ([260], [[1, 0]], [[0]], [0]),
-        "output row 1 is out of range": ([1], [[1, 0]], [[0]], [1]),
+        "output rows must ascend from 0 to 0, got 1": ([1], [[1, 0]], [[0]], [1]),
         "slices have 2 tokens, got 1": ([1], [[2, 0]], [[0]], [0]),
         "beyond the model's context of 1024": ([1], [[1, 2**40]], [[0]], [0]),
         "a slice needs at least 1 token": ([1], [[-1, 0]], [[0]], [0]),
