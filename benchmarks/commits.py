@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import site
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
+import venv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -84,16 +86,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kind = wanted if wanted in kinds else kinds[0]
     with tempfile.TemporaryDirectory(prefix="puna-commits-") as temporary:
         work = given.work or Path(temporary)
-        sites = [_build(commit, work / commit) for commit in hashes]
+        pythons = [_build(commit, work / commit) for commit in hashes]
         paths = [
-            _model(site, kind, given.shape, given.seed, work / c)
-            for c, site in zip(hashes, sites, strict=True)
+            _model(python, kind, given.shape, given.seed, work / c)
+            for c, python in zip(hashes, pythons, strict=True)
         ]
         comparisons = []
         for measure in measures:
             starts = [
-                partial(_start, site, Job("puna", path, measure.name, given.threads, given.seed))
-                for site, path in zip(sites, paths, strict=True)
+                partial(_start, python, Job("puna", path, measure.name, given.threads, given.seed))
+                for python, path in zip(pythons, paths, strict=True)
             ]
             outcomes = run_rounds(starts, given.repeats, is_fresh=measure.is_fresh)
             for name, outcome in zip((given.first, given.second), outcomes, strict=True):
@@ -153,54 +155,70 @@ def _resolve(name: str) -> str:
 
 
 def _build(commit: str, folder: Path) -> Path:
-    """The installed package of a commit, alone in a folder; built where it is not there yet."""
-    site = folder.absolute() / "site"
-    if site.exists():
-        return site
+    """The Python that has a commit's package; built where it is not there yet."""
+    built = folder.absolute() / "built"
+    if built.exists():
+        return _python_of(built)
     print(f"building {commit[:12]}", flush=True)
-    source, unfinished = folder.absolute() / "source", site.with_name("unfinished")
+    source, unfinished = folder.absolute() / "source", built.with_name("unfinished")
     folder.mkdir(parents=True, exist_ok=True)
     _git("worktree", "add", "--detach", "--force", str(source), commit)
     try:
+        target = environment(unfinished)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
         done = subprocess.run(
-            [*pip, "--target", str(unfinished), str(source)], capture_output=True, text=True, check=False
+            [*pip, "--target", str(target), str(source)], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             raise SystemExit(f"{commit[:12]} does not build:\n{done.stderr}")
     finally:
         _git("worktree", "remove", "--force", str(source))
-    unfinished.rename(site)
-    return site
+    unfinished.rename(built)
+    return _python_of(built)
+
+
+def environment(folder: Path) -> Path:
+    """Make a virtual environment on top of this one's packages.
+
+    What is installed in it comes first; beside a search path, an editable Puna of this one would.
+
+    Args:
+        folder: of the new one; one that is there is emptied.
+
+    Returns:
+        Where its packages go.
+    """
+    venv.EnvBuilder(clear=True, symlinks=True).create(folder)
+    packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
+    (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
+    return packages
+
+
+def _python_of(built: Path) -> Path:
+    return Path(sysconfig.get_path("scripts", "venv", {"base": str(built)})) / "python"
 
 
 def _git(*arguments: str) -> None:
     subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True)
 
 
-def _model(site: Path, kind: str, shape: str, seed: int, folder: Path) -> str:
+def _model(python: Path, kind: str, shape: str, seed: int, folder: Path) -> str:
     """The model file, written by the commit's own code: formats may differ."""
     code = (
         "import sys; from pathlib import Path; from benchmarks.model_files import model_file; "
         "print(model_file(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, kind, shape, str(seed), str(folder.absolute() / "models")],
-        cwd=ROOT, env=_environment(site), capture_output=True, text=True, check=False,
+        [python, "-c", code, kind, shape, str(seed), str(folder.absolute() / "models")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         raise SystemExit(f"the model cannot be written:\n{done.stderr}")
     return done.stdout.splitlines()[-1]
 
 
-def _start(site: Path, job: Job) -> Process:
-    return Process(job, _TIMEOUT_S, _environment(site))
-
-
-def _environment(site: Path) -> dict[str, str]:
-    """A commit's package before all others."""
-    paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+def _start(python: Path, job: Job) -> Process:
+    return Process(job, _TIMEOUT_S, python)
 
 
 def _line(comparison: Comparison, measure: Measure) -> str:

@@ -40,8 +40,13 @@ class Process:
     A value that does not come in time ends the process.
     """
 
-    def __init__(self, job: Job, timeout_s: float, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, job: Job, timeout_s: float, python: Path = Path(sys.executable)) -> None:
         """Start and prepare.
+
+        Args:
+            job: what to measure.
+            timeout_s: for a value, or for getting ready.
+            python: the interpreter, which decides which packages are measured.
 
         Raises:
             Failed: it ended or took too long.
@@ -52,8 +57,8 @@ class Process:
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         message = asdict(job) | {"options": dict(ENGINES[job.engine].options), "started": time.monotonic()}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", json.dumps(message)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment,
+            [python, "-m", "benchmarks.worker", json.dumps(message)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
             cwd=Path(__file__).parents[1],
         )  # fmt: skip
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,16 @@ def test_mistakes_are_told(arguments: list[str], message: str, capsys: pytest.Ca
     assert message in capsys.readouterr().err
 
 
+def test_a_build_comes_before_the_package_that_is_installed(tmp_path: Path):
+    """An editable one, too, which no search path comes before; numpy is this environment's."""
+    (commits.environment(tmp_path / "built") / "puna.py").write_text("here = __file__")
+    code = "import numpy, puna; print(puna.here)"
+    done = subprocess.run(
+        [tmp_path / "built/bin/python", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.startswith(str(tmp_path))
+
+
 def test_the_whole_command_with_one_build(
     tmp_path: Path,
     store_home: Path,
@@ -59,7 +71,7 @@ def test_the_whole_command_with_one_build(
     """Files of both commits have the same size, whatever the machine does; a worse one sets the status."""
     monkeypatch.setenv("PUNA_HOME", str(store_home))
     monkeypatch.setattr(commits, "_resolve", lambda name: name * 40)
-    monkeypatch.setattr(commits, "_build", lambda commit, folder: folder / "site")
+    monkeypatch.setattr(commits, "_build", lambda commit, folder: Path(sys.executable))
     result = tmp_path / "result.json"
     arguments = ["a", "b", "--shape", "smollm2-135m-instruct", "--measures", "file-size", "--repeats", "2"]
     arguments += ["--work", str(tmp_path / "work"), "--json", str(result), "--threads", "1"]
