@@ -1,6 +1,7 @@
 #include "sample/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -47,14 +48,19 @@ int32_t at_share(const float* weights, int64_t n, double u) {
     return static_cast<int32_t>(last);  // rounding may leave the sum a little short
 }
 
+// Without branches: which tokens are allowed no processor can guess.
 void forbid(float* logits, int64_t n, const uint32_t* allowed) {
     constexpr int64_t kBits = 32;
-    constexpr float kNever = -std::numeric_limits<float>::infinity();
+    constexpr auto kNever = std::bit_cast<uint32_t>(-std::numeric_limits<float>::infinity());
     for (int64_t first = 0; first < n; first += kBits) {
         const uint32_t bits = allowed[first / kBits];
         if (bits == ~uint32_t{0}) continue;
         const int64_t count = std::min(kBits, n - first);
-        for (int64_t i = 0; i < count; i++) logits[first + i] = bits >> i & 1 ? logits[first + i] : kNever;
+        for (int64_t i = 0; i < count; i++) {
+            const uint32_t kept = 0 - (bits >> i & 1);
+            const auto logit = std::bit_cast<uint32_t>(logits[first + i]);
+            logits[first + i] = std::bit_cast<float>((logit & kept) | (kNever & ~kept));
+        }
     }
 }
 
