@@ -25,7 +25,7 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 from benchmarks.options import positive
-from benchmarks.plain_client import stream
+from benchmarks.plain_client import stream, tokens_of
 from benchmarks.served import PUNA, Served, completion_body, free_port, random_prompt, serving
 from puna.engine.request import Event, Request, SamplingParams
 from puna.llama import Llama, load
@@ -130,8 +130,7 @@ def _through_http(server: Served, prompt: list[int], new_tokens: int) -> Times:
     (answer,) = stream(server, [completion_body(server, prompt, new_tokens)])
     events = answer.events()
     times = [now for now, event in events if event["choices"] and event["choices"][0]["text"]]
-    tokens = max((event.get("usage") or {}).get("completion_tokens", 0) for _, event in events)
-    return _times(answer.asked_s, times, tokens)
+    return _times(answer.asked_s, times, tokens_of(events))
 
 
 def _times(began: float, times: Sequence[float], tokens: int) -> Times:

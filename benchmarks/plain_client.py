@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.served import Served
 
-__all__ = ["Stream", "connect", "post", "stream"]
+__all__ = ["Stream", "connect", "post", "stream", "tokens_of"]
 
 _ACCEPT_S = 0.02  # for a server to take its connections
 _EVENT = re.compile(rb"^data: (\{.*\})\r?$", re.MULTILINE)
@@ -42,16 +42,24 @@ class Stream:
         """The events, each with the time at which all of it was there.
 
         Raises:
-            RuntimeError: the server did not answer with a stream of events.
+            RuntimeError: the server did not answer with a stream of events, or sent none.
         """
         data = b"".join(piece for _, piece in self.pieces)
         if not data.startswith(b"HTTP/1.1 200 "):
             raise RuntimeError(f"the server answered {data[:200]!r}")
         ends = list(accumulate(len(piece) for _, piece in self.pieces))
-        return [
+        events = [
             (self.pieces[bisect_left(ends, found.end())][0], json.loads(found[1]))
             for found in _EVENT.finditer(data)
         ]
+        if not events:
+            raise RuntimeError(f"the server sent no event, but {data[:200]!r}")
+        return events
+
+
+def tokens_of(events: Sequence[tuple[float, Mapping[str, Any]]]) -> int:
+    """New tokens of an answer, as its events tell them."""
+    return max((event.get("usage") or {}).get("completion_tokens", 0) for _, event in events)
 
 
 def connect(server: Served) -> socket.socket:

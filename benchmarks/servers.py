@@ -25,7 +25,7 @@ import httpx2
 
 from benchmarks.machine import describe
 from benchmarks.options import positive
-from benchmarks.plain_client import stream
+from benchmarks.plain_client import stream, tokens_of
 from benchmarks.served import Served, completion_body, free_port, random_prompt, serving
 
 __all__ = ["main"]
@@ -138,7 +138,7 @@ def _burst(name: str, server: Served, prompts: Sequence[list[int]], new_tokens: 
     for answer in answers:
         events = answer.events()
         firsts.append(events[0][0] - answer.asked_s)
-        tokens += max((event.get("usage") or {}).get("completion_tokens", 0) for _, event in events)
+        tokens += tokens_of(events)
     return Burst(name, len(prompts), tokens / whole_s, statistics.median(firsts), max(firsts), tokens)
 
 
