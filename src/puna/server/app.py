@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 import puna
-from puna.server.door.busy import BusyCheck, CrowdCheck
+from puna.server.door.busy import ANSWERING, PREFIXES, BusyCheck, CrowdCheck
 from puna.server.door.hosts import HostCheck
 from puna.server.door.keys import KeyCheck
 from puna.server.door.sizes import SizeCheck
@@ -20,6 +21,7 @@ from puna.server.schemas.base import ErrorReply
 from puna.server.services import Services
 from puna.server.watch.load import LoadCollector
 from puna.server.watch.requests import RequestLog
+from puna.server.wire.direct import DirectRoutes
 
 __all__ = ["create_app"]
 
@@ -48,12 +50,13 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     services.metrics.registry.register(LoadCollector(services.pool))
     for router in ROUTERS:
-        app.include_router(router, prefix="/v1")
-        app.include_router(router, prefix="/v1/openai/v1", include_in_schema=False)
+        for prefix in PREFIXES:
+            app.include_router(router, prefix=prefix, include_in_schema=prefix == PREFIXES[0])
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     add_document(app)
     install_handlers(app)
     # The last one added is the first one passed.
+    app.add_middleware(DirectRoutes, routes=_answering())
     app.add_middleware(BusyCheck, pool=services.pool)
     app.add_middleware(SizeCheck, settings=services.settings)
     if services.settings.keys:
@@ -70,6 +73,13 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(CrowdCheck, max_requests=services.settings.max_requests)
     app.add_middleware(RequestLog, metrics=services.metrics, tracer=services.tracer)
     return app
+
+
+def _answering() -> dict[str, APIRoute]:
+    """The routes that answer, by path."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    answering = [route for route in routes if route.path in ANSWERING and "POST" in (route.methods or ())]
+    return {prefix + route.path: route for prefix in PREFIXES for route in answering}
 
 
 async def _metrics(request: Request) -> Response:

@@ -7,7 +7,7 @@ the log, under the request's id.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -29,7 +29,15 @@ from puna.errors import (
 )
 from puna.server.watch.log import log, log_error
 
-__all__ = ["ApiError", "as_api_error", "error_body", "error_response", "install_handlers", "shutting_down"]
+__all__ = [
+    "ApiError",
+    "as_api_error",
+    "error_body",
+    "error_response",
+    "install_handlers",
+    "respond_to",
+    "shutting_down",
+]
 
 _TYPES = {
     400: "invalid_request_error",
@@ -144,10 +152,20 @@ def error_response(error: ApiError, scope: Scope) -> Response:
 
 def install_handlers(app: FastAPI) -> None:
     """Have an app answer every error in OpenAI's shape."""
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(PunaError, _on_error)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def respond_to(request: Request, error: Exception) -> Response:
+    """The response to a request that failed.
+
+    Raises:
+        Exception: the error itself, where it is none that clients are told of.
+    """
+    for kind, handler in _HANDLERS.items():
+        if isinstance(error, kind):
+            return await handler(request, error)
+    raise error
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
@@ -227,3 +245,11 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 async def _on_disconnect(_: Request, __: Exception) -> Response:
     return Response(status_code=_CLIENT_IS_GONE)  # for the log; nobody reads it
+
+
+_HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    RequestValidationError: _on_validation_error,
+    HTTPException: _on_http_error,
+    PunaError: _on_error,
+    ClientDisconnect: _on_disconnect,
+}

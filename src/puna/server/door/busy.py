@@ -9,7 +9,7 @@ from puna.server.errors import ApiError, error_response
 from puna.server.hosting.pool import ModelPool
 from puna.server.settings import MAX_WATCHING
 
-__all__ = ["ANSWERING", "BusyCheck", "CrowdCheck"]
+__all__ = ["ANSWERING", "PREFIXES", "BusyCheck", "CrowdCheck"]
 
 ANSWERING = (
     "/chat/completions",
@@ -20,7 +20,10 @@ ANSWERING = (
     "/embeddings",
 )
 """Routes whose ``POST`` needs a place in a model's queue."""
-_PATHS = {prefix + route: route for prefix in ("/v1", "/v1/openai/v1") for route in ANSWERING}
+PREFIXES = ("/v1", "/v1/openai/v1")
+"""Under which all routes stand."""
+
+_PATHS = {prefix + route: route for prefix in PREFIXES for route in ANSWERING}
 
 
 class BusyCheck:

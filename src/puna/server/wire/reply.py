@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from puna.server.errors import as_api_error, error_body
 from puna.server.schemas.base import NamedEvent, Reply, Written
+from puna.server.wire.gone import UnlessGone
 
 __all__ = ["STREAMED", "event_stream", "json_reply", "unless_gone"]
 
@@ -51,48 +51,40 @@ async def event_stream(
         request: the client's, its body read.
         replies: the events; closed where the client goes away.
         has_done: whether ``[DONE]`` is sent behind the last one.
+
+    Raises:
+        ClientDisconnect: nobody waits for the first event any more.
     """
-    gone = asyncio.ensure_future(_gone(request))
     try:
-        first = await _unless(gone, _first(replies))
+        async with UnlessGone(request):
+            first = await anext(replies, None)
     except BaseException:
-        gone.cancel()
         await replies.aclose()
         raise
-    return _EventStream(_lines(request, first, replies, has_done), gone)
+    return _EventStream(request, _lines(request, first, replies, has_done))
 
 
 class _EventStream(Response):
-    """Sends lines as they come, and ends when the client goes away; two tasks fewer than the framework's."""
+    """Sends lines as they come, and ends when the client goes away; without the tasks of the framework's."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, lines: AsyncGenerator[str], gone: asyncio.Future[None]) -> None:
+    def __init__(self, request: Request, lines: AsyncGenerator[str]) -> None:
         super().__init__(headers={"Cache-Control": "no-cache"})
         del self.headers["content-length"]
+        self._request = request
         self._lines = lines
-        self._gone = gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.ensure_future(self._send(send))
-        try:
-            await asyncio.wait((sending, self._gone), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-        finally:
-            for each in (sending, self._gone):
-                each.cancel()
-            await asyncio.gather(sending, self._gone, return_exceptions=True)
-
-    async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async with aclosing(self._lines) as lines:
-            async for line in lines:
-                await send({"type": "http.response.body", "body": line.encode(), "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        with suppress(ClientDisconnect):
+            async with UnlessGone(self._request), aclosing(self._lines) as lines:
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                async for line in lines:
+                    await send({"type": "http.response.body", "body": line.encode(), "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """Do something for a client, and stop when it goes away.
 
     Args:
@@ -102,34 +94,8 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientDisconnect: nobody does.
     """
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        return await _unless(gone, work)
-    finally:
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)
-
-
-async def _unless(gone: asyncio.Future[None], work: Coroutine[Any, Any, T]) -> T:
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        if not task.done():  # else the first token would wait for two more rounds of the loop
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _first(replies: AsyncGenerator[Event]) -> Event | None:
-    return await anext(replies, None)
+    async with UnlessGone(request):
+        return await work
 
 
 async def _lines(

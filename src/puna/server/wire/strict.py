@@ -15,7 +15,7 @@ from puna.errors import CheckpointError
 from puna.models.files import parse_json_object
 from puna.server.errors import ApiError
 
-__all__ = ["StrictRoute"]
+__all__ = ["StrictRequest", "StrictRoute"]
 
 _QUICK_BYTES = 65_536  # are parsed in a millisecond or two
 _MAX_KEYS = 4096  # of one object; unknown ones are told one by one
@@ -24,7 +24,9 @@ _MAX_KEYS = 4096  # of one object; unknown ones are told one by one
 _MAX_CONTAINERS = 32_768
 
 
-class _StrictRequest(Request):
+class StrictRequest(Request):
+    """A request whose JSON body is read strictly."""
+
     async def json(self) -> Any:
         """The body; an error where it is too deep or large, has a key twice or infinity, or is no object."""
         if not hasattr(self, "_json"):
@@ -77,6 +79,6 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
+            return await handle(StrictRequest(request.scope, request.receive))
 
         return strict
