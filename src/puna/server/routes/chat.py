@@ -26,7 +26,7 @@ async def create_chat_completion(
 ) -> Response:
     """Answer a conversation, at once or as a stream of events."""
     if body.stream:
-        return await event_stream(request, _chunks(services, body, client, owner))
+        return event_stream(request, _chunks(services, body, client, owner))
     return json_reply(await unless_gone(request, _whole(services, body, client, owner)))
 
 

@@ -32,7 +32,7 @@ async def create_completion(
 ) -> Response:
     """Go on with a text, or with several, at once or as a stream of events."""
     if body.stream:
-        return await event_stream(request, _chunks(services, body, client))
+        return event_stream(request, _chunks(services, body, client))
     return json_reply(await unless_gone(request, _whole(services, body, client)))
 
 

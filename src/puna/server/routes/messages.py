@@ -31,7 +31,7 @@ async def create_message(
 ) -> Response:
     """Answer a conversation, at once or as a stream of events."""
     if body.stream:
-        return await event_stream(request, _events(services, body, client), has_done=False)
+        return event_stream(request, _events(services, body, client), has_done=False)
     return json_reply(await unless_gone(request, _whole(services, body, client)))
 
 

@@ -26,9 +26,9 @@ async def create_response(
     """Respond to items, at once, as a stream of events, or in the background."""
     if body.background:
         response, log = await begin_in_background(services, body, client, owner)
-        return json_reply(response) if log is None else await event_stream(request, log.read(0))
+        return json_reply(response) if log is None else event_stream(request, log.read(0))
     if body.stream:
-        return await event_stream(request, respond_in_events(services, body, client, owner))
+        return event_stream(request, respond_in_events(services, body, client, owner))
     return json_reply(await unless_gone(request, respond(services, body, client, owner)))
 
 

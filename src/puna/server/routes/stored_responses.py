@@ -73,7 +73,7 @@ async def get_response(
             "with `background` and `stream` is computed, and ten minutes longer; leave `stream` out",
             param="stream",
         )
-    return await event_stream(request, log.read(0 if starting_after is None else starting_after + 1))
+    return event_stream(request, log.read(0 if starting_after is None else starting_after + 1))
 
 
 @router.delete("/{response_id}", response_model=Deleted)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from puna.server.errors import as_api_error, error_body
+from puna.server.errors import as_api_error, error_body, respond_to
 from puna.server.schemas.base import NamedEvent, Reply, Written
 from puna.server.wire.gone import UnlessGone
 
@@ -40,9 +40,7 @@ def json_reply(reply: Reply) -> Response:
     return Response(reply.as_json(), media_type="application/json")
 
 
-async def event_stream(
-    request: Request, replies: AsyncGenerator[Event], *, has_done: bool = True
-) -> Response:
+def event_stream(request: Request, replies: AsyncGenerator[Event], *, has_done: bool = True) -> Response:
     """Server-sent events, those that have a name with it.
 
     What goes wrong before the first event is an error response; later it is an event. There may be none.
@@ -51,37 +49,53 @@ async def event_stream(
         request: the client's, its body read.
         replies: the events; closed where the client goes away.
         has_done: whether ``[DONE]`` is sent behind the last one.
-
-    Raises:
-        ClientDisconnect: nobody waits for the first event any more.
     """
-    try:
-        async with UnlessGone(request):
-            first = await anext(replies, None)
-    except BaseException:
-        await replies.aclose()
-        raise
-    return _EventStream(request, _lines(request, first, replies, has_done))
+    return _EventStream(request, replies, has_done)
 
 
 class _EventStream(Response):
-    """Sends lines as they come, and ends when the client goes away; without the tasks of the framework's."""
+    """Sends events as they come. It watches the client in one task from before the first one to the end."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, request: Request, lines: AsyncGenerator[str]) -> None:
+    def __init__(self, request: Request, replies: AsyncGenerator[Event], has_done: bool) -> None:
         super().__init__(headers={"Cache-Control": "no-cache"})
         del self.headers["content-length"]
         self._request = request
-        self._lines = lines
+        self._replies = replies
+        self._has_done = has_done and not request.scope["path"].startswith(_WITHOUT_DONE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(ClientDisconnect):
-            async with UnlessGone(self._request), aclosing(self._lines) as lines:
-                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                async for line in lines:
-                    await send({"type": "http.response.body", "body": line.encode(), "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
+        has_begun = False
+        try:
+            async with UnlessGone(self._request), aclosing(self._replies):
+                first = await anext(self._replies, None)
+                has_begun = True
+                await self._send(first, send)
+        except Exception as error:
+            if not has_begun:
+                refusal = await respond_to(self._request, error)
+                await refusal(scope, receive, send)
+            elif not isinstance(error, ClientDisconnect):
+                raise
+
+    async def _send(self, first: Event | None, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        try:
+            if first is not None:
+                await send(_piece(_line(first)))
+            async for reply in self._replies:
+                await send(_piece(_line(reply)))
+        except Exception as error:
+            await send(_piece(self._error_line(error)))
+        if self._has_done:
+            await send(_piece("data: [DONE]\n\n"))
+        await send({"type": "http.response.body", "body": b""})
+
+    def _error_line(self, error: Exception) -> str:
+        body = error_body(as_api_error(error), self._request.scope)
+        name = f"event: {body['type']}\n" if "type" in body else ""
+        return f"{name}data: {json.dumps(body)}\n\n"
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
@@ -98,21 +112,8 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
         return await work
 
 
-async def _lines(
-    request: Request, first: Event | None, replies: AsyncGenerator[Event], has_done: bool
-) -> AsyncGenerator[str]:
-    async with aclosing(replies):
-        try:
-            if first is not None:
-                yield _line(first)
-            async for reply in replies:
-                yield _line(reply)
-        except Exception as error:
-            body = error_body(as_api_error(error), request.scope)
-            name = f"event: {body['type']}\n" if "type" in body else ""
-            yield f"{name}data: {json.dumps(body)}\n\n"
-    if has_done and not request.scope["path"].startswith(_WITHOUT_DONE):
-        yield "data: [DONE]\n\n"
+def _piece(text: str) -> Message:
+    return {"type": "http.response.body", "body": text.encode(), "more_body": True}
 
 
 def _line(reply: Event) -> str:
