@@ -7,6 +7,7 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from puna.server.door.joined import JoinedTransport
 from puna.server.door.unread import unread_bytes
 from puna.server.services import Services
 from puna.server.settings import ServerSettings
@@ -123,7 +124,10 @@ class HttpProtocol(HttpToolsProtocol):
         """See httptools."""
         self._stop_waiting()
         self.server_state.idle.pop(self, None)
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before:
+            self.cycle.transport = JoinedTransport(self.transport, self.loop)  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
         """See httptools."""
