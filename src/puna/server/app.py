@@ -10,7 +10,8 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 import puna
-from puna.server.door.busy import ANSWERING, PREFIXES, BusyCheck, CrowdCheck
+from puna.server.door.asgi import PREFIXES
+from puna.server.door.busy import ANSWERING, BusyCheck, CrowdCheck
 from puna.server.door.hosts import HostCheck
 from puna.server.door.keys import KeyCheck
 from puna.server.door.sizes import SizeCheck

@@ -6,10 +6,13 @@ from starlette.types import Receive, Scope, Send
 
 from puna.server.errors import ApiError, error_response
 
-__all__ = ["client_of", "header", "headers", "is_health", "is_watching", "refuse"]
+__all__ = ["PREFIXES", "client_of", "header", "headers", "is_health", "is_watching", "refuse"]
 
-_HEALTH = ("/v1/health", "/v1/openai/v1/health")
-_WATCHING = (*_HEALTH, "/metrics", "/v1/admin/state", "/v1/openai/v1/admin/state")
+PREFIXES = ("/v1", "/v1/openai/v1")
+"""Under which all routes stand."""
+
+_HEALTH = tuple(f"{prefix}/health" for prefix in PREFIXES)
+_WATCHING = (*_HEALTH, "/metrics", *(f"{prefix}/admin/state" for prefix in PREFIXES))
 
 
 def headers(scope: Scope, name: bytes) -> list[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from puna.server.door.asgi import client_of, is_watching
+from puna.server.door.asgi import PREFIXES, client_of, is_watching
 from puna.server.errors import ApiError, error_response
 from puna.server.hosting.pool import ModelPool
 from puna.server.settings import MAX_WATCHING
 
-__all__ = ["ANSWERING", "PREFIXES", "BusyCheck", "CrowdCheck"]
+__all__ = ["ANSWERING", "BusyCheck", "CrowdCheck"]
 
 ANSWERING = (
     "/chat/completions",
@@ -20,9 +20,6 @@ ANSWERING = (
     "/embeddings",
 )
 """Routes whose ``POST`` needs a place in a model's queue."""
-PREFIXES = ("/v1", "/v1/openai/v1")
-"""Under which all routes stand."""
-
 _PATHS = {prefix + route: route for prefix in PREFIXES for route in ANSWERING}
 
 

