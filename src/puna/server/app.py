@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 import puna
 from puna.server.door.asgi import PREFIXES
@@ -27,12 +28,17 @@ from puna.server.wire.direct import DirectRoutes
 __all__ = ["create_app"]
 
 
-def create_app(services: Services) -> FastAPI:
-    """The application, an ASGI one.
+def create_app(services: Services) -> ASGIApp:
+    """The application.
 
     Args:
         services: models, settings and metrics; all is freed when the application ends.
     """
+    return _door(_api(services), services)
+
+
+def _api(services: Services) -> FastAPI:
+    """All routes."""
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -56,24 +62,28 @@ def create_app(services: Services) -> FastAPI:
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     add_document(app)
     install_handlers(app)
-    # The last one added is the first one passed.
-    app.add_middleware(DirectRoutes, routes=_answering())
-    app.add_middleware(BusyCheck, pool=services.pool)
-    app.add_middleware(SizeCheck, settings=services.settings)
-    if services.settings.keys:
-        app.add_middleware(KeyCheck, keys=services.settings.keys)
-    if services.settings.allowed_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(services.settings.allowed_origins),
+    return app
+
+
+def _door(api: FastAPI, services: Services) -> ASGIApp:
+    """What stands in front of the routes; the last one here is the first one passed."""
+    settings = services.settings
+    app: ASGIApp = DirectRoutes(api, _answering())
+    app = BusyCheck(app, services.pool)
+    app = SizeCheck(app, settings)
+    if settings.keys:
+        app = KeyCheck(app, settings.keys)
+    if settings.allowed_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=list(settings.allowed_origins),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["*"],  # the official clients send a dozen of their own
             expose_headers=["x-request-id", "retry-after"],
         )
-    app.add_middleware(HostCheck, settings=services.settings)
-    app.add_middleware(CrowdCheck, max_requests=services.settings.max_requests)
-    app.add_middleware(RequestLog, metrics=services.metrics, tracer=services.tracer)
-    return app
+    app = HostCheck(app, settings)
+    app = CrowdCheck(app, settings.max_requests)
+    return RequestLog(app, services.metrics, services.tracer)
 
 
 def _answering() -> dict[str, APIRoute]:

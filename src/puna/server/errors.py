@@ -34,6 +34,7 @@ __all__ = [
     "as_api_error",
     "error_body",
     "error_response",
+    "failed",
     "install_handlers",
     "respond_to",
     "shutting_down",
@@ -110,6 +111,11 @@ def shutting_down() -> ApiError:
     return ApiError(503, "the server is shutting down; ask another, or later", code="shutting_down")
 
 
+def failed() -> ApiError:
+    """What those are told whose request met a fault of ours, which is in the log."""
+    return ApiError(500, "the server failed; its log has the reason under this request's id")
+
+
 def as_api_error(error: Exception) -> ApiError:
     """What a client is told of any error."""
     if isinstance(error, ApiError):
@@ -126,7 +132,7 @@ def as_api_error(error: Exception) -> ApiError:
             503, "what the server keeps cannot be had; its log has the reason", code="state_unavailable"
         )
     log_error(error)
-    return ApiError(500, "the server failed; its log has the reason under this request's id")
+    return failed()
 
 
 def error_body(error: ApiError, scope: Scope) -> dict[str, Any]:
@@ -154,6 +160,7 @@ def install_handlers(app: FastAPI) -> None:
     """Have an app answer every error in OpenAI's shape."""
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
+    app.add_exception_handler(Exception, _on_fault)
 
 
 async def respond_to(request: Request, error: Exception) -> Response:
@@ -241,6 +248,10 @@ def _methods(request: Request) -> list[str]:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     return error_response(as_api_error(error), request.scope)
+
+
+async def _on_fault(request: Request, _: Exception) -> Response:
+    return error_response(failed(), request.scope)  # it is raised on behind this, and logged
 
 
 async def _on_disconnect(_: Request, __: Exception) -> Response:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
+import uvloop
 
 from puna.errors import ConfigError
 from puna.models.local import LocalModel
@@ -64,7 +65,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=int(settings.drain_s + _GRACE_S) + 1,
         )
         super().__init__(config)
-        self.server_state = Connections()
+        self.server_state = Connections(settings)
         self._services = services
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -198,8 +199,8 @@ def serve(
     """
     settings = with_files(settings)
     pool = ModelPool(models, settings, memory_bytes)
-    with bind(settings) as listener:
-        asyncio.run(_serve(pool, settings, listener, on_ready, on_stuck))
+    with bind(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(pool, settings, listener, on_ready, on_stuck))
     return not pool.is_loading
 
 

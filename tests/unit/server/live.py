@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import faulthandler
 import sys
 import tempfile
@@ -75,7 +74,7 @@ def _running(
     listener = bind(configured)
     listener.listen()
     port = listener.getsockname()[1]
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
+    thread = threading.Thread(target=lambda: server.run([listener]), daemon=True)
     thread.start()
     try:
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:

@@ -159,14 +159,14 @@ class Wire:
         self.is_cut, self.n_unread = True, 0
 
 
+SETTINGS = ServerSettings(write_timeout_s=60, max_requests=1, max_connections=17)
+
+
 def connected(clock: Clock, state: Connections, wire: Wire) -> HttpProtocol:
     """A connection whose client has yet to read what waits on the wire, the last of an answer."""
-    settings = ServerSettings(write_timeout_s=60, max_requests=1, max_connections=17)
-    services = SimpleNamespace(settings=settings)
     config: Any = SimpleNamespace(
         loaded=True,
         loaded_app=None,
-        app=SimpleNamespace(state=SimpleNamespace(services=services)),
         ws_protocol_class=None,
         root_path="",
         asgi_version="3.0",
@@ -182,7 +182,7 @@ def connected(clock: Clock, state: Connections, wire: Wire) -> HttpProtocol:
 
 def test_a_client_may_read_slowly_but_not_nothing() -> None:
     clock, wire = Clock(), Wire(1000)
-    connection = connected(clock, Connections(), wire)
+    connection = connected(clock, Connections(SETTINGS), wire)
     for _ in range(100):  # a byte a minute
         wire.n_unread -= 1
         clock.advance(61)
@@ -194,7 +194,7 @@ def test_a_client_may_read_slowly_but_not_nothing() -> None:
 
 
 def test_who_has_read_all_makes_room_first() -> None:
-    clock, state = Clock(), Connections()
+    clock, state = Clock(), Connections(SETTINGS)
     wires = [Wire(0 if n in (5, 7) else 1000) for n in range(18)]
     for wire in wires:
         connected(clock, state, wire)
@@ -203,7 +203,7 @@ def test_who_has_read_all_makes_room_first() -> None:
 
 
 def test_slow_readers_of_finished_answers_shut_nobody_out() -> None:
-    clock, state = Clock(), Connections()
+    clock, state = Clock(), Connections(SETTINGS)
     wires = [Wire(1000) for _ in range(19)]
     for wire in wires:
         connected(clock, state, wire)
@@ -212,7 +212,7 @@ def test_slow_readers_of_finished_answers_shut_nobody_out() -> None:
 
 
 def test_where_none_is_idle_the_new_connection_is_closed() -> None:
-    clock, state = Clock(), Connections()
+    clock, state = Clock(), Connections(SETTINGS)
     wires = [Wire() for _ in range(18)]
     for wire in wires:
         connected(clock, state, wire)
@@ -223,7 +223,7 @@ def test_where_none_is_idle_the_new_connection_is_closed() -> None:
 
 def test_what_waits_to_be_read_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "_MAX_UNREAD_BYTES", 500_000)
-    clock, state, wires = Clock(), Connections(), []
+    clock, state, wires = Clock(), Connections(SETTINGS), []
     for _ in range(7):
         clock.advance(1)
         wires.append(Wire(100_000))

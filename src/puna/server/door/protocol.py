@@ -7,9 +7,7 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from puna.server.door.joined import JoinedTransport
 from puna.server.door.unread import unread_bytes
-from puna.server.services import Services
 from puna.server.settings import ServerSettings
 
 __all__ = ["Connections", "HttpProtocol"]
@@ -24,12 +22,18 @@ class Connections(ServerState):
     """What all connections of a server share.
 
     Attributes:
+        settings: bounds.
         idle: those without a request, the one that is so for the longest first.
     """
 
-    def __init__(self) -> None:
-        """Start without any."""
+    def __init__(self, settings: ServerSettings) -> None:
+        """Start without any.
+
+        Args:
+            settings: how many there may be, and how long each may keep the server waiting.
+        """
         super().__init__()
+        self.settings = settings
         self.idle: dict[HttpProtocol, None] = {}
 
 
@@ -56,7 +60,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         # Told as soon as anything is not taken: else the last of it could wait for ever.
         transport.set_write_buffer_limits(0)
-        if len(self.connections) > self._settings.max_connections:
+        if len(self.connections) > self.server_state.settings.max_connections:
             self._make_room()
         if not transport.is_closing():
             self.server_state.idle[self] = None
@@ -124,10 +128,7 @@ class HttpProtocol(HttpToolsProtocol):
         """See httptools."""
         self._stop_waiting()
         self.server_state.idle.pop(self, None)
-        before = self.cycle
         super().on_headers_complete()
-        if self.cycle is not before:
-            self.cycle.transport = JoinedTransport(self.transport, self.loop)  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
         """See httptools."""
@@ -149,11 +150,6 @@ class HttpProtocol(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         # The parser reads no further on such a connection.
         self.cycle.keep_alive = False
-
-    @property
-    def _settings(self) -> ServerSettings:
-        services: Services = self.config.app.state.services  # type: ignore[union-attr]
-        return services.settings
 
     @property
     def _has_request(self) -> bool:
@@ -185,7 +181,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _await_reader(self) -> None:
         self._n_unread_bytes = unread_bytes(self.transport)
-        self._stalled = self.loop.call_later(self._settings.write_timeout_s, self._check_reader)
+        self._stalled = self.loop.call_later(self.server_state.settings.write_timeout_s, self._check_reader)
 
     def _check_reader(self) -> None:
         """Cut off a client that has read nothing since the last time.
@@ -201,7 +197,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _await_head(self) -> None:
         if self._overdue is None:
             self._n_head_bytes = 0
-            self._overdue = self.loop.call_later(self._settings.read_timeout_s, self._give_up)
+            self._overdue = self.loop.call_later(self.server_state.settings.read_timeout_s, self._give_up)
 
     def _give_up(self) -> None:
         self._overdue = None

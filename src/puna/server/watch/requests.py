@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 
 from opentelemetry.trace import Span, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from puna.server.errors import ApiError, error_response, shutting_down
+from puna.server.errors import error_response, failed, shutting_down
+from puna.server.ids import new_id
 from puna.server.watch.log import log, log_error, request_id
 from puna.server.watch.metrics import Metrics
 from puna.server.watch.traces import describe, request_span
@@ -43,7 +43,7 @@ class RequestLog:
             await self._serve(scope, receive, send, span)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        name = "req_" + secrets.token_hex(8)
+        name = new_id("req_", 8)
         request_id.set(name)
         started_s, status = time.perf_counter(), 0
 
@@ -59,8 +59,7 @@ class RequestLog:
         except Exception as error:
             log_error(error)
             if not status:
-                failed = ApiError(500, "the server failed; its log has the reason under this request's id")
-                await error_response(failed, scope)(scope, receive, marked)
+                await error_response(failed(), scope)(scope, receive, marked)
         except asyncio.CancelledError:  # the server ends, and cannot wait for this any more
             if status:
                 raise

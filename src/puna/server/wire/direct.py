@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from puna.server.door.asgi import header
 from puna.server.errors import ApiError, respond_to
@@ -29,9 +30,9 @@ _Source = Callable[[Request], Awaitable[object]]
 
 
 class DirectRoutes:
-    """Serves the ``POST`` of some routes in place of the app behind it."""
+    """Serves the ``POST`` of some routes of an app in its place."""
 
-    def __init__(self, app: ASGIApp, routes: Mapping[str, APIRoute]) -> None:
+    def __init__(self, app: FastAPI, routes: Mapping[str, APIRoute]) -> None:
         """Stand in front of an app.
 
         Args:
@@ -48,6 +49,7 @@ class DirectRoutes:
         if not is_post or scope["path"] not in self._routes:
             await self._app(scope, receive, send)
             return
+        scope["app"] = self._app
         scope["route"], sources = self._routes[scope["path"]]
         request = StrictRequest(scope, receive)
         try:
