@@ -90,21 +90,14 @@ class CompletionAnswer:
         await self._score()
         for index in range(self._n_choices if self._body.echo else 0):
             yield self._echo(index)
-        async with aclosing(self._events()) as events:
-            async for index, event in events:
-                choice = self._choice(index, event)
-                if event.usage is not None:
-                    self._usages[index] = event.usage
-                if choice.text or choice.logprobs or choice.finish_reason:
-                    yield choice
-
-    async def _events(self) -> AsyncGenerator[tuple[int, Event]]:
-        """What is generated; where nothing is to be, the ends of the choices."""
         async with aclosing(self._generation.events()) as events:
             async for index, event in events:
-                yield index, event
-        for index in range(self._n_choices if self._body.max_tokens == 0 else 0):
-            yield index, Event(finish_reason="length", usage=_unused(self._prompts[index // self._n]))
+                choice = self._choice(index, event)
+                if choice.text or choice.logprobs or choice.finish_reason:
+                    yield choice
+        for index in range(self._n_choices if self._body.max_tokens == 0 else 0):  # nothing was generated
+            usage = _unused(self._prompts[index // self._n])
+            yield self._choice(index, Event(finish_reason="length", usage=usage))
 
     def _usage(self) -> WireUsage:
         return usage_of([self._usages[index] for index in sorted(self._usages)], n=self._n)
@@ -127,6 +120,8 @@ class CompletionAnswer:
         return CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=None)
 
     def _choice(self, index: int, event: Event) -> CompletionChoice:
+        if event.usage is not None:
+            self._usages[index] = event.usage
         logprobs: CompletionLogprobs | None = None
         start = self._lengths.get(index, 0)
         entries = [*event.logprobs, *([event.stop_logprob] if event.stop_logprob is not None else [])]

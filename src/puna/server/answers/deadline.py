@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from puna.server.errors import ApiError
 
@@ -20,6 +21,10 @@ class Deadline:
         """
         self._timeout_s = timeout_s
         self._ends_s = asyncio.get_running_loop().time() + timeout_s
+
+    def call(self, function: Callable[[], object]) -> asyncio.TimerHandle:
+        """Have a function called when it is too late, unless that is cancelled."""
+        return asyncio.get_running_loop().call_at(self._ends_s, function)
 
     def limit(self) -> asyncio.Timeout:
         """An ``async with`` block that is left with a TimeoutError when it is too late."""

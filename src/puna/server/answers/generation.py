@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from opentelemetry.trace import Tracer
@@ -76,6 +76,8 @@ class Generation:
         self._meter = meter
         self._tracer = tracer
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._spans: dict[int, AnswerSpan] = {}  # of answers that wait or run
+        self._turns: dict[int, Turn] = {}  # of those that run
         self.deadline = Deadline(timeout_s)
         self.requests: dict[int, Request] = {}
 
@@ -86,78 +88,94 @@ class Generation:
             ApiError: 504, it takes too long; or whatever the engine refuses.
             EngineError: the engine failed.
         """
-        tasks = [asyncio.create_task(self._run(index)) for index in range(len(self._wanted))]
+        late = self.deadline.call(self._give_up)
+        waiting: list[asyncio.Task[None]] = []
         try:
-            n_open = len(tasks)
+            for index in range(len(self._wanted)):
+                if not self._begin_now(index):
+                    waiting.append(asyncio.create_task(self._begin_later(index)))
+            n_open = len(self._wanted)
             while n_open:
                 index, event = await self._queue.get()
                 if event.error is not None:
                     raise event.error
                 n_open -= event.is_last
                 yield index, event
+        except BaseException as error:
+            for span in self._spans.values():
+                span.failed(error)
+            raise
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            late.cancel()
+            for index in list(self._spans):
+                if index in self._turns:
+                    self.end(index)
+                self._let_go(index)
+            if waiting:
+                for task in waiting:
+                    task.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
 
     def end(self, index: int) -> None:
         """End one answer early; its last event still comes."""
         self._model.llama.engine.cancel(self.requests[index])
 
-    async def _run(self, index: int) -> None:
+    def _begin_now(self, index: int) -> bool:
+        """Have an answer computed; False where there is no room for it yet."""
         wanted = self._wanted[index]
-        span = AnswerSpan(self._tracer, self._model.llama.info.name, len(wanted.prompt), wanted.params)
+        self._spans[index] = AnswerSpan(
+            self._tracer, self._model.llama.info.name, len(wanted.prompt), wanted.params
+        )
+        turn = self._model.admission.take(self._client, self._longest(wanted))
+        if turn is None:
+            return False
+        self._begin(index, turn)
+        return True
+
+    async def _begin_later(self, index: int) -> None:
         try:
-            async with self.deadline.limit():
-                await self._compute(index, span)
-        except TimeoutError as timeout:
-            span.failed(timeout)
-            self._queue.put_nowait((index, Event(error=self.deadline.error())))
+            turn = await self._model.admission.wait(self._client, self._longest(self._wanted[index]))
+            self._begin(index, turn)
         except Exception as error:
-            span.failed(error)
             self._queue.put_nowait((index, Event(error=error)))
-        except asyncio.CancelledError as gone:
-            span.failed(gone)
-            raise
-        finally:
-            span.end()
 
-    async def _compute(self, index: int, span: AnswerSpan) -> None:
-        wanted, engine = self._wanted[index], self._model.llama.engine
-        limit = engine.context_tokens - len(wanted.prompt)
+    def _begin(self, index: int, turn: Turn) -> None:
+        loop, wanted = asyncio.get_running_loop(), self._wanted[index]
+        self._turns[index] = turn
+        self._spans[index].admitted()
+        self.requests[index] = Request(
+            prompt=wanted.prompt,
+            params=wanted.params,
+            stop_ids=self._model.llama.chat_format.stop_ids,
+            # Called by the engine's thread.
+            sink=lambda event: (loop.call_soon_threadsafe(self._take, index, event), None)[1],
+            owner=self._owner,
+        )
+        self._model.llama.engine.submit(self.requests[index])
+
+    def _give_up(self) -> None:
+        self._queue.put_nowait((0, Event(error=self.deadline.error())))
+
+    def _longest(self, wanted: Wanted) -> int:
+        """Tokens of a prompt and its longest possible answer."""
+        limit = self._model.llama.engine.context_tokens - len(wanted.prompt)
         n_new = limit if wanted.params.max_tokens is None else min(limit, wanted.params.max_tokens)
-        n_tokens = len(wanted.prompt) + max(n_new, 0)
-        async with self._model.admission.reserve(self._client, n_tokens) as turn:
-            span.admitted()
-            is_over = asyncio.Event()
-            request = Request(
-                prompt=wanted.prompt,
-                params=wanted.params,
-                stop_ids=self._model.llama.chat_format.stop_ids,
-                sink=self._sink(index, turn, is_over, span),
-                owner=self._owner,
-            )
-            engine.submit(request)
-            self.requests[index] = request
-            try:
-                await is_over.wait()
-            finally:
-                if not is_over.is_set():
-                    engine.cancel(request)
+        return len(wanted.prompt) + max(n_new, 0)
 
-    def _sink(
-        self, index: int, turn: Turn, is_over: asyncio.Event, span: AnswerSpan
-    ) -> Callable[[Event], None]:
-        loop = asyncio.get_running_loop()
+    def _take(self, index: int, event: Event) -> None:
+        """Take an event; some still come for an answer that was ended."""
+        self._queue.put_nowait((index, event))
+        self._meter.on_event(index, event)
+        if index not in self._turns:
+            return
+        self._spans[index].on_event(event)
+        if event.tokens:
+            self._model.admission.on_token(self._turns[index])
+        if event.is_last:
+            self._let_go(index)
 
-        def take(event: Event) -> None:
-            self._queue.put_nowait((index, event))
-            self._meter.on_event(index, event)
-            span.on_event(event)
-            if event.tokens:
-                self._model.admission.on_token(turn)
-            if event.is_last:
-                is_over.set()
-
-        # Called by the engine's thread.
-        return lambda event: (loop.call_soon_threadsafe(take, event), None)[1]
+    def _let_go(self, index: int) -> None:
+        """An answer neither waits nor runs any more."""
+        if index in self._turns:
+            self._model.admission.end(self._turns.pop(index))
+        self._spans.pop(index).end()

@@ -45,10 +45,14 @@ class Turn:
     """An answer that runs.
 
     Attributes:
+        client: whose it is.
+        n_tokens: cache positions that it holds, whole blocks.
         started_s: since when, by the monotonic clock.
         is_silent: no token of it has come yet.
     """
 
+    client: str
+    n_tokens: int
     started_s: float = field(default_factory=lambda: time.monotonic())
     is_silent: bool = True
 
@@ -141,15 +145,50 @@ class Admission:
 
     @asynccontextmanager
     async def reserve(self, client: str, n_tokens: int) -> AsyncIterator[Turn]:
-        """Wait for a turn and hold cache positions during an ``async with`` block.
+        """A turn for an ``async with`` block, see `wait`."""
+        turn = await self.wait(client, n_tokens)
+        try:
+            yield turn
+        finally:
+            self.end(turn)
+
+    def take(self, client: str, n_tokens: int) -> Turn | None:
+        """A turn, which holds cache positions until its `end`; None where there is no room for it now.
 
         Args:
             client: who asks.
             n_tokens: positions of the prompt and its longest possible answer.
 
         Raises:
-            ApiError: 400, it could never fit; 429 where too many wait; 503, the server is shutting down.
+            ApiError: 400, it could never fit; 503, the server is shutting down.
         """
+        n_tokens = self._in_blocks(n_tokens)
+        if self.n_waiting or not self._fits(n_tokens):
+            return None
+        self._hold(client, n_tokens)
+        return self._turn(client, n_tokens)
+
+    async def wait(self, client: str, n_tokens: int) -> Turn:
+        """Wait for a turn, see `take`.
+
+        Raises:
+            ApiError: as `take`, and 429 where too many wait.
+        """
+        turn = self.take(client, n_tokens)
+        if turn is None:
+            n_tokens = self._in_blocks(n_tokens)
+            await self._wait(client, n_tokens)
+            turn = self._turn(client, n_tokens)
+        return turn
+
+    def end(self, turn: Turn) -> None:
+        """Give back what a turn holds."""
+        self._turns.remove(turn)
+        self._mean_s += _NEW * (time.monotonic() - turn.started_s - self._mean_s)
+        self._release(turn.client, turn.n_tokens)
+
+    def _in_blocks(self, n_tokens: int) -> int:
+        """Positions that so many take; an error where nobody gets them any more."""
         if self.is_closed:
             raise shutting_down()
         if n_tokens > self._capacity:
@@ -159,16 +198,12 @@ class Admission:
                 "lower `max_tokens`",
                 code="context_length_exceeded",
             )
-        n_tokens = -(-n_tokens // self._block_tokens) * self._block_tokens
-        await self._wait(client, n_tokens)
-        turn = Turn()
+        return -(-n_tokens // self._block_tokens) * self._block_tokens
+
+    def _turn(self, client: str, n_tokens: int) -> Turn:
+        turn = Turn(client, n_tokens)
         self._turns.add(turn)
-        try:
-            yield turn
-        finally:
-            self._turns.remove(turn)
-            self._mean_s += _NEW * (time.monotonic() - turn.started_s - self._mean_s)
-            self._release(client, n_tokens)
+        return turn
 
     def on_token(self, turn: Turn) -> None:
         """Take that tokens of an answer have come; only the first ones matter."""
@@ -250,9 +285,6 @@ class Admission:
         return left_s[place] + rounds * self._mean_s
 
     async def _wait(self, client: str, n_tokens: int) -> None:
-        if not self.n_waiting and self._fits(n_tokens):
-            self._take(client, n_tokens)
-            return
         self._has_room = False
         try:
             self.check(client, 1)
@@ -275,7 +307,7 @@ class Admission:
         has_place = self.n_running < self._max_running
         return has_place and self.reserved_tokens + n_tokens <= self._capacity
 
-    def _take(self, client: str, n_tokens: int) -> None:
+    def _hold(self, client: str, n_tokens: int) -> None:
         self.n_running += 1
         self.reserved_tokens += n_tokens
         self._reserved_by[client] += n_tokens
@@ -306,5 +338,5 @@ class Admission:
             self._drop(ticket)
             if client in self._waiting:  # the others of as many come first now
                 self._waiting[client] = self._waiting.pop(client)
-            self._take(ticket.client, ticket.n_tokens)
+            self._hold(ticket.client, ticket.n_tokens)
             ticket.turn.set_result(None)
