@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 
 __all__ = ["new_id"]
 
@@ -16,4 +16,4 @@ def new_id(prefix: str, n_bytes: int = _BYTES) -> str:
         prefix: what it names, such as ``chatcmpl-``.
         n_bytes: half the digits behind it.
     """
-    return prefix + secrets.token_hex(n_bytes)
+    return prefix + os.urandom(n_bytes).hex()

@@ -6,7 +6,7 @@ from starlette.types import Receive, Scope, Send
 
 from puna.server.errors import ApiError, error_response
 
-__all__ = ["PREFIXES", "client_of", "header", "headers", "is_health", "is_watching", "refuse"]
+__all__ = ["PREFIXES", "client_of", "header", "is_health", "is_watching", "refuse"]
 
 PREFIXES = ("/v1", "/v1/openai/v1")
 """Under which all routes stand."""
@@ -15,21 +15,19 @@ _HEALTH = tuple(f"{prefix}/health" for prefix in PREFIXES)
 _WATCHING = (*_HEALTH, "/metrics", *(f"{prefix}/admin/state" for prefix in PREFIXES))
 
 
-def headers(scope: Scope, name: bytes) -> list[str]:
-    """Every value that a request gives a header, whose name is in small letters."""
-    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
-
-
 def header(scope: Scope, name: bytes) -> str | None:
-    """The value of a header; None where there is none.
+    """The value of a header, whose name is in small letters; None where there is none.
 
     Raises:
         ApiError: 400, it is given twice, and so could mean one thing here and another elsewhere.
     """
-    values = headers(scope, name)
-    if len(values) > 1:
-        raise ApiError(400, f"the header {name.decode()} is given {len(values)} times; send it once")
-    return values[0] if values else None
+    found: bytes | None = None
+    for key, value in scope["headers"]:
+        if key == name:
+            if found is not None:
+                raise ApiError(400, f"the header {name.decode()} is given more than once; send it once")
+            found = value
+    return None if found is None else found.decode("latin-1")
 
 
 def client_of(scope: Scope) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from puna.server.door.asgi import header, headers, refuse
+from puna.server.door.asgi import header, refuse
 from puna.server.errors import ApiError
 from puna.server.settings import ServerSettings
 
@@ -61,7 +61,7 @@ class SizeCheck:
             raise ApiError(431, f"a request may have {_MAX_HEADERS} headers, got {len(scope['headers'])}")
         if len(scope["raw_path"]) + len(scope["query_string"]) > _MAX_PATH:
             raise ApiError(414, f"a path may have {_MAX_PATH} characters")
-        if headers(scope, b"content-encoding"):
+        if header(scope, b"content-encoding") is not None:
             raise ApiError(415, "compressed bodies are not read; send it plain")
         length = header(scope, b"content-length")
         if length is not None and int(length) > self._max_body_bytes:

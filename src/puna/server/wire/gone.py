@@ -31,7 +31,7 @@ class UnlessGone:
         task = asyncio.current_task()
         assert task is not None  # a coroutine runs in one
         self._task, self._n_cancelled = task, task.cancelling()
-        self._watching = asyncio.ensure_future(self._watch())
+        self._watching = task.get_loop().create_task(self._watch())
         return self
 
     async def __aexit__(

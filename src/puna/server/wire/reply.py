@@ -20,6 +20,8 @@ __all__ = ["STREAMED", "event_stream", "json_reply", "unless_gone"]
 T = TypeVar("T")
 Event = Reply | Written
 
+_HEADERS = [(b"cache-control", b"no-cache"), (b"content-type", b"text/event-stream; charset=utf-8")]
+
 _WITHOUT_DONE = "/v1/openai/"  # whose clients, Llama Stack's old ones, take every event for JSON
 
 # Ends of lines to many clients, if not by the rules of streams of events; in JSON they stand in strings only.
@@ -56,11 +58,9 @@ def event_stream(request: Request, replies: AsyncGenerator[Event], *, has_done: 
 class _EventStream(Response):
     """Sends events as they come. It watches the client in one task from before the first one to the end."""
 
-    media_type = "text/event-stream"
-
     def __init__(self, request: Request, replies: AsyncGenerator[Event], has_done: bool) -> None:
-        super().__init__(headers={"Cache-Control": "no-cache"})
-        del self.headers["content-length"]
+        # Not the parent's, which would look for the same headers each time, before the answer begins.
+        self.status_code, self.raw_headers, self.background = 200, _HEADERS, None
         self._request = request
         self._replies = replies
         self._has_done = has_done and not request.scope["path"].startswith(_WITHOUT_DONE)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
 from puna.errors import CheckpointError
 from puna.models.files import parse_json_object
@@ -26,6 +27,23 @@ _MAX_CONTAINERS = 32_768
 
 class StrictRequest(Request):
     """A request whose JSON body is read strictly."""
+
+    async def body(self) -> bytes:
+        """The whole body; most come in one piece, for which Starlette's own way is long.
+
+        Raises:
+            ClientDisconnect: the client went away before its end.
+        """
+        if not hasattr(self, "_body"):
+            pieces, is_whole = [], False
+            while not is_whole:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                pieces.append(message.get("body", b""))
+                is_whole = not message.get("more_body", False)
+            self._body = b"".join(pieces)
+        return self._body
 
     async def json(self) -> Any:
         """The body; an error where it is too deep or large, has a key twice or infinity, or is no object."""
