@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from fastapi import APIRouter, Request, Response
 
@@ -13,6 +13,7 @@ from puna.llama import Llama
 from puna.server.answers.completion_answer import CompletionAnswer
 from puna.server.answers.conversation import QUICK_CHARACTERS
 from puna.server.answers.generation import Wanted
+from puna.server.hosting.hosted import Loaded
 from puna.server.schemas.completions import Completion, CompletionBody
 from puna.server.schemas.response_format import constraint_of
 from puna.server.services import Client, Services, TheServices
@@ -37,34 +38,34 @@ async def create_completion(
 
 
 async def _whole(services: Services, body: CompletionBody, client: str) -> Completion:
-    async with _answer(services, body, client) as answer:
-        return await answer.whole()
+    async with services.pool.use(body.model) as model:
+        return await (await _answer(services, model, body, client)).whole()
 
 
 async def _chunks(services: Services, body: CompletionBody, client: str) -> AsyncGenerator[Completion]:
-    async with _answer(services, body, client) as answer, aclosing(answer.chunks()) as chunks:
-        async for chunk in chunks:
-            yield chunk
-
-
-@asynccontextmanager
-async def _answer(services: Services, body: CompletionBody, client: str) -> AsyncIterator[CompletionAnswer]:
     async with services.pool.use(body.model) as model:
-        n = body.n or 1
-        model.admission.check(client, n * len(body.prompts()))
-        n_characters = sum(len(prompt) for prompt in body.prompts() if isinstance(prompt, str))
-        if body.response_format is None and n_characters <= QUICK_CHARACTERS:
-            prompts, constraint = _plan(model.llama, body)
-        else:
-            prompts, constraint = await asyncio.to_thread(_plan, model.llama, body)
-        max_tokens = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
-        params = [
-            body.params(i, max_tokens=max_tokens, logprobs=body.logprobs, constraint=constraint)
-            for i in range(n if max_tokens else 0)
-        ]
-        wanted = [Wanted(prompt, each) for prompt in prompts for each in params]
-        generation = services.generate(model, wanted, client)
-        yield CompletionAnswer(generation, model, prompts, body, client=client)
+        answer = await _answer(services, model, body, client)
+        async with aclosing(answer.chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+async def _answer(services: Services, model: Loaded, body: CompletionBody, client: str) -> CompletionAnswer:
+    n = body.n or 1
+    model.admission.check(client, n * len(body.prompts()))
+    n_characters = sum(len(prompt) for prompt in body.prompts() if isinstance(prompt, str))
+    if body.response_format is None and n_characters <= QUICK_CHARACTERS:
+        prompts, constraint = _plan(model.llama, body)
+    else:
+        prompts, constraint = await asyncio.to_thread(_plan, model.llama, body)
+    max_tokens = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
+    params = [
+        body.params(i, max_tokens=max_tokens, logprobs=body.logprobs, constraint=constraint)
+        for i in range(n if max_tokens else 0)
+    ]
+    wanted = [Wanted(prompt, each) for prompt in prompts for each in params]
+    generation = services.generate(model, wanted, client)
+    return CompletionAnswer(generation, model, prompts, body, client=client)
 
 
 def _plan(llama: Llama, body: CompletionBody) -> tuple[list[list[int]], Constraint | None]:
