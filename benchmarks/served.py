@@ -77,7 +77,7 @@ def random_prompt(choose: random.Random, n_tokens: int, vocabulary: int) -> list
     return [choose.randrange(_FIRST_TOKEN_ID, vocabulary) for _ in range(n_tokens)]
 
 
-def completion_body(server: Served, prompt: Sequence[int], new_tokens: int) -> dict[str, object]:
+def completion_body(server: Served, prompt: Sequence[int] | str, new_tokens: int) -> dict[str, object]:
     """A request for a greedy, streamed completion that tells its tokens at the end."""
     return {
         "model": server.model, "prompt": prompt, "max_tokens": new_tokens, "temperature": 0,

@@ -8,11 +8,15 @@ import pytest
 from benchmarks import overhead, servers
 from tests.tiny import save_tiny
 
-# The real program is built by whoever measures; its options are turned into ours, and the rest is real.
+# The real programs are installed by whoever measures; their options are turned into ours, the rest is real.
 PEER = """#!{python}
 import os, sys
-given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-assert given["--parallel"] == "3" and int(given["-c"]) >= 3 * (8 + 4)
+given = {{name: value for name, value in zip(sys.argv, sys.argv[1:]) if name.startswith("-")}}
+if given["-m"] == "llama_cpp.server":
+    given["-m"] = given["--model"]
+    assert given["--interrupt_requests"] == "False" and int(given["--n_ctx"]) >= 8 + 4
+else:
+    assert given["--parallel"] == "3" and int(given["-c"]) >= 3 * (8 + 4)
 os.execv(sys.executable, [sys.executable, "-m", "puna", "serve", given["-m"], "--port", given["--port"]])
 """
 
@@ -25,21 +29,23 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def test_two_servers_answer_the_same_bursts(
+def test_all_servers_answer_the_same_bursts(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program, figures = tmp_path / "llama-server", tmp_path / "figures.json"
     program.write_text(PEER.format(python=sys.executable))
     program.chmod(0o755)
-    sizes = ["--prompt-tokens", "8", "--new-tokens", "4", "--vocabulary", "260", "--rounds", "2"]
-    command = [str(model), str(model), "--llama-server", str(program), "--requests", "1", "3", *sizes]
+    sizes = ["--prompt-numbers", "2", "--new-tokens", "4", "--rounds", "2", "--requests", "1", "3"]
+    peers = ["--llama-server", str(program), "--llama-cpp-python", str(program)]
+    command = [str(model), str(model), *peers, *sizes]
     assert servers.main([*command, "--json", str(figures)]) == 0
     bursts = json.loads(figures.read_text())["bursts"]
     order = [(burst["server"], burst["requests"]) for burst in bursts]
-    assert order[:4] == [("puna", 1), ("llama.cpp", 1), ("puna", 3), ("llama.cpp", 3)]
-    assert order[4:] == [("llama.cpp", 1), ("puna", 1), ("llama.cpp", 3), ("puna", 3)]
+    names = ["puna", "llama-server", "llama-cpp-python"]
+    assert order[:6] == [(name, n) for n in (1, 3) for name in names]
+    assert order[6:] == [(name, n) for n in (1, 3) for name in names[::-1]]
     assert all(0 < burst["tokens"] <= 4 * burst["requests"] for burst in bursts)
-    assert capsys.readouterr().out.count("x |") == 2
+    assert capsys.readouterr().out.count("x |") == 6
 
 
 def test_a_peer_that_ends_is_told(model: Path) -> None:

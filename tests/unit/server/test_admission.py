@@ -67,6 +67,24 @@ async def end(*tasks: asyncio.Task[None]) -> None:
     await asyncio.sleep(0)
 
 
+async def test_a_turn_at_once_passes_nobody_by() -> None:
+    admission, order = queue(), []
+    hold = holder(admission, order)
+    turn = admission.take("a", 33)
+    assert turn is not None
+    waiting = await hold("waiting", "b", 32)  # 48 are held
+    assert admission.take("c", 16) is None  # they would fit, but somebody waits
+    admission.end(turn)
+    await asyncio.sleep(0)
+    assert (order, admission.reserved_tokens) == (["waiting"], 32)
+    assert admission.take("c", 33) is None  # they do not fit
+    late = admission.take("c", 32)
+    assert late is not None
+    admission.end(late)
+    await end(waiting)
+    assert (admission.n_running, admission.reserved_tokens) == (0, 0)
+
+
 async def test_positions_are_set_aside_in_whole_blocks() -> None:
     admission, order = queue(), []
     hold = holder(admission, order)
