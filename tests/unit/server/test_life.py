@@ -246,16 +246,27 @@ async def test_bodies_are_held_up_to_a_bound() -> None:
     assert check._n_held == 0
 
 
-def test_a_client_that_does_not_read_is_let_go(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n_letters", [4_000_000, 8_000])  # some 20 MB and 40 KB as ids
+def test_a_client_that_does_not_read_is_let_go(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, n_letters: int
+) -> None:
     stalled: list[HttpProtocol] = []
-    pause = HttpProtocol.pause_writing
+    pause, begin = HttpProtocol.pause_writing, HttpProtocol.connection_made
+
+    def connection_made(protocol: HttpProtocol, transport: Any) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        begin(protocol, transport)
+
+    monkeypatch.setattr(HttpProtocol, "connection_made", connection_made)
     monkeypatch.setattr(HttpProtocol, "pause_writing", lambda self: (stalled.append(self), pause(self))[1])
-    body = json.dumps({"model": "tiny", "prompt": "a" * 4_000_000}).encode()  # some 20 MB as ids
+    body = json.dumps({"model": "tiny", "prompt": "a" * n_letters}).encode()
     head = "POST /v1/tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with (
         serving(hosted(tiny_folder), write_timeout_s=0.2) as live,
-        socket.create_connection(("127.0.0.1", live.port)) as connection,
+        socket.socket() as connection,
     ):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", live.port))
         connection.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
         wait_for(lambda: bool(stalled))
         wait_for(lambda: stalled[0] not in stalled[0].connections)

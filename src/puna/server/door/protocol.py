@@ -58,8 +58,6 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
-        # Told as soon as anything is not taken: else the last of it could wait for ever.
-        transport.set_write_buffer_limits(0)
         if len(self.connections) > self.server_state.settings.max_connections:
             self._make_room()
         if not transport.is_closing():
@@ -107,6 +105,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         else:
             super().send_400_response(msg)
+            self._look_at_rest()
 
     def on_message_begin(self) -> None:
         """See httptools."""
@@ -128,6 +127,8 @@ class HttpProtocol(HttpToolsProtocol):
         """See httptools."""
         self._stop_waiting()
         self.server_state.idle.pop(self, None)
+        # What one round of the loop writes goes out together, as a head with the first event.
+        self.transport.set_write_buffer_limits(_LARGE_BYTES)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -143,6 +144,7 @@ class HttpProtocol(HttpToolsProtocol):
         """See uvicorn."""
         super().on_response_complete()
         self.server_state.idle[self] = None
+        self.loop.call_soon(self._look_at_rest)
         if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
             self._stop_leaving()
             self._leaving = self.loop.call_later(_LINGER_S, self.transport.close)
@@ -150,6 +152,11 @@ class HttpProtocol(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         # The parser reads no further on such a connection.
         self.cycle.keep_alive = False
+
+    def _look_at_rest(self) -> None:
+        """Be told of whatever a client does not take, and not only of much: it could wait for ever."""
+        if self.transport.get_write_buffer_size():
+            self.transport.set_write_buffer_limits(0)
 
     @property
     def _has_request(self) -> bool:
