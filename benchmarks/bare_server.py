@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 import uvicorn
+import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from puna.engine.request import Event, Request, SamplingParams
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8399)
     parser.add_argument("--threads", type=int)
     given = parser.parse_args(arguments)
-    asyncio.run(_serve(given))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(given))
     return 0
 
 

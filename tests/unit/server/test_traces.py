@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.unit.server.conftest import hosted
 from tests.unit.server.live import running
+from tests.unit.server.test_life import ENDLESS
 
 from puna.errors import ConfigError
 from puna.server.settings import ServerSettings
@@ -107,6 +109,24 @@ def test_a_span_says_that_its_request_failed_and_quotes_nobody(tiny_folder: Path
     assert attributes(spans["POST /completions"])["http.response.status_code"] == 400
     assert attributes(spans["GET (none)"])["http.response.status_code"] == 404
     assert b"canary" not in b"".join(collector.bodies)
+
+
+@pytest.mark.parametrize(("end", "kind"), [("the engine", "EngineError"), ("the client", "CancelledError")])
+def test_a_span_says_who_broke_an_answer_off(tiny_folder: Path, end: str, kind: str) -> None:
+    with collecting() as collector:
+        with (
+            running([hosted(tiny_folder)], traces_url=collector.url) as live,
+            live.http.stream("POST", "/v1/chat/completions", json=ENDLESS) as stream,
+        ):
+            lines = stream.iter_lines()
+            next(lines)
+            if end == "the engine":
+                engine: Any = live.services.pool.models["tiny"].loaded.llama.engine  # type: ignore[union-attr]
+                engine._scheduler.advance = None
+                assert list(lines)[-2] == "data: [DONE]"
+        answer = collector.spans()["generate tiny"]
+    assert attributes(answer)["error.type"] == kind
+    assert answer.status.code == Status.STATUS_CODE_ERROR
 
 
 def test_a_collector_that_is_away_costs_no_answer(

@@ -102,8 +102,10 @@ class Generation:
                 n_open -= event.is_last
                 yield index, event
         except BaseException as error:
+            # Who stops reading wants no more, as who is cancelled.
+            reason = asyncio.CancelledError() if isinstance(error, GeneratorExit) else error
             for span in self._spans.values():
-                span.failed(error)
+                span.failed(reason)
             raise
         finally:
             late.cancel()

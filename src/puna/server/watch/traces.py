@@ -163,6 +163,8 @@ class AnswerSpan:
         if event.usage is not None:
             self._span.set_attribute("gen_ai.usage.output_tokens", event.usage.completion_tokens)
             self._span.set_attribute("gen_ai.usage.cache_read.input_tokens", event.usage.cached_tokens)
+        if event.error is not None:
+            self.failed(event.error)
         if event.finish_reason is not None:
             self._span.set_attribute("gen_ai.response.finish_reasons", [event.finish_reason])
 
