@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 
 __all__ = ["new_id"]
 
@@ -16,4 +16,4 @@ def new_id(prefix: str, n_bytes: int = _BYTES) -> str:
         prefix: what it names, such as ``chatcmpl-``.
         n_bytes: half the digits behind it.
     """
-    return prefix + os.urandom(n_bytes).hex()
+    return prefix + secrets.token_hex(n_bytes)

@@ -8,8 +8,6 @@ from puna.tokens.tokenizer import Tokenizer
 
 __all__ = ["TextStream"]
 
-_Decoder = codecs.getincrementaldecoder("utf-8")
-
 
 class TextStream:
     """Turns a stream of token ids into text; the joined pieces equal `Tokenizer.decode` of all ids."""
@@ -23,7 +21,7 @@ class TextStream:
         """
         self._tokenizer = tokenizer
         self._show_special = show_special
-        self._decoder = _Decoder("replace")
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._drop_space = tokenizer.drops_first_space
 
     def push(self, token_id: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
@@ -55,7 +54,6 @@ class Metrics:
             registry=self.registry,
             buckets=_GAPS_S,
         )
-        self._times: dict[str, _Times] = {}  # by model
 
     def text(self) -> bytes:
         """Everything in Prometheus's text format."""
@@ -73,9 +71,15 @@ class Metrics:
 
     def meter(self, model: str) -> AnswerMeter:
         """A meter for the answers of one request, whose time begins now."""
-        if model not in self._times:
-            self._times[model] = _Times(self._first.labels(model), self._gap.labels(model))
-        return AnswerMeter(self, model, self._times[model])
+        return AnswerMeter(self, model)
+
+    def on_first_token(self, model: str, seconds: float) -> None:
+        """Take the time from a request to its first token."""
+        self._first.labels(model).observe(seconds)
+
+    def on_next_token(self, model: str, seconds: float) -> None:
+        """Take the time from one token of an answer to the next."""
+        self._gap.labels(model).observe(seconds)
 
     def on_usage(self, model: str, usage: Usage) -> None:
         """Take what an answer cost."""
@@ -83,19 +87,12 @@ class Metrics:
             self._tokens.labels(model, kind).inc(getattr(usage, f"{kind}_tokens"))
 
 
-class _Times(NamedTuple):
-    """Of one model: finding them by its name takes longer than counting."""
-
-    first: Histogram  # from a request to its first token
-    gap: Histogram  # from one token of an answer to the next
-
-
 class AnswerMeter:
     """Counts the tokens of one request's answers and times them."""
 
-    def __init__(self, metrics: Metrics, model: str, times: _Times) -> None:
+    def __init__(self, metrics: Metrics, model: str) -> None:
         """Made by `Metrics.meter`."""
-        self._metrics, self._model, self._times = metrics, model, times
+        self._metrics, self._model = metrics, model
         self._begun_s = time.perf_counter()
         self._last_s: dict[int, float] = {}
 
@@ -111,9 +108,9 @@ class AnswerMeter:
             now = time.perf_counter()
             last_s = self._last_s.get(index)
             if last_s is None:
-                self._times.first.observe(now - self._begun_s)
+                self._metrics.on_first_token(self._model, now - self._begun_s)
             else:
-                self._times.gap.observe(now - last_s)
+                self._metrics.on_next_token(self._model, now - last_s)
             self._last_s[index] = now
         if event.usage is not None:
             self._metrics.on_usage(self._model, event.usage)
