@@ -58,8 +58,15 @@ class Stream:
 
 
 def tokens_of(events: Sequence[tuple[float, Mapping[str, Any]]]) -> int:
-    """New tokens of an answer, as its events tell them."""
-    return max((event.get("usage") or {}).get("completion_tokens", 0) for _, event in events)
+    """New tokens of an answer, as its events tell them.
+
+    Raises:
+        RuntimeError: none of them does.
+    """
+    told = [event["usage"]["completion_tokens"] for _, event in events if event.get("usage")]
+    if not told:
+        raise RuntimeError("no event of the answer tells its tokens")
+    return max(told)
 
 
 def connect(server: Served) -> socket.socket:

@@ -168,7 +168,7 @@ def _burst(name: str, server: Served, prompts: Sequence[str], new_tokens: int) -
     for answer in answers:
         events = answer.events()
         firsts.append(events[0][0] - answer.asked_s)
-        # Not all tell their tokens in a stream.
+        # llama-cpp-python's tells no tokens in a stream; what it ends before the limit is an error.
         tokens += new_tokens if _is_full_length(events) else tokens_of(events)
     return Burst(name, len(prompts), tokens / whole_s, statistics.median(firsts), max(firsts), tokens)
 

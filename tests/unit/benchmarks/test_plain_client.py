@@ -20,3 +20,9 @@ def test_an_event_is_there_when_its_last_byte_is():
 def test_what_is_no_stream_is_told(data: bytes, message: str):
     with pytest.raises(RuntimeError, match=message):
         Stream(0.0, [(1.0, data)]).events()
+
+
+@pytest.mark.parametrize("event", [{"text": "a"}, {"usage": None}])
+def test_an_answer_that_tells_no_tokens_does_not_count_as_none(event: dict[str, object]):
+    with pytest.raises(RuntimeError, match="tells its tokens"):
+        tokens_of([(1.0, event)])

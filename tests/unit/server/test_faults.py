@@ -15,6 +15,9 @@ from tests.unit.server.live import running
 from tests.unit.server.test_end import process
 from tests.unit.server.test_life import ENDLESS, wait_for
 
+from puna.server.hosting.pool import ModelPool
+from puna.server.state.store import State
+
 BODY: Any = {**ENDLESS, "model": "tiny", "max_tokens": 8, "temperature": 0, "stream": False}
 LONG = "hum " * 200
 
@@ -66,6 +69,44 @@ def test_an_engine_that_ends_is_replaced(tiny_folder: Path) -> None:
         for _ in range(2):
             assert said(live.http.post("/v1/chat/completions", json=BODY)) == right
         assert live.services.pool.models["tiny"].loaded is not ended
+
+
+@pytest.mark.parametrize(
+    ("owner", "broken", "method", "path"),
+    [
+        (State, "read", "GET", "/v1/chat/completions/chatcmpl-1"),  # behind FastAPI
+        (ModelPool, "use", "POST", "/v1/chat/completions"),  # past it
+        (ModelPool, "check_room", "POST", "/v1/chat/completions"),  # in the door
+    ],
+)
+def test_our_own_faults_are_told_in_openai_s_shape_and_logged_once(
+    owner: type,
+    broken: str,
+    method: str,
+    path: str,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("not for clients")
+
+    with running([hosted(tiny_folder)]) as live:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, broken, fails)
+            answer = live.http.request(method, path, json=BODY if method == "POST" else None)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["type"], "x-request-id" in answer.headers) == (
+            500,
+            "server_error",
+            True,
+        )
+        assert "the server failed" in error["message"]
+        assert "not for clients" not in answer.text
+        said(live.http.post("/v1/chat/completions", json=BODY))
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if '"event": "error"' in line)
+    logged = json.loads(line)
+    assert (logged["kind"], logged["where"][-1].startswith("test_faults.py:")) == ("ValueError", True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system lets a process be given less memory")
