@@ -10,7 +10,7 @@ import json
 import mmap
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,8 @@ def parse_json_object(
             object.
     """
     try:
-        value = _decoder(max_keys, parse_float).decode(text)
+        hook = partial(_object_without_duplicates, max_keys)
+        value = json.loads(text, object_pairs_hook=hook, parse_float=parse_float, parse_constant=parse_float)
         is_deep = _is_deep(value)
     except RecursionError:
         is_deep = True
@@ -137,12 +138,6 @@ def parse_json_object(
     if not isinstance(value, dict):
         raise CheckpointError(f"{source}: needs a JSON object, got {type(value).__name__}")
     return value
-
-
-@lru_cache(maxsize=8)
-def _decoder(max_keys: int | None, parse_float: Callable[[str], float] | None) -> json.JSONDecoder:
-    hook = partial(_object_without_duplicates, max_keys)
-    return json.JSONDecoder(object_pairs_hook=hook, parse_float=parse_float, parse_constant=parse_float)
 
 
 def _is_deep(value: Any) -> bool:

@@ -131,10 +131,6 @@ class AnswerSpan:
             n_prompt: tokens of the prompt.
             params: how is sampled.
         """
-        self._span: Span = INVALID_SPAN
-        self._has_token = False
-        if isinstance(tracer, NoOpTracer):
-            return
         self._span = tracer.start_span(
             f"generate {model}",
             attributes={
@@ -148,6 +144,7 @@ class AnswerSpan:
         )
         if params.max_tokens is not None:
             self._span.set_attribute("gen_ai.request.max_tokens", params.max_tokens)
+        self._has_token = False
 
     def admitted(self) -> None:
         """Take that its computation begins."""
