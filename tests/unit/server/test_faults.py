@@ -96,11 +96,8 @@ def test_our_own_faults_are_told_in_openai_s_shape_and_logged_once(
             patch.setattr(owner, broken, fails)
             answer = live.http.request(method, path, json=BODY if method == "POST" else None)
         error = answer.json()["error"]
-        assert (answer.status_code, error["type"], "x-request-id" in answer.headers) == (
-            500,
-            "server_error",
-            True,
-        )
+        assert (answer.status_code, error["type"]) == (500, "server_error")
+        assert "x-request-id" in answer.headers
         assert "the server failed" in error["message"]
         assert "not for clients" not in answer.text
         said(live.http.post("/v1/chat/completions", json=BODY))
