@@ -62,7 +62,14 @@ def _api(services: Services) -> FastAPI:
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     add_document(app)
     install_handlers(app)
+    _prepare(app)
     return app
+
+
+def _prepare(api: FastAPI) -> None:
+    """Have all routes ready: FastAPI makes many at the first request, which others would have to wait for."""
+    for route in api.routes:
+        route.matches({"type": "http", "method": "GET", "path": "/"})
 
 
 def _door(api: FastAPI, services: Services) -> ASGIApp:

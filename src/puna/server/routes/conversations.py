@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Response
 
@@ -14,12 +14,10 @@ from puna.server.schemas.items import Item
 from puna.server.schemas.lists import After, Limit, OrderOf, ends
 from puna.server.schemas.response_replies import ItemPage
 from puna.server.services import Owner, TheServices
+from puna.server.state.conversations import Conversation as StoredConversation
 from puna.server.state.pages import Page
 from puna.server.wire.reply import json_reply
 from puna.server.wire.strict import StrictRoute
-
-if TYPE_CHECKING:
-    from puna.server.state.conversations import Conversation as StoredConversation
 
 __all__ = [
     "create_conversation",

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from puna.server import state
 from puna.server.schemas.prompts import MAX_VERSION, DefaultBody, NewPrompt, Prompt, PromptBody, Prompts
 from puna.server.services import Owner, TheServices
+from puna.server.state.prompts import PromptVersion
 from puna.server.wire.reply import json_reply
 from puna.server.wire.strict import StrictRoute
-
-if TYPE_CHECKING:
-    from puna.server.state.prompts import PromptVersion
 
 __all__ = [
     "create_prompt",

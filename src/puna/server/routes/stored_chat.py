@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 
@@ -13,12 +12,10 @@ from puna.server.schemas.base import Deleted, MetadataBody
 from puna.server.schemas.lists import After, Limit, ModelFilter, OrderOf, ends
 from puna.server.schemas.stored_chat import StoredChat, StoredChats, StoredMessage, StoredMessages
 from puna.server.services import Owner, TheServices
+from puna.server.state.completions import StoredCompletion
 from puna.server.state.pages import Page, paged
 from puna.server.wire.reply import json_reply
 from puna.server.wire.strict import StrictRoute
-
-if TYPE_CHECKING:
-    from puna.server.state.completions import StoredCompletion
 
 __all__ = [
     "delete_chat_completion",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi import Response as HttpResponse
@@ -16,11 +16,9 @@ from puna.server.schemas.lists import After, Limit, ModelFilter, OrderOf, ends
 from puna.server.schemas.response_replies import ItemPage, ListedResponse, Response, ResponsePage
 from puna.server.services import Owner, TheServices
 from puna.server.state.pages import Page, PageOf, paged
+from puna.server.state.responses import StoredResponse
 from puna.server.wire.reply import STREAMED, event_stream, json_reply
 from puna.server.wire.strict import StrictRoute
-
-if TYPE_CHECKING:
-    from puna.server.state.responses import StoredResponse
 
 __all__ = [
     "cancel_response",

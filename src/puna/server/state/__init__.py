@@ -10,18 +10,6 @@ here::
 
 from __future__ import annotations
 
-from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from puna.server.state import completions, conversations, prompts, responses
+from puna.server.state import completions, conversations, prompts, responses
 
 __all__ = ["completions", "conversations", "prompts", "responses"]
-
-
-def __getattr__(name: str) -> ModuleType:
-    # On first use: SQLAlchemy would make up a tenth of the time in which a server starts.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module(f"{__name__}.{name}")

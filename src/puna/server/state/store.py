@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import URL, Connection, Engine
 
 from puna.models.store import home
 from puna.server.settings import ServerSettings
+from puna.server.state.database import explained, open_database, parse_url
 from puna.server.state.upkeep import Upkeep
 from puna.server.watch.log import log
-
-if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection, Engine
 
 __all__ = ["State"]
 
@@ -46,8 +46,6 @@ class State:
         """
         self._url: URL | None = None
         if settings.database_url:
-            from puna.server.state.database import parse_url
-
             self._url = parse_url(settings.database_url)
         self._file = file or home() / "state" / "puna.db"
         self._max_bytes = settings.max_state_bytes
@@ -118,8 +116,6 @@ class State:
 
     @contextmanager
     def _transaction(self, writes: bool) -> Iterator[Connection]:
-        from puna.server.state.database import explained
-
         with (
             explained(self._where),
             self._opened().execution_options(puna_writes=writes).begin() as connection,
@@ -131,9 +127,6 @@ class State:
         return f"the database {self._url.database!r}" if self._url else str(self._file)
 
     def _opened(self) -> Engine:
-        # Only now, since the libraries behind it take a while to be loaded.
-        from puna.server.state.database import open_database
-
         with self._opening:
             if self._engine is None:
                 started_s = time.monotonic()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from puna.errors import StateError
 from puna.server.errors import ApiError
+from puna.server.state import retention
 from puna.server.watch.log import log, log_error
 
 if TYPE_CHECKING:
@@ -77,8 +78,6 @@ class Upkeep:
                     await self._is_wanted.wait()
 
     async def _sweep(self, keep_s: float) -> None:
-        from puna.server.state import retention
-
         old = await self._store.read(retention.find_old, int(time.time() - keep_s))
         while old:
             n_done = await self._store.write(retention.forget, old)
@@ -86,8 +85,6 @@ class Upkeep:
 
     async def _clear(self) -> bool:
         """Have what was deleted leave the disk; False where somebody still reads it."""
-        from puna.server.state import retention
-
         while await self._store.write(retention.shrink):
             pass
         return await self._store.maintain(retention.wipe)
