@@ -182,9 +182,18 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     alike = [each for each in others if each["loc"][:2] == first["loc"][:2]]
     first = max([first, *alike], key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")))
     param = _param(first, error.body)
-    said = str(first["msg"]).removeprefix("Value error, ")
-    message = f"{param}: {said}" if param else said
+    message = f"{param}: {_said(first)}" if param else _said(first)
     return error_response(ApiError(400, message[:1000], param=param[:200] or None), request.scope)
+
+
+def _said(wrong: Mapping[str, Any]) -> str:
+    """What is wrong, for clients; where pydantic does not say what it got, or names a function of ours."""
+    if wrong["type"] == "union_tag_invalid":
+        return f"must be of type {wrong['ctx']['expected_tags']}, got {wrong['ctx']['tag']!r:.60}"
+    if wrong["type"] == "union_tag_not_found":
+        return "must have a `type`"
+    said = str(wrong["msg"]).removeprefix("Value error, ")
+    return f"{said}, got {wrong['input']!r:.60}" if wrong["type"] == "literal_error" else said
 
 
 def _param(wrong: Mapping[str, Any], body: Any) -> str:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from puna.server import state
-from puna.server.answers.items import as_items, keep
+from puna.server.answers.items import as_items, keep, referenced
 from puna.server.answers.response_request import chat_of
 from puna.server.errors import ApiError
 from puna.server.schemas.chat import ChatBody
-from puna.server.schemas.items import Item
+from puna.server.schemas.items import InputItem, Item
 from puna.server.schemas.prompts import PLACE
 from puna.server.schemas.responses import InputTokensBody, PromptRef
 from puna.server.state.store import State
 
-__all__ = ["ResponseContext", "fill_in", "gather_context"]
+__all__ = ["ResponseContext", "fill_in", "find_referenced", "gather_context"]
 
 _MAX_CHARACTERS = 4 << 20  # of a prompt once it is filled in; as much as a body may have
 
@@ -68,21 +68,43 @@ async def gather_context(store: State, body: InputTokensBody, owner: str) -> Res
         earlier = state.responses.said(chain)
     elif body.conversation_id is not None:
         earlier = await store.read(state.conversations.said, owner, body.conversation_id)
+    found = await find_referenced(store, body.input, owner)
     prompt, standing = None, [body.instructions or ""]
     if body.prompt is not None:
         version = int(body.prompt.version) if body.prompt.version else None
-        found = await store.read(state.prompts.find, owner, body.prompt.id, version)
-        standing.insert(0, fill_in(found.text or "", body.prompt))
-        prompt = {**body.prompt.model_dump(), "version": str(found.version)}
-    if earlier:  # it may be megabytes, which take a while
-        return await asyncio.to_thread(_assembled, body, earlier, standing, prompt)
-    return _assembled(body, earlier, standing, prompt)
+        stored = await store.read(state.prompts.find, owner, body.prompt.id, version)
+        standing.insert(0, fill_in(stored.text or "", body.prompt))
+        prompt = {**body.prompt.model_dump(), "version": str(stored.version)}
+    if earlier or found:  # it may be megabytes, which take a while
+        return await asyncio.to_thread(_assembled, body, earlier, found, standing, prompt)
+    return _assembled(body, earlier, found, standing, prompt)
+
+
+async def find_referenced(
+    store: State, given: str | Sequence[InputItem], owner: str
+) -> dict[str, dict[str, Any]]:
+    """The items that a client named in place of sending them, by their ids.
+
+    Args:
+        store: what the server keeps.
+        given: what the client sent.
+        owner: whose items may be used.
+
+    Raises:
+        ApiError: 404, one is not there; 400, they are too long.
+    """
+    ids = referenced(given)
+    return await store.read(state.responses.find_items, owner, ids) if ids else {}
 
 
 def _assembled(
-    body: InputTokensBody, earlier: list[dict[str, Any]], standing: list[str], prompt: dict[str, Any] | None
+    body: InputTokensBody,
+    earlier: list[dict[str, Any]],
+    found: dict[str, dict[str, Any]],
+    standing: list[str],
+    prompt: dict[str, Any] | None,
 ) -> ResponseContext:
-    new = keep(body.input)
+    new = keep(body.input, found)
     items = [*as_items(earlier), *new]
     return ResponseContext(chat_of(body, items, standing), items, new, prompt)
 

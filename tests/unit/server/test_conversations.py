@@ -62,7 +62,7 @@ def test_items_are_added_listed_and_deleted(client: openai.OpenAI) -> None:
     ("path", "body"),
     [
         ("", {"items": [HELLO] * 21}),
-        ("", {"items": [{"type": "item_reference", "id": "x"}]}),
+        ("", {"items": [{"type": "web_search_call", "id": "x"}]}),
         ("", {"metadata": {"a": 1}}),
         ("/ID/items", {}),
         ("/ID/items", {"items": [{"role": "user", "content": [{"type": "input_image"}]}]}),

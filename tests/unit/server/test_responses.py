@@ -281,3 +281,19 @@ def test_a_prompt_s_length_is_counted(client: openai.OpenAI) -> None:
     usage = client.responses.create(**given).usage
     assert usage is not None
     assert usage.input_tokens == counted
+
+
+def test_items_of_earlier_responses_are_sent_by_their_ids(client: openai.OpenAI, scripted: Llama) -> None:
+    first = ask(client, [{"role": "user", "content": "say alpha", "id": "msg_mine"}])
+    (said,) = first.output
+    named: Any = [{"id": "msg_mine"}, {"type": "item_reference", "id": said.id}]
+    ask(client, [*named, {"role": "user", "content": "and now"}])
+    prompt = prompt_of(scripted)
+    assert prompt.index("say alpha") < prompt.index(first.output_text) < prompt.index("and now")
+    made = client.conversations.create(items=named)
+    assert [item.id for item in client.conversations.items.list(made.id, order="asc")] == [
+        "msg_mine",
+        said.id,
+    ]
+    with pytest.raises(openai.NotFoundError, match="'msg_nobody' not found"):
+        ask(client, [{"type": "item_reference", "id": "msg_nobody"}])

@@ -49,7 +49,7 @@ def test_a_wrong_request_is_400(live: Live, name: str, stream: bool) -> None:
 def test_refusals_say_why(live: Live) -> None:
     texts = {
         "no tool calls": "Input should be greater than or equal to 1",
-        "a tool of the server": "'web_search' runs on the server",
+        "a tool of the server": "'web_search' are not supported",
         "a picture": "'input_image'",
         "an unknown item": "'web_search_call'",
     }

@@ -11,12 +11,15 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
+from tests.unit.server.stored import response
 
 from puna.errors import ConfigError, StateError
 from puna.server import state
 from puna.server.errors import ApiError
+from puna.server.ids import new_id
 from puna.server.settings import ServerSettings
 from puna.server.state import tables
+from puna.server.state.database import _bring_up_to_date
 from puna.server.state.store import State
 
 
@@ -26,6 +29,21 @@ async def test_the_tables_are_those_that_the_migrations_make(kept: State) -> Non
         return compare_metadata(context, tables.METADATA)
 
     assert await kept.read(compare) == []
+
+
+async def test_items_of_responses_that_were_kept_before_are_found(kept: State, owner: str) -> None:
+    key = new_id("r-")
+    await kept.write(state.responses.add, owner, response(key))
+
+    def go_back(connection: Connection) -> None:
+        connection.execute(text("DROP TABLE puna_response_items"))
+        connection.execute(text("UPDATE puna_version SET version_num = '0001'"))
+
+    await kept.write(go_back)
+    assert kept._engine is not None
+    _bring_up_to_date(kept._engine, "here")
+    found = await kept.read(state.responses.find_items, owner, [f"in-{key}", f"out-{key}"])
+    assert len(found) == 2
 
 
 async def test_nothing_is_made_before_the_first_use(file: Path) -> None:

@@ -50,3 +50,18 @@ async def test_a_response_whose_server_fell_silent_has_failed(
     monkeypatch.setattr(state.responses, "now", lambda: later)
     found = (await kept.read(state.responses.find, owner, key)).body
     assert (found["status"], found["error"]["code"]) == ("failed", "server_error")
+
+
+async def test_items_are_found_by_their_ids_for_their_owner(kept: State, owner: str) -> None:
+    first, second = new_id("r-"), new_id("r-")
+    await kept.write(state.responses.add, owner, response(first))
+    await kept.write(state.responses.add, owner, response(second, status="queued", background=True))
+    await kept.write(state.responses.finish, owner, response(second))
+    ids = [f"in-{first}", f"out-{first}", f"out-{second}"]
+    found = await kept.read(state.responses.find_items, owner, ids)
+    assert {key: item["id"] for key, item in found.items()} == {key: key for key in ids}
+    with pytest.raises(ApiError, match=f"'in-{first}' not found"):
+        await kept.read(state.responses.find_items, f"not {owner}", ids)
+    await kept.write(state.responses.remove, owner, first)
+    with pytest.raises(ApiError, match=f"'in-{first}' not found"):
+        await kept.read(state.responses.find_items, owner, ids)

@@ -16,12 +16,16 @@ from puna.prompt.call_text import PYTHON_TAG
 from puna.prompt.tool_schema import ToolSet
 from puna.prompt.tools import ToolDefinition
 from puna.server.schemas.chat import (
+    AllowedTools,
     AssistantMessage,
     ChatBody,
-    Content,
+    EarlierCall,
     Message,
     NamedTool,
+    RefusalPart,
     SystemMessage,
+    TextPart,
+    Tool,
     ToolMessage,
 )
 from puna.server.schemas.response_format import constraint_of
@@ -74,14 +78,13 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
         if not body.tools:
             _prepare(llama, wanted_format)
             return ChatPlan(llama.chat_format.encode_chat(messages), None, wanted_format)
-        tools = as_tools([tool.model_dump(exclude_none=True) for tool in body.tools])
+        choice, offered = _choice(body)
+        tools = as_tools([tool.model_dump(exclude_none=True) for tool in offered])
         size = len(json.dumps([tool.parameters for tool in tools]))
         if size > _MAX_TOOLS_CHARACTERS:
             raise PromptFormatError(
                 f"the parameters of all tools may have {_MAX_TOOLS_CHARACTERS} characters, got {size}"
             )
-        wanted = body.tool_choice or "auto"
-        choice = wanted.function.name if isinstance(wanted, NamedTool) else wanted
         preamble = Preamble(tools=tuple(tools), tool_choice=choice)
         may_call = [t for t in preamble.offered if choice in ("auto", "required", t.name)]
         prompt = llama.chat_format.encode_chat(messages, preamble=preamble)
@@ -91,6 +94,20 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
         return ChatPlan(prompt, tool_set, constraint)
     except RecursionError as error:
         raise PromptFormatError("a call's arguments or a tool's parameters are nested too deeply") from error
+
+
+def _choice(body: ChatBody) -> tuple[str, list[Tool]]:
+    """``auto``, ``none``, ``required`` or the tool that must be called, and those that are offered."""
+    wanted, tools = body.tool_choice or "auto", body.tools or []
+    if isinstance(wanted, NamedTool):
+        return wanted.function.name, tools
+    if not isinstance(wanted, AllowedTools):
+        return wanted, tools
+    allowed = {tool.function.name for tool in wanted.allowed_tools.tools}
+    missing = allowed - {tool.function.name for tool in tools}
+    if missing:
+        raise PromptFormatError(f"`tool_choice` allows {min(missing)!r:.200}, which is no tool")
+    return wanted.allowed_tools.mode, [tool for tool in tools if tool.function.name in allowed]
 
 
 def _constraint(
@@ -134,7 +151,7 @@ def _mappings(messages: Sequence[Message]) -> list[dict[str, Any]]:
                 {
                     "role": "assistant",
                     "content": _content(message.content or message.refusal or ""),
-                    "tool_calls": [call.model_dump() for call in calls],
+                    "tool_calls": [_call(call) for call in calls],
                     "ends_turn": not calls,
                 }
             )
@@ -153,5 +170,19 @@ def _mappings(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return mappings
 
 
-def _content(content: Content) -> str:
-    return content if isinstance(content, str) else "".join(part.text for part in content)
+def _call(call: EarlierCall) -> dict[str, Any]:
+    """An earlier call. What a model wrote in place of a JSON object is shown to it as an argument."""
+    written = call.function.arguments
+    try:
+        arguments = json.loads(written or "{}")
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        arguments = {"arguments": written}
+    return {"id": call.id, "name": call.function.name, "arguments": arguments}
+
+
+def _content(content: str | Sequence[TextPart | RefusalPart]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -30,29 +30,38 @@ from puna.server.schemas.items import (
     InputPart,
     InputText,
     Item,
+    ItemReference,
     Message,
     MessageItem,
     OutputText,
     Reasoning,
     Refusal,
+    SentItem,
     SentOutput,
     SentRefusal,
 )
 
-__all__ = ["as_chat", "as_items", "keep", "stored"]
+__all__ = ["as_chat", "as_items", "keep", "referenced", "stored"]
 
 _ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
 
 
-def keep(given: str | Sequence[InputItem]) -> list[Item]:
+def referenced(given: str | Sequence[InputItem]) -> list[str]:
+    """Ids of the items that a client named without sending them."""
+    return [item.id for item in given if isinstance(item, ItemReference)]
+
+
+def keep(given: str | Sequence[InputItem], found: Mapping[str, dict[str, Any]]) -> list[Item]:
     """What a client sent, as it is kept: with ids, and texts in parts.
 
     Args:
         given: a text of the user, or items.
+        found: those that it named, by their ids, as `stored` made them.
     """
     if isinstance(given, str):
         return [_user(given)]
-    return [_kept(item) for item in given]
+    named = dict(zip(found, as_items(list(found.values())), strict=True))
+    return [named[item.id] if isinstance(item, ItemReference) else _kept(item) for item in given]
 
 
 def stored(items: Sequence[Item]) -> list[dict[str, Any]]:
@@ -100,7 +109,7 @@ def _user(text: str) -> Message:
     )
 
 
-def _kept(item: InputItem) -> Item:
+def _kept(item: SentItem) -> Item:
     if isinstance(item, MessageItem):
         parts = _text_parts(item) if isinstance(item.content, str) else [_part(p) for p in item.content]
         return Message(

@@ -10,20 +10,17 @@ from puna.engine.request import SamplingParams
 from puna.errors import PromptFormatError
 from puna.server.answers.items import as_chat
 from puna.server.ids import new_id
-from puna.server.schemas.chat import (
-    MAX_MESSAGES,
-    ChatBody,
-    FunctionTool,
-    NamedFunction,
-    NamedTool,
-    SystemMessage,
-    Tool,
-)
-from puna.server.schemas.chat import Message as ChatMessage
+from puna.server.schemas import chat
 from puna.server.schemas.items import Item
 from puna.server.schemas.response_format import as_response_format
 from puna.server.schemas.response_replies import ConversationLink, Response
-from puna.server.schemas.responses import AllowedTools, FunctionChoice, InputTokensBody, ResponseBody
+from puna.server.schemas.responses import (
+    AllowedTools,
+    FunctionChoice,
+    InputTokensBody,
+    ResponseBody,
+    ToolChoice,
+)
 
 __all__ = ["begin_response", "chat_of"]
 
@@ -35,7 +32,7 @@ _DRAWING = (
 _DEFAULTS = SamplingParams()
 
 
-def chat_of(body: InputTokensBody, items: Sequence[Item], standing: Sequence[str]) -> ChatBody:
+def chat_of(body: InputTokensBody, items: Sequence[Item], standing: Sequence[str]) -> chat.ChatBody:
     """The chat request that a response comes to.
 
     Args:
@@ -44,41 +41,38 @@ def chat_of(body: InputTokensBody, items: Sequence[Item], standing: Sequence[str
         standing: instructions that come before it.
 
     Raises:
-        PromptFormatError: nothing was said, or too much; or a tool is named that there is not.
+        PromptFormatError: nothing was said, or too much.
     """
-    messages: list[ChatMessage] = [SystemMessage(role="system", content=text) for text in standing if text]
+    messages: list[chat.Message] = [
+        chat.SystemMessage(role="system", content=text) for text in standing if text
+    ]
     messages += as_chat(items)
     if not messages:
         raise PromptFormatError("there is nothing to respond to; give an `input`")
-    if len(messages) > MAX_MESSAGES:
+    if len(messages) > chat.MAX_MESSAGES:
         raise PromptFormatError(
-            f"a conversation may have {MAX_MESSAGES} messages, got {len(messages)}; begin another"
+            f"a conversation may have {chat.MAX_MESSAGES} messages, got {len(messages)}; begin another"
         )
-    choice, names = _choice(body)
     tools = [
-        Tool(
+        chat.Tool(
             type="function",
-            function=FunctionTool(
+            function=chat.FunctionTool(
                 name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict
             ),
         )
         for tool in body.tools or []
-        if names is None or tool.name in names
     ]
-    missing = set(names or ()) - {tool.function.name for tool in tools}
-    if missing:
-        raise PromptFormatError(f"`tool_choice` allows {sorted(missing)[0]!r:.200}, which is no tool")
     given: dict[str, Any] = {"model": body.model, "messages": messages}
     given |= {name: getattr(body, name) for name in (*_DRAWING, "parallel_tool_calls")}
     if tools:
-        given |= {"tools": tools, "tool_choice": choice}
+        given |= {"tools": tools, "tool_choice": _choice(body.tool_choice)}
     if body.text is not None:
         given["response_format"] = as_response_format(body.text.format)
     if isinstance(body, ResponseBody):
         given["max_completion_tokens"] = body.max_output_tokens
         if "message.output_text.logprobs" in (body.include or ()):
             given |= {"logprobs": True, "top_logprobs": body.top_logprobs}
-    return ChatBody(**given)
+    return chat.ChatBody(**given)
 
 
 def begin_response(body: ResponseBody, prompt: Mapping[str, Any] | None) -> Response:
@@ -119,7 +113,7 @@ def begin_response(body: ResponseBody, prompt: Mapping[str, Any] | None) -> Resp
         temperature=_DEFAULTS.temperature if body.temperature is None else body.temperature,
         text=text,
         tool_choice=choice if isinstance(choice, str) else choice.model_dump(),
-        tools=[_tool(tool.model_dump()) for tool in body.tools or []],
+        tools=[_tool(tool.model_dump(exclude={"defer_loading"})) for tool in body.tools or []],
         top_logprobs=body.top_logprobs or 0,
         top_p=_DEFAULTS.top_p if body.top_p is None else body.top_p,
         frequency_penalty=body.frequency_penalty or 0.0,
@@ -131,14 +125,17 @@ def begin_response(body: ResponseBody, prompt: Mapping[str, Any] | None) -> Resp
     )
 
 
-def _choice(body: InputTokensBody) -> tuple[str | NamedTool | None, list[str] | None]:
-    """What must be called, and the names of the tools that are offered; None: all."""
-    choice = body.tool_choice
+def _choice(choice: ToolChoice | None) -> chat.ToolChoice | None:
     if isinstance(choice, FunctionChoice):
-        return NamedTool(type="function", function=NamedFunction(name=choice.name)), None
+        return _named(choice)
     if isinstance(choice, AllowedTools):
-        return choice.mode, [tool.name for tool in choice.tools]
-    return choice, None
+        names = chat.AllowedNames(mode=choice.mode, tools=[_named(tool) for tool in choice.tools])
+        return chat.AllowedTools(type="allowed_tools", allowed_tools=names)
+    return choice
+
+
+def _named(choice: FunctionChoice) -> chat.NamedTool:
+    return chat.NamedTool(type="function", function=chat.NamedFunction(name=choice.name))
 
 
 def _reasoning(body: ResponseBody) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Response
 
 from puna.server import state
 from puna.server.answers.items import as_items, keep, stored
+from puna.server.response_context import find_referenced
 from puna.server.schemas.base import Deleted, MetadataBody
 from puna.server.schemas.conversations import Conversation, ConversationBody, ItemsBody
-from puna.server.schemas.items import Item
+from puna.server.schemas.items import InputItem, Item
 from puna.server.schemas.lists import After, Limit, OrderOf, ends
 from puna.server.schemas.response_replies import ItemPage
-from puna.server.services import Owner, TheServices
+from puna.server.services import Owner, Services, TheServices
 from puna.server.state.conversations import Conversation as StoredConversation
 from puna.server.state.pages import Page
 from puna.server.wire.reply import json_reply
@@ -37,7 +38,7 @@ router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=
 @router.post("", response_model=Conversation)
 async def create_conversation(body: ConversationBody, services: TheServices, owner: Owner) -> Response:
     """Begin a conversation."""
-    first = stored(keep(body.items or []))
+    first = await _kept(services, body.items or [], owner)
     made = await services.state.write(state.conversations.add, owner, body.metadata or {}, first)
     return json_reply(_conversation(made))
 
@@ -88,7 +89,7 @@ async def create_items(
     conversation_id: str, body: ItemsBody, services: TheServices, owner: Owner
 ) -> Response:
     """Add to the end of a conversation."""
-    new = stored(keep(body.items))
+    new = await _kept(services, body.items, owner)
     added = await services.state.write(state.conversations.add_items, owner, conversation_id, new)
     return json_reply(_page(added, False))
 
@@ -105,6 +106,10 @@ async def delete_item(conversation_id: str, item_id: str, services: TheServices,
     """Take an item out of a conversation."""
     rest = await services.state.delete(state.conversations.remove_item, owner, conversation_id, item_id)
     return json_reply(_conversation(rest))
+
+
+async def _kept(services: Services, given: list[InputItem], owner: str) -> list[dict[str, Any]]:
+    return stored(keep(given, await find_referenced(services.state, given, owner)))
 
 
 def _conversation(found: StoredConversation) -> Conversation:

@@ -6,16 +6,26 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+)
 from pydantic_core import PydanticSerializationError
 
 __all__ = [
     "AnthropicErrorBody",
     "AnthropicErrorReply",
     "Body",
+    "CacheRetention",
     "Deleted",
     "ErrorBody",
     "ErrorReply",
+    "Ignored",
     "Metadata",
     "MetadataBody",
     "ModelName",
@@ -24,7 +34,9 @@ __all__ = [
     "Parsed",
     "Reply",
     "ToolName",
+    "Verbosity",
     "Written",
+    "absent",
     "needs",
 ]
 
@@ -39,6 +51,14 @@ Note = Annotated[str, StringConstraints(max_length=256)]
 
 Parsed = Annotated[Any, Field(description="What a client has read from the text; taken and without effect.")]
 """OpenAI's clients send it back where they have parsed an answer."""
+
+Ignored = Annotated[Any, Field(description="Taken and without effect.")]
+"""What other servers make something of, and clients send to all."""
+
+Verbosity = Annotated[Literal["low", "medium", "high"] | None, Field(description="Taken and without effect.")]
+CacheRetention = Annotated[
+    Literal["in_memory", "in-memory", "24h"] | None, Field(description="Taken and without effect.")
+]
 
 ToolName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
@@ -83,6 +103,22 @@ def needs(name: str, said: str, *harmless: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def absent(said: str, *harmless: str) -> BeforeValidator:
+    """A field that may only be null, as some clients send what they leave out; for ``Annotated[None, …]``.
+
+    Args:
+        said: why there is no such thing, as the client is told.
+        harmless: values that ask for nothing, beside null.
+    """
+
+    def check(value: Any) -> Any:
+        if value is not None and value not in harmless:
+            raise ValueError(f"{said}; leave this out")
+        return value
+
+    return BeforeValidator(check)
 
 
 class Reply(BaseModel):

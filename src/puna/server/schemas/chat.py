@@ -6,11 +6,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from puna.server.schemas.base import Body, Metadata, Note, Parsed, Reply, ToolName, needs
+from puna.server.schemas.base import (
+    Body,
+    CacheRetention,
+    Ignored,
+    Metadata,
+    Note,
+    Parsed,
+    Reply,
+    ToolName,
+    Verbosity,
+    absent,
+    needs,
+)
 from puna.server.schemas.sampling import Sampling
 from puna.server.schemas.usage import Usage
 
 __all__ = [
+    "AllowedNames",
+    "AllowedTools",
     "AnswerMessage",
     "AssistantMessage",
     "CalledFunction",
@@ -29,6 +43,7 @@ __all__ = [
     "LogprobEntry",
     "NamedFunction",
     "NamedTool",
+    "RefusalPart",
     "SystemMessage",
     "TextPart",
     "TokenChance",
@@ -50,6 +65,15 @@ class TextPart(Body):
 
     type: Literal["text"]
     text: str
+    cache_control: Ignored = None
+    prompt_cache_breakpoint: Ignored = None
+
+
+class RefusalPart(Body):
+    """What the model refused earlier."""
+
+    type: Literal["refusal"]
+    refusal: str
 
 
 Content = str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
@@ -70,6 +94,7 @@ class EarlierCall(Body):
     type: Literal["function"] = "function"
     function: CalledFunction
     index: Annotated[int | None, Field(description="In a stream; taken and without effect.")] = None
+    provider_specific_fields: Ignored = None
 
 
 class SystemMessage(Body):
@@ -92,7 +117,14 @@ class AssistantMessage(Body):
     """What the model said."""
 
     role: Literal["assistant"]
-    content: Content | None = None
+    content: (
+        str
+        | Annotated[
+            list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]],
+            Field(max_length=MAX_PARTS, fail_fast=True),
+        ]
+        | None
+    ) = None
     tool_calls: Annotated[list[EarlierCall], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     name: Note | None = None
     refusal: str | None = None
@@ -101,9 +133,14 @@ class AssistantMessage(Body):
         list[Any] | None,
         Field(max_length=MAX_PARTS, fail_fast=True, description="Taken and without effect."),
     ] = None
-    audio: Annotated[None, Field(description="Always null: no answer has sound.")] = None
-    function_call: Annotated[None, Field(description="Always null: calls are in `tool_calls`.")] = None
+    audio: Annotated[None, absent("no answer has sound")] = None
+    function_call: Annotated[None, absent("calls are in `tool_calls`")] = None
     parsed: Parsed = None
+    id: Ignored = None
+    reasoning: Ignored = None
+    reasoning_content: Ignored = None
+    thinking_blocks: Ignored = None
+    provider_specific_fields: Ignored = None
 
 
 class ToolMessage(Body):
@@ -149,7 +186,23 @@ class NamedTool(Body):
     function: NamedFunction
 
 
-ToolChoice = Literal["auto", "none", "required"] | NamedTool
+class AllowedNames(Body):
+    """Tools of those that there are."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool] = Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)
+
+
+class AllowedTools(Body):
+    """The tools that the model is told of, and whether it must call one."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedNames
+
+
+ToolChoice = (
+    Literal["auto", "none", "required"] | Annotated[NamedTool | AllowedTools, Field(discriminator="type")]
+)
 
 
 class ChatBody(Sampling):
@@ -178,6 +231,16 @@ class ChatBody(Sampling):
     service_tier: Literal["auto", "default"] | None = None
     safety_identifier: Note | None = Field(None, description="Taken and without effect.")
     prompt_cache_key: Note | None = Field(None, description="Taken and without effect.")
+    prompt_cache_options: Ignored = None
+    prompt_cache_retention: CacheRetention = None
+    reasoning_effort: Note | None = Field(None, description="Taken and without effect.")
+    verbosity: Verbosity = None
+    audio: Annotated[None, absent("no answer has sound")] = None
+    functions: Annotated[None, absent("functions are given as `tools`")] = None
+    function_call: Annotated[None, absent("what must be called is said by `tool_choice`")] = None
+    moderation: Annotated[None, absent("answers are not moderated")] = None
+    prediction: Annotated[None, absent("an answer cannot be predicted")] = None
+    web_search_options: Annotated[None, absent("the server does not search the web")] = None
 
 
 class TokenChance(Reply):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from puna.server.schemas.base import Reply
+from puna.server.schemas.base import Reply, absent
 from puna.server.schemas.sampling import Sampling
 from puna.server.schemas.usage import Usage
 
@@ -35,15 +35,9 @@ class CompletionBody(Sampling):
     echo: bool | None = Field(None, description="Send the prompt in front of the answer.")
     logprobs: int | None = Field(None, ge=0, le=20)
     best_of: Literal[1] | None = Field(None, description="Only 1: what is computed is sent.")
-    suffix: None = Field(None, description="Not supported: Llama models do not fill in between.")
-
-    @field_validator("suffix", mode="before")
-    @classmethod
-    def _without_suffix(cls, value: Any) -> None:
-        if value is not None:
-            raise PydanticCustomError(
-                "not_supported", "Llama models do not fill in between a prompt and a suffix; leave it out"
-            )
+    suffix: Annotated[
+        Literal[""] | None, absent("Llama models do not fill in between a prompt and a suffix", "")
+    ] = None
 
     @model_validator(mode="after")
     def _wants_something(self) -> CompletionBody:

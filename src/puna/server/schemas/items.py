@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
-from puna.server.schemas.base import Body, Parsed, Reply, ToolName
+from puna.server.schemas.base import Body, Ignored, Parsed, Reply, ToolName
 from puna.server.schemas.chat import MAX_PARTS
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "InputText",
     "Item",
     "ItemId",
+    "ItemReference",
     "Message",
     "MessageItem",
     "OutputLogprob",
@@ -31,6 +32,7 @@ __all__ = [
     "ReasoningItem",
     "Refusal",
     "Role",
+    "SentItem",
     "SentOutput",
     "SentRefusal",
     "SentText",
@@ -107,6 +109,8 @@ class FunctionCallItem(_Sent):
     name: ToolName
     arguments: str
     parsed_arguments: Parsed = None
+    namespace: Ignored = None
+    created_by: Ignored = None
     id: ItemId | None = None
     status: Status | None = None
 
@@ -140,20 +144,30 @@ class CompactionItem(_Sent):
     id: ItemId | None = None
 
 
+class ItemReference(_Sent):
+    """An item of a response that is kept, in place of the item itself."""
+
+    type: Literal["item_reference"] | None = None
+    id: ItemId
+
+
 def _kind(given: Any) -> str | None:
-    """The kind of an item; a message may leave it out."""
+    """The kind of an item; a message and a reference may leave it out."""
     if isinstance(given, dict):
-        kind = given.get("type") or ("message" if "role" in given else None)
+        untold = "message" if "role" in given else "item_reference" if "id" in given else None
+        kind = given.get("type") or untold
         return kind if isinstance(kind, str) else None
     return getattr(given, "type", None)
 
 
+SentItem = MessageItem | FunctionCallItem | FunctionOutputItem | ReasoningItem | CompactionItem
 InputItem = Annotated[
     Annotated[MessageItem, Tag("message")]
     | Annotated[FunctionCallItem, Tag("function_call")]
     | Annotated[FunctionOutputItem, Tag("function_call_output")]
     | Annotated[ReasoningItem, Tag("reasoning")]
-    | Annotated[CompactionItem, Tag("compaction")],
+    | Annotated[CompactionItem, Tag("compaction")]
+    | Annotated[ItemReference, Tag("item_reference")],
     Discriminator(_kind),
 ]
 

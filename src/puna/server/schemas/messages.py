@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from puna.server.schemas.base import Body, ModelName, Note, Reply, ToolName, needs
+from puna.server.schemas.base import Body, Ignored, ModelName, Note, Reply, ToolName, absent, needs
 from puna.server.schemas.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS
 from puna.server.schemas.sampling import MAX_STOP, StopText
 
@@ -118,6 +118,10 @@ class ToolParam(_Block):
     strict: bool | None = Field(
         None, description="The arguments of a call are held to the schema while they are written."
     )
+    allowed_callers: Ignored = None
+    defer_loading: Ignored = None
+    eager_input_streaming: Ignored = None
+    input_examples: Ignored = None
 
 
 class AnyChoice(Body):
@@ -183,6 +187,8 @@ class CountBody(ModelName):
     ] = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    cache_control: CacheControl | None = None
+    context_management: Annotated[None, absent("a context is not managed by itself yet")] = None
 
     @field_validator("tools", mode="before")
     @classmethod
@@ -191,8 +197,8 @@ class CountBody(ModelName):
             kind = tool.get("type") if isinstance(tool, dict) else None
             if isinstance(kind, str) and kind != "custom":
                 raise ValueError(
-                    f"a tool of type {kind!r:.60} runs on the server, which does not run tools yet; only "
-                    "tools with an `input_schema` are supported"
+                    f"tools of type {kind!r:.60} are not supported; only those with an `input_schema` are, "
+                    "which the client runs"
                 )
         return given
 
@@ -208,6 +214,7 @@ class MessagesBody(CountBody):
     top_k: int | None = Field(None, ge=0, le=2**31 - 1)
     metadata: MessagesMetadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
+    inference_geo: Note | None = Field(None, description="Taken and without effect.")
 
 
 class TextBlock(Reply):

@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
-from puna.server.schemas.base import Body, Metadata, ModelName, Note, ToolName, needs
+from puna.server.schemas.base import (
+    Body,
+    CacheRetention,
+    Ignored,
+    Metadata,
+    ModelName,
+    Note,
+    ToolName,
+    Verbosity,
+    absent,
+    needs,
+)
 from puna.server.schemas.chat import MAX_TOOLS
 from puna.server.schemas.items import InputItem, ItemId, SentText
 from puna.server.schemas.response_format import TextForm
@@ -27,7 +38,6 @@ __all__ = [
 ]
 
 MAX_ITEMS = 4096
-_HERE_LATER = "runs on the server, which does not run tools yet; only tools of type 'function' are supported"
 
 
 class FunctionTool(Body):
@@ -40,6 +50,7 @@ class FunctionTool(Body):
     strict: bool | None = Field(
         None, description="The arguments of a call are held to the schema while they are written."
     )
+    defer_loading: Ignored = None
 
 
 class FunctionChoice(Body):
@@ -64,7 +75,7 @@ class TextConfig(Body):
     """The form of a text."""
 
     format: TextForm | None = Field(None, description="What the text must be.")
-    verbosity: Literal["low", "medium", "high"] | None = Field(None, description="Taken and without effect.")
+    verbosity: Verbosity = None
 
 
 class ReasoningConfig(Body):
@@ -135,7 +146,10 @@ class InputTokensBody(Drawing):
         for tool in given if isinstance(given, list) else ():
             kind = tool.get("type") if isinstance(tool, dict) else None
             if isinstance(kind, str) and kind != "function":
-                raise ValueError(f"a tool of type {kind!r:.60} {_HERE_LATER}")
+                raise ValueError(
+                    f"tools of type {kind!r:.60} are not supported; only those of type 'function' are, which "
+                    "the client runs"
+                )
         return given
 
     @property
@@ -165,9 +179,10 @@ class ResponseBody(InputTokensBody):
     service_tier: Literal["auto", "default"] | None = None
     safety_identifier: Note | None = Field(None, description="Taken and without effect.")
     prompt_cache_key: Note | None = Field(None, description="Taken and without effect.")
-    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = Field(
-        None, description="Taken and without effect."
-    )
+    prompt_cache_options: Ignored = None
+    prompt_cache_retention: CacheRetention = None
+    context_management: Annotated[None, absent("a context is not managed by itself yet")] = None
+    moderation: Annotated[None, absent("responses are not moderated")] = None
     user: str | None = Field(None, max_length=512, description="Taken and without effect.")
 
 
@@ -181,6 +196,4 @@ class CompactBody(ModelName):
     previous_response_id: ItemId | None = Field(None, description="What was said up to this response.")
     service_tier: Literal["auto", "default"] | None = None
     prompt_cache_key: Note | None = Field(None, description="Taken and without effect.")
-    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = Field(
-        None, description="Taken and without effect."
-    )
+    prompt_cache_retention: CacheRetention = None

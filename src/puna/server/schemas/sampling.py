@@ -27,8 +27,8 @@ TokenId = Annotated[str, StringConstraints(pattern=r"^\d{1,9}$")]
 class StreamOptions(Body):
     """How a stream ends."""
 
-    include_usage: bool = Field(False, description="Send a last chunk with `usage` and no choices.")
-    include_obfuscation: bool = Field(False, description="Taken and without effect.")
+    include_usage: bool | None = Field(None, description="Send a last chunk with `usage` and no choices.")
+    include_obfuscation: bool | None = Field(None, description="Taken and without effect.")
 
 
 class Drawing(ModelName):

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, literal, select, update
+from sqlalchemy import Connection, delete, func, insert, literal, select, update
 
 from puna.server.errors import ApiError
 from puna.server.state import conversations
 from puna.server.state.pages import Page, PageOf
 from puna.server.state.paging import fetch_page
 from puna.server.state.rows import check_length, insert_row, json_length, now, owned
-from puna.server.state.tables import responses
+from puna.server.state.tables import response_items, responses
 
 __all__ = [
     "StoredResponse",
@@ -21,6 +21,7 @@ __all__ = [
     "cancel",
     "chain",
     "find",
+    "find_items",
     "finish",
     "keep_alive",
     "list_page",
@@ -58,7 +59,7 @@ def add(connection: Connection, owner: str, response: StoredResponse) -> None:
     """
     body = response.body
     is_open = body["status"] in _OPEN
-    insert_row(
+    number = insert_row(
         connection,
         responses,
         id=body["id"],
@@ -71,6 +72,7 @@ def add(connection: Connection, owner: str, response: StoredResponse) -> None:
         input=response.input,
         alive_at=now() if is_open else None,
     )
+    _note_items(connection, number, [*response.input, *body["output"]])
     if not is_open:
         _tell_conversation(connection, owner, response)
 
@@ -83,14 +85,19 @@ def finish(connection: Connection, owner: str, response: StoredResponse) -> bool
     """
     body = response.body
     is_over = body["status"] not in _OPEN
-    changed = connection.execute(
+    number = connection.execute(
         update(responses)
         .where(owned(responses, owner, body["id"]), responses.c.status.in_(_OPEN))
         .values(status=body["status"], body=body, alive_at=None if is_over else now())
-    ).rowcount
-    if changed and body["status"] in ("completed", "incomplete"):
+        .returning(responses.c.number)
+    ).scalar_one_or_none()
+    if number is None:
+        return False
+    if is_over:
+        _note_items(connection, number, body["output"])
+    if body["status"] in ("completed", "incomplete"):
         _tell_conversation(connection, owner, response)
-    return bool(changed)
+    return True
 
 
 def keep_alive(connection: Connection, ids: Sequence[str]) -> set[str]:
@@ -114,6 +121,35 @@ def find(connection: Connection, owner: str, key: str) -> StoredResponse:
     if row is None:
         raise _not_found(key)
     return _response(row)
+
+
+def find_items(connection: Connection, owner: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Items of an owner's responses by their ids, from the newest response that has each.
+
+    Raises:
+        ApiError: 404, one of them is in none; 400, the responses are too long.
+    """
+    newest = (
+        select(func.max(responses.c.number))
+        .join(response_items, response_items.c.response == responses.c.number)
+        .where(responses.c.owner == owner, response_items.c.id.in_(ids))
+        .group_by(response_items.c.id)
+    )
+    within = responses.c.number.in_(newest)
+    check_length(connection, select(json_length(responses)).where(within))
+    rows = connection.execute(select(*_COLUMNS).where(within).order_by(responses.c.number))
+    wanted = set(ids)
+    items = said([_response(row) for row in rows])
+    found = {item["id"]: item for item in items if item["id"] in wanted}
+    for key in ids:
+        if key not in found:
+            raise ApiError(
+                404,
+                f"Item '{key}' not found: no response that is kept has it. Send the item itself, or store "
+                "the responses whose items you name.",
+                param="input",
+            )
+    return found
 
 
 def list_page(connection: Connection, owner: str, page: Page, model: str | None) -> PageOf[StoredResponse]:
@@ -205,6 +241,11 @@ def _tell_conversation(connection: Connection, owner: str, response: StoredRespo
     if about is not None:
         new = [*response.input, *response.body["output"]]
         conversations.add_items(connection, owner, about["id"], new)
+
+
+def _note_items(connection: Connection, number: int, new: Sequence[dict[str, Any]]) -> None:
+    if new:
+        connection.execute(insert(response_items), [{"response": number, "id": item["id"]} for item in new])
 
 
 def _not_found(key: str) -> ApiError:

@@ -122,6 +122,16 @@ responses = _owned(
 """Responses: as they were sent, with their own input items. `alive_at` is when the server that computes it in
 the background last said that it still does."""
 
+response_items = Table(
+    "puna_response_items",
+    METADATA,
+    _part_of(responses, "response"),
+    Column("id", String(MAX_ID), nullable=False),
+    Index("puna_response_items_response", "response"),
+    Index("puna_response_items_id", "id"),
+)
+"""Ids of the items that they have, of input and output; the same one may be in many."""
+
 conversations = _owned("conversations", Column("labels", Json, nullable=False))
 """Conversations and their `metadata`."""
 
