@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from puna.constraints.forms import Choices, Constraint, JsonSchema, Lark, Regex
@@ -25,6 +26,14 @@ _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _LONGEST_INTEGER = 2**63 - 1  # as a bound it is what it says
 _FACTOR = re.compile(r'"multipleOf"\s*:\s*([0-9.eE+-]+)')
 _ESCAPED = re.compile(r"\\u00([0-7][0-9a-fA-F])")
+
+FORMATS = {"date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
+"""Those that the library knows; any other is a note by the standard, and not looked at."""
+
+_ANY_NAME: tuple[Any, ...] = (True, {}, {"type": "string"})  # what `propertyNames` says where it says nothing
+_VALUES = {"const", "enum", "default", "examples"}  # keywords with JSON that is no schema
+_BY_NAME = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
+_LEVELS = 2  # of properties, in which what is not understood is looked for: a call's and its arguments
 
 _NO_RANGE = r"Failed to generate regex for (?:integer|float) range"  # the library has 64 bits for a bound
 
@@ -59,12 +68,41 @@ def json_rule(schema: Mapping[str, Any], *, is_exact: bool = True) -> str:
 
     Args:
         schema: JSON values.
-        is_exact: refuse what cannot be enforced, or leave it out.
+        is_exact: refuse what cannot be enforced, or leave it out; where a part is not even understood, all of
+            that property's schema, or all but that it is an object.
 
     Raises:
-        ConstraintError: it is too large, or not made of what JSON has.
+        ConstraintError: it is exact, and too large or not made of what JSON has.
     """
-    return f"%json {_schema_text(schema, is_exact=is_exact)}"
+    return f"%json {_schema_text(schema if is_exact else _understood(schema, _LEVELS), is_exact=is_exact)}"
+
+
+def _understood(schema: Any, levels: int) -> Any:
+    """A schema without the parts that the library does not take, as deep in properties as `levels`."""
+    if not isinstance(schema, Mapping):
+        return schema if isinstance(schema, bool) else {}
+    if _is_understood(schema):
+        return schema
+    properties = schema.get("properties")
+    if levels and isinstance(properties, Mapping):
+        parts = {name: _understood(part, levels - 1) for name, part in properties.items()}
+        if _is_understood({**schema, "properties": parts}):
+            return {**schema, "properties": parts}
+    return {"type": "object"} if schema.get("type") == "object" else {}
+
+
+def _is_understood(schema: Mapping[str, Any]) -> bool:
+    try:
+        return _compiles(_schema_text(schema, is_exact=False))
+    except ConstraintError:
+        return False
+
+
+@lru_cache(maxsize=256)
+def _compiles(schema: str) -> bool:
+    from llguidance import LLMatcher
+
+    return not LLMatcher.validate_grammar(_lark(f"start: %json {schema}"))
 
 
 def _lark(grammar: str) -> str:
@@ -74,7 +112,7 @@ def _lark(grammar: str) -> str:
 def _schema_text(schema: Mapping[str, Any], *, is_exact: bool = True) -> str:
     options = {**_SPACING, "lenient": not is_exact}
     try:
-        text = json.dumps({**schema, "x-guidance": options}, allow_nan=False)
+        text = json.dumps({**_plain(schema), "x-guidance": options}, allow_nan=False)
         rounded = _rounded_numbers(schema) if is_exact else []
     except RecursionError as error:
         raise ConstraintError("the schema is nested too deeply") from error
@@ -87,6 +125,28 @@ def _schema_text(schema: Mapping[str, Any], *, is_exact: bool = True) -> str:
             "rest cannot be enforced; leave it out and check the answer, or make it a string"
         )
     return _checked("schema", text)
+
+
+def _plain(schema: Any) -> Any:
+    """A schema without keywords that ask for nothing and that the library refuses or does not know.
+
+    Those are formats that are notes, and that names of properties be texts, which they are anyway.
+    """
+    if isinstance(schema, list | tuple):
+        return [_plain(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    plain = {}
+    for key, value in schema.items():
+        if key in _VALUES:
+            plain[key] = value
+        elif key in _BY_NAME and isinstance(value, Mapping):
+            plain[key] = {name: _plain(part) for name, part in value.items()}
+        elif key == "format" and isinstance(value, str) and value not in FORMATS:
+            continue
+        elif key != "propertyNames" or _plain(value) not in _ANY_NAME:
+            plain[key] = _plain(value)
+    return plain
 
 
 def _checked(what: str, text: str) -> str:
@@ -161,7 +221,7 @@ def refusal(constraint: Constraint, complaint: str) -> ConstraintError:
     if not isinstance(constraint, JsonSchema):
         kind = {Regex: "regular expression", Lark: "grammar", Choices: "list of choices"}[type(constraint)]
         return ConstraintError(f"the {kind} cannot be used: {reason}")
-    place = _place(constraint.values, complaint)
+    place = _place(_plain(constraint.values), complaint)
     unknown = re.match(r"Unimplemented keys: (\[.*\])", reason)
     if unknown is not None:
         keys = ", ".join(f"`{key}`" for key in json.loads(unknown[1]))
@@ -205,7 +265,6 @@ def _parts(value: Any, pointer: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 _Test = Callable[[Mapping[str, Any], re.Match[str]], bool]
 _PLACES: tuple[tuple[str, _Test], ...] = (
     (r"Unimplemented keys: (\[.*\])", lambda part, found: any(k in part for k in json.loads(found[1]))),
-    (r"Unknown format: (.*)", lambda part, found: part.get("format") == found[1]),
     (r"Invalid type: (.*)", lambda part, found: part.get("type") == found[1]),
     (r"oneOf constraints", lambda part, _: "oneOf" in part),
     (

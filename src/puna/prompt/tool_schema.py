@@ -28,10 +28,11 @@ class ToolSet:
             tools: definitions, no two of the same name.
 
         Raises:
-            PromptFormatError: the parameters of one are no JSON schema.
+            PromptFormatError: the parameters of one are not JSON or nested too deeply, or those of a strict
+                one are no schema that can be applied.
         """
         self._tools = {tool.name: tool for tool in tools}
-        self._validators: dict[str, Validator] = {}
+        self._validators: dict[str, Validator | None] = {}
         for tool in self._tools.values():
             if not tool.is_builtin:
                 self._validators[tool.name] = _validator(tool)
@@ -59,7 +60,10 @@ class ToolSet:
         return arguments
 
     def problem(self, name: str, arguments: Mapping[str, Any]) -> str | None:
-        """What is wrong with the arguments of a registered tool, None where they are as its schema says."""
+        """What is wrong with the arguments of a registered tool, None where they are as its schema says.
+
+        Where the schema of a tool that is not strict cannot be applied, any arguments will do.
+        """
         tool = self._tools[name]
         if tool.is_builtin:
             (needed,) = tool.required
@@ -68,9 +72,14 @@ class ToolSet:
             return f"{name} takes one text, {needed!r}, got {sorted(arguments)}"
         from puna.prompt.schema_limits import first_error
 
+        validator = self._validators[name]
+        if validator is None:
+            return None
         try:
-            error = first_error(self._validators[name], arguments)
-        except Exception as failure:  # a reference to nowhere, a pattern that is none, endless nesting
+            error = first_error(validator, arguments)
+        except Exception as failure:  # a reference to nowhere, endless nesting
+            if not tool.is_strict:
+                return None
             return f"the schema of {name} cannot be applied: {failure}"[:_MAX_REASON]
         if error is None:
             return None
@@ -78,28 +87,42 @@ class ToolSet:
         return f"arguments of {name}{where}: {error.message}"[:_MAX_REASON]
 
 
-def _validator(tool: ToolDefinition) -> Validator:
-    from jsonschema import SchemaError
+def _validator(tool: ToolDefinition) -> Validator | None:
+    """What checks the arguments; None where the schema cannot be applied and need not be.
 
+    OpenAI takes such schemas too, and many come from generators that know another draft or other patterns.
+    """
     try:
-        return _validator_of(json.dumps(tool.parameters))
-    except SchemaError as error:
-        reason = error.message
+        found = _validator_of(json.dumps(tool.parameters))
     except RecursionError:
-        reason = "it is nested too deeply"
-    except (TypeError, ValueError, PromptFormatError) as error:
-        reason = str(error)
-    raise PromptFormatError(f"tool {tool.name!r}: `parameters` is not a JSON schema: {reason:.200}")
+        found = "it is nested too deeply"
+    except (TypeError, ValueError) as error:
+        found = str(error)
+    else:
+        if not isinstance(found, str):
+            return found
+        if not tool.is_strict:
+            return None
+    raise PromptFormatError(f"tool {tool.name!r}: `parameters` is not a JSON schema: {found:.200}")
 
 
 @lru_cache(maxsize=256)
-def _validator_of(schema: str) -> Validator:
-    """The validator of a schema; checking one takes longer than reading most answers, so it is done once."""
-    from jsonschema import Draft202012Validator
+def _validator_of(schema: str) -> Validator | str:
+    """The validator of a schema, or what is wrong with it.
+
+    Checking one takes longer than reading most answers, so it is done once.
+    """
+    from jsonschema import Draft202012Validator, FormatChecker, SchemaError
 
     from puna.prompt.schema_limits import bounded_validator, check_patterns
 
     parameters = json.loads(schema)
-    Draft202012Validator.check_schema(parameters)
-    check_patterns(parameters)
-    return bounded_validator(parameters)
+    try:
+        # Its own look at patterns is left out: they are applied by another engine than Python's.
+        Draft202012Validator.check_schema(parameters, format_checker=FormatChecker(()))
+        check_patterns(parameters)
+        return bounded_validator(parameters)
+    except SchemaError as error:
+        return error.message
+    except PromptFormatError as error:
+        return str(error)

@@ -26,11 +26,14 @@ class ToolDefinition:
         name: letters, digits, ``_``, ``.`` and ``-``, at most 128 of them.
         description: what it does, for the model.
         parameters: JSON schema of its arguments, an object's.
+        is_strict: whether all of the schema must hold, so that one that cannot be applied is refused. Of
+            other tools such a schema is shown to the model and not checked.
     """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=_no_parameters)
+    is_strict: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -57,7 +60,7 @@ class ToolDefinition:
     def required(self) -> Sequence[str]:
         """Arguments that a call must have, in the order of the schema."""
         needed = self.parameters.get("required", ())
-        return [name for name in self.properties if name in needed]
+        return [name for name in self.properties if name in needed] if _are_texts(needed) else []
 
     @property
     def is_builtin(self) -> bool:
@@ -95,7 +98,7 @@ def as_tools(tools: Iterable[ToolDefinition | Mapping[str, Any]]) -> list[ToolDe
 
     Args:
         tools: definitions, or mappings ``{"type": "function", "function": {"name": ..., "description": ...,
-            "parameters": ...}}``, or just what stands in ``function``.
+            "parameters": ..., "strict": ...}}``, or just what stands in ``function``.
 
     Returns:
         The same tools as objects; the name alone of a built-in tool is enough.
@@ -122,6 +125,13 @@ def _from_mapping(where: str, raw: Any) -> ToolDefinition:
     name = function["name"]
     if name in BUILTIN_TOOLS and not function.get("parameters"):
         return BUILTIN_TOOLS[name]
-    return ToolDefinition(
-        name, function.get("description") or "", function.get("parameters") or _no_parameters()
-    )
+    parameters = function.get("parameters") or _no_parameters()
+    is_strict = function.get("strict") is True
+    if not is_strict and isinstance(parameters, Mapping) and not _are_texts(parameters.get("required", [])):
+        # As drafts before 4 have it, `true`: it names no argument, and all who read a tool expect names.
+        parameters = {key: value for key, value in parameters.items() if key != "required"}
+    return ToolDefinition(name, function.get("description") or "", parameters, is_strict)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)

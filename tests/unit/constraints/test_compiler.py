@@ -16,11 +16,11 @@ import pydantic
 import pytest
 import regex
 from tests.unit.constraints.bombs import BOMBS, END, HARMLESS, why_not
-from tests.unit.constraints.walks import allowed_by, random_answer
+from tests.unit.constraints.walks import allowed_by, is_allowed, random_answer
 
 from puna.constraints import Choices, Compiler, Constraint, JsonSchema, Lark, Regex
 from puna.constraints import compiler as compiler_module
-from puna.constraints.grammar import json_rule
+from puna.constraints.grammar import FORMATS, json_rule
 from puna.errors import ConstraintError
 from puna.tokens import Tokenizer
 
@@ -169,7 +169,14 @@ def test_guesses_get_the_masks_that_single_steps_get(compiler: Compiler, smollm:
 BAD: list[tuple[Constraint, str]] = [
     (JsonSchema({"properties": {"a/b": {"items": {"not": {}}}}}), "at #/properties/a~1b/items: `not`"),
     (JsonSchema({"anyOf": [{"type": "string"}, {"not": {}}]}), r"at #/anyOf/1: `not` cannot be enforced"),
-    (JsonSchema({"properties": {"a": {"format": "zip"}}}), "at #/properties/a: Unknown format: zip"),
+    (JsonSchema({"properties": {"a": {"format": 5}}}), "Expected string for 'format'"),
+    (
+        JsonSchema({"anyOf": [{"propertyNames": {"type": "string"}}, {"propertyNames": {"maxLength": 2}}]}),
+        "at #/anyOf/1: `propertyNames` cannot be enforced",
+    ),
+    (JsonSchema({"propertyNames": False}), "at #: `propertyNames` cannot be enforced"),
+    (JsonSchema({"propertyNames": {"enum": ["a"]}}), "at #: `propertyNames` cannot be enforced"),
+    (JsonSchema({"propertyNames": {"format": "email"}}), "at #: `propertyNames` cannot be enforced"),
     (JsonSchema({"type": "text"}), "at #: Invalid type: text"),
     (JsonSchema({"properties": {"a": {"$ref": "#/$defs/none"}}}), "at #/properties/a: Pointer"),
     (JsonSchema({"$ref": "https://example.org/s.json"}), "does not fetch resources"),
@@ -215,6 +222,49 @@ BAD: list[tuple[Constraint, str]] = [
 def test_a_refusal_says_what_and_where(constraint: Constraint, message: str, compiler: Compiler) -> None:
     with pytest.raises(ConstraintError, match=f"(?s){message}"):
         compiler.prepare(constraint)
+
+
+# The first schema says no more than the second.
+NOTES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    *(
+        ({"type": "string", "format": name}, {"type": "string"})
+        for name in ("password", "binary", "base64", "byte", "emoji", "uri-reference", "regex", "zip")
+    ),
+    *(
+        ({"type": "object", "propertyNames": names}, {"type": "object"})
+        for names in (True, {}, {"type": "string"}, {"type": "string", "format": "emoji"})
+    ),
+    (
+        {"items": [{"anyOf": [{"format": "zip"}]}], "$defs": {"format": {"format": "zip"}}},
+        {"items": [{"anyOf": [{}]}], "$defs": {"format": {}}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "same"), NOTES, ids=range(len(NOTES)))
+def test_what_asks_for_nothing_is_left_out(
+    schema: dict[str, Any], same: dict[str, Any], compiler: Compiler
+) -> None:
+    compiler.prepare(JsonSchema(schema))
+    assert json_rule(schema) == json_rule(same)
+
+
+def test_values_and_names_that_look_like_such_keywords_stay(compiler: Compiler, smollm: Tokenizer) -> None:
+    value = {"format": "zip", "propertyNames": True}
+    schema = {
+        "type": "object",
+        "properties": {"format": {"const": value}, "propertyNames": {"type": "string"}},
+        "required": ["format", "propertyNames"],
+        "additionalProperties": False,
+    }
+    text = json.dumps({"format": value, "propertyNames": "x"})
+    assert is_allowed(compiler, JsonSchema(schema), text, END)
+
+
+def test_formats_that_are_known_are_enforced(compiler: Compiler) -> None:
+    assert len(FORMATS) == 10
+    for name in FORMATS:
+        assert not is_allowed(compiler, JsonSchema({"type": "string", "format": name}), '"?"', END), name
 
 
 def test_factors_as_people_use_them_are_enforced(compiler: Compiler, smollm: Tokenizer) -> None:

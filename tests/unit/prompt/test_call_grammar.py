@@ -157,6 +157,59 @@ def test_what_a_schema_has_that_cannot_be_enforced(small: Compiler) -> None:
             small.prepare(free_answer([odd], form))
 
 
+NOT_UNDERSTOOD: list[Any] = [
+    {"type": "string", "pattern": "(?=a)b"},
+    {"type": "int"},
+    {"type": 7},
+    {"type": "string", "minLength": "1"},
+    {"$ref": "#/$defs/none"},
+    {"$ref": "https://example.org/s.json"},
+    {"enum": "abc"},
+    {"enum": []},
+    {"type": "integer", "minimum": 2**63},
+    {"type": "integer", "multipleOf": 1_000_003},
+    5,
+]
+CALLS = (
+    '{{"name": "odd", "parameters": {arguments}}}',
+    "<function=odd>{arguments}</function>",
+    "[odd(a={a}, n={n})]",
+)
+
+
+def may_call_odd(compiler: Compiler, grammar: Lark, a: str, n: str) -> bool:
+    """Whether a call is allowed in one of the forms, since not all tools can be called in all of them."""
+    arguments = f'{{"a": {a}, "n": {n}}}'
+    texts = [call.format(arguments=arguments, a=a, n=n) for call in CALLS]
+    return any(is_allowed(compiler, grammar, text) for text in texts)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("schema", NOT_UNDERSTOOD, ids=range(len(NOT_UNDERSTOOD)))
+def test_what_is_not_understood_binds_no_tool_but_a_strict_one(
+    schema: Any, form: ToolForm, small: Compiler
+) -> None:
+    properties = {"a": schema, "n": {"type": "integer"}}
+    odd = ToolDefinition("odd", "", {"type": "object", "properties": properties, "required": ["a", "n"]})
+    grammar = must_call([odd, NOW], form, several=False, has_tag=False)
+    assert may_call_odd(small, grammar, '{"x": [1]}', "5")
+    assert not may_call_odd(small, grammar, '"b"', '"5"')
+    with pytest.raises(ConstraintError):
+        small.prepare(must_call([odd, NOW], form, strict=["odd"], several=False, has_tag=False))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("more", [{"patternProperties": {"(?=a)": {}}}, {"minProperties": "1"}], ids=str)
+def test_arguments_are_any_object_where_a_whole_schema_is_not_understood(
+    more: dict[str, Any], form: ToolForm, small: Compiler
+) -> None:
+    odd = ToolDefinition("odd", "", {"type": "object", "properties": {"a": {"type": "null"}}, **more})
+    grammar = must_call([odd], form, several=False, has_tag=False)
+    assert may_call_odd(small, grammar, "[1]", "null")
+    for call in CALLS[:2]:
+        assert not is_allowed(small, grammar, call.format(arguments="5"))
+
+
 STRICT = ToolDefinition(
     "add",
     "",

@@ -20,6 +20,7 @@ def test_both_spellings() -> None:
             {"type": "function", "function": {"name": "h"}},
             {"name": "brave_search"},
             ToolDefinition("i", "d"),
+            {"type": "function", "function": {**function, "name": "j", "strict": True}},
         ]
     )
     assert tools == [
@@ -28,6 +29,7 @@ def test_both_spellings() -> None:
         ToolDefinition("h", "", {"type": "object", "properties": {}}),
         BUILTIN_TOOLS["brave_search"],
         ToolDefinition("i", "d"),
+        ToolDefinition("j", "d", OBJECT, is_strict=True),
     ]
 
 
@@ -71,11 +73,53 @@ def test_arguments_are_held_against_the_schema(arguments: dict[str, Any], proble
     assert ToolSet([ToolDefinition("f", "", OBJECT)]).problem("f", arguments) == problem
 
 
+# As MCP servers, zod and generators of other drafts write them.
+ODD: list[tuple[dict[str, Any], str]] = [
+    ({"type": "int"}, "'int' is not valid"),
+    ({"type": "string", "pattern": "^(?!\\.)[a-z]+@"}, "look-around"),
+    ({"type": "string", "pattern": "["}, "unclosed character class"),
+    ({"type": "array", "items": [{"type": "string"}]}, "is not of type 'object', 'boolean'"),
+    ({"type": "number", "minimum": 0, "exclusiveMinimum": True}, "True is not of type 'number'"),
+    ({"type": "string", "required": True}, "True is not of type 'array'"),
+    ({"anyOf": [{"pattern": f"a{i}"} for i in range(33)]}, "may have 32 patterns, got 33"),
+    (5, "5 is not of type 'object', 'boolean'"),  # type: ignore[list-item]
+]
+
+
+@pytest.mark.parametrize(("schema", "message"), ODD, ids=range(len(ODD)))
+def test_only_a_strict_tool_must_have_a_schema_that_can_be_applied(
+    schema: dict[str, Any], message: str
+) -> None:
+    for draft in ({}, {"$schema": "http://json-schema.org/draft-07/schema#"}):
+        parameters = {**draft, "type": "object", "properties": {"a": schema}, "required": ["a"]}
+        assert ToolSet([ToolDefinition("f", "", parameters)]).problem("f", {"a": 0}) is None
+        with pytest.raises(
+            PromptFormatError, match=f"tool 'f': `parameters` is not a JSON schema: .*{message}"
+        ):
+            ToolSet([ToolDefinition("f", "", parameters, is_strict=True)])
+
+
+@pytest.mark.parametrize("required", [True, 5, "a", [{}], None])
+def test_arguments_that_are_needed_are_named_in_a_list(required: Any) -> None:
+    tool = {"name": "f", "parameters": {**OBJECT, "required": required}}
+    (found,) = as_tools([tool])
+    assert (found.required, found.parameters) == ([], {k: OBJECT[k] for k in ("type", "properties")})
+    assert ToolSet([found]).problem("f", {"a": 0}) == "arguments of f['a']: 0 is less than the minimum of 1"
+    strict = as_tools([{**tool, "strict": True}])
+    assert strict[0].required == []
+    with pytest.raises(PromptFormatError, match="is not a JSON schema"):
+        ToolSet(strict)
+
+
+def test_patterns_are_those_of_the_engine_that_applies_them() -> None:
+    parameters = {"properties": {"a": {"pattern": r"^\p{Emoji_Component}+$"}}}
+    for is_strict in (False, True):
+        tools = ToolSet([ToolDefinition("f", "", parameters, is_strict)])
+        assert tools.problem("f", {"a": "#1"}) is None
+        assert "does not match" in str(tools.problem("f", {"a": "llama"}))
+
+
 def test_schemas_are_checked_and_nothing_is_fetched() -> None:
-    with pytest.raises(
-        PromptFormatError, match="tool 'f': `parameters` is not a JSON schema: 'int' is not valid"
-    ):
-        ToolSet([ToolDefinition("f", "", {"properties": {"a": {"type": "int"}}})])
     for depth in (300, 30_000):
         deep: dict[str, Any] = {}
         for _ in range(depth):
@@ -85,7 +129,8 @@ def test_schemas_are_checked_and_nothing_is_fetched() -> None:
     with pytest.raises(PromptFormatError, match="is not a JSON schema: Object of type set is not JSON"):
         ToolSet([ToolDefinition("f", "", {"default": {1}})])
     remote = {"properties": {"a": {"$ref": "http://localhost:1/schema.json"}}}
-    problem = ToolSet([ToolDefinition("f", "", remote)]).problem("f", {"a": 1})
+    assert ToolSet([ToolDefinition("f", "", remote)]).problem("f", {"a": 1}) is None
+    problem = ToolSet([ToolDefinition("f", "", remote, is_strict=True)]).problem("f", {"a": 1})
     assert problem is not None
     assert problem.startswith("the schema of f cannot be applied: ")
     assert "localhost:1/schema.json" in problem

@@ -241,4 +241,7 @@ def test_a_schema_that_multiplies_itself_does_not_hang_the_server(client: openai
         },
     }
     (choice,) = ask(client, "one call", tools=[tool], timeout=10).choices
+    assert choice.message.tool_calls[0].function.name == "weather"  # what cannot be checked is not
+    tool["function"]["strict"] = True
+    (choice,) = ask(client, "one call", tools=[tool], timeout=10).choices
     assert choice.message.tool_calls is None
