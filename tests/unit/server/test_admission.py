@@ -233,6 +233,55 @@ async def test_a_client_that_asks_for_too_much_waits_shortly_itself(clock: Clock
     await end(*tasks)
 
 
+async def test_one_client_that_knocks_all_the_time_keeps_nobody_out(clock: Clock) -> None:
+    admission = queue(64, max_running=2, max_waiting=4, max_wait_s=60)
+    await learn(admission, clock, first_s=1, whole_s=10)
+    hold = holder(admission, [])
+    running = [await hold(name, name, 16) for name in "ab"]
+    waiting = [await hold(name, name, 16) for name in "cdef"]
+    assert [advice(admission, "knocks") for _ in range(20)][-1] == 60
+    await end(*waiting)
+    for _ in range(60):
+        clock.now_s += 1
+        assert not admission.is_full("g")
+        advice(admission, "knocks")  # more of its own are to come back than may wait
+    await end(*running)
+
+
+async def test_who_comes_back_too_soon_counts_once_among_all(clock: Clock) -> None:
+    admission = queue(64, max_running=2, max_waiting=4, max_wait_s=60)
+    await learn(admission, clock, first_s=3, whole_s=10)
+    hold = holder(admission, [])
+    running = [await hold(name, name, 16) for name in "ab"]
+    waiting = [await hold(name, name, 16) for name in "cdef"]
+    for _ in range(3):
+        for name in "ghij":
+            advice(admission, name)
+    await end(*waiting)
+    assert not admission.is_full("k")  # as many are to come back as may wait
+    waiting = [await hold(name, name, 16) for name in "cdef"]
+    advice(admission, "k")
+    await end(*waiting)
+    assert admission.is_full("l")
+    await end(*running)
+
+
+@pytest.mark.parametrize("max_waiting", [0, 1])
+async def test_those_that_were_to_come_back_are_forgotten_while_it_is_full(
+    clock: Clock, max_waiting: int
+) -> None:
+    admission = queue(16, max_running=1, max_waiting=max_waiting)
+    hold = holder(admission, [])
+    tasks = [await hold(name, name, 16) for name in "ab"[: 1 + max_waiting]]
+    first = advice(admission, "c")
+    for _ in range(200):
+        advice(admission, "c")
+    assert advice(admission, "c") == 60
+    clock.now_s += 60
+    assert advice(admission, "c") == first
+    await end(*tasks)
+
+
 async def overloaded(clock: Clock) -> tuple[Admission, Hold, list[asyncio.Task[None]]]:
     """A queue with room for two, which run, and one more; two were sent away, and who waited has left."""
     admission = queue(64, max_running=2, max_waiting=1, max_wait_s=60)

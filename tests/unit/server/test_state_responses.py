@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import Connection
 from tests.unit.server.stored import response
 
 from puna.server import state
@@ -38,6 +39,21 @@ async def test_what_ran_in_the_background_ends_once(kept: State, owner: str) -> 
     assert await kept.write(state.responses.keep_alive, [first, second]) == set()
     with pytest.raises(ApiError, match="cannot be cancelled"):
         await kept.write(state.responses.cancel, owner, first)
+
+
+async def test_what_was_completed_just_now_is_not_cancelled(
+    kept: State, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, finish = new_id("r-"), state.responses.finish
+    await kept.write(state.responses.add, owner, response(key, status="queued", background=True))
+
+    def too_late(connection: Connection, owner: str, cancelled: state.responses.StoredResponse) -> bool:
+        finish(connection, owner, response(key, background=True))  # as another server does meanwhile
+        return finish(connection, owner, cancelled)
+
+    monkeypatch.setattr(state.responses, "finish", too_late)
+    with pytest.raises(ApiError, match="cannot be cancelled: it is completed"):
+        await kept.write(state.responses.cancel, owner, key)
 
 
 async def test_a_response_whose_server_fell_silent_has_failed(

@@ -6,8 +6,9 @@ says nothing; the answers of one client go in their order. Nobody fills the whol
 three times as many places as it leaves to others.
 
 A burst may wait. Those that are sent away are told to come back one after the other, when their turn is
-expected. While more of a client's are to come back than may wait, or more of all clients together, that
-is overload: nobody waits for longer then than it takes from a turn to the first token.
+expected. A client counts once among those; what else of it is sent away is held against itself alone. While
+more clients are to come back than may wait, or more of one client's own, that is overload, for all or for
+that one: nobody waits for longer then than it takes from a turn to the first token.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ _REST = 0.25  # of the usual time of an answer, for one that takes longer
 _NEW = 0.2  # what the latest answer counts among those before it
 _SHARE = 3  # of what a client may have, for each that it leaves to others
 _PRESENT = 0.5  # of those sent away, who count as coming back: no place is to lie idle for want of them
-_ALL = ""  # in place of a client's name: all of them together
 
 
 @dataclass(eq=False, slots=True)
@@ -97,8 +97,10 @@ class Admission:
         self._first_s = 1.0  # and until its first token
         self._turns: set[Turn] = set()
         self._has_room = True  # the cache, for the one that asks just now
-        self._returns: list[tuple[float, str]] = []  # heap: when, and whose, those sent away are to come back
-        self._n_returning: Counter[str] = Counter()
+        # A heap: when, and whose, those sent away are to come back; whether that counts among all.
+        self._returns: list[tuple[float, str, bool]] = []
+        self._returning: set[str] = set()  # clients: each once, or who knocks often would keep out all others
+        self._n_own_returns: Counter[str] = Counter()  # of a client, besides
         self.is_closed = False
         self.n_running = 0
         self.n_waiting = 0
@@ -219,10 +221,10 @@ class Admission:
     def _may_wait(self, client: str, n_answers: int) -> bool:
         if n_answers <= self._n_free:
             return True
+        self._forget_returned()
         if self._n_left(n_answers) < 0 or not self._has_share(client, n_answers):
             return False
-        self._forget_returned()
-        is_overload = max(self._n_returning[client], self._n_returning[_ALL]) > self._max_waiting
+        is_overload = max(self._n_own_returns[client], len(self._returning)) > self._max_waiting
         if is_overload and self._expected_wait_s(client, 1) > self._first_s:
             return False
         return self._expected_wait_s(client, n_answers) <= self._max_wait_s
@@ -230,19 +232,25 @@ class Admission:
     def _forget_returned(self) -> None:
         now = time.monotonic()
         while self._returns and self._returns[0][0] <= now:
-            name = heapq.heappop(self._returns)[1]
-            self._n_returning[name] -= 1
-            if not self._n_returning[name]:
-                del self._n_returning[name]
+            _, client, is_among_all = heapq.heappop(self._returns)
+            if is_among_all:
+                self._returning.remove(client)
+                continue
+            self._n_own_returns[client] -= 1
+            if not self._n_own_returns[client]:
+                del self._n_own_returns[client]
 
     def _advice_s(self, client: str, n_answers: int) -> int:
         """After how many seconds to come back: behind those that wait and those that were told so before."""
-        n_before = _PRESENT * (self._n_returning[client] + self._n_returning[_ALL])
+        n_before = _PRESENT * (self._n_own_returns[client] + len(self._returning))
         after_s = self._expected_wait_s(client, n_answers) + n_before * self._mean_s / self._max_running
         after = min(_LONGEST_ADVICE_S, max(1, math.ceil(after_s)))
-        name = client if self._is_to_blame(client, n_answers) else _ALL
-        heapq.heappush(self._returns, (time.monotonic() + after, name))
-        self._n_returning[name] += 1
+        is_among_all = client not in self._returning and not self._is_to_blame(client, n_answers)
+        if is_among_all:
+            self._returning.add(client)
+        else:
+            self._n_own_returns[client] += 1
+        heapq.heappush(self._returns, (time.monotonic() + after, client, is_among_all))
         return after
 
     def _is_to_blame(self, client: str, n_answers: int) -> bool:

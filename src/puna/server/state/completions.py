@@ -91,9 +91,9 @@ def label(connection: Connection, owner: str, key: str, labels: Mapping[str, str
     Raises:
         ApiError: 404, the owner has none of that id.
     """
-    number = connection.execute(
-        select(completions.c.number).where(owned(completions, owner, key))
-    ).scalar_one_or_none()
+    # Locked, so that of two changes at once the later one finds what the other has put there.
+    query = select(completions.c.number).where(owned(completions, owner, key)).with_for_update()
+    number = connection.execute(query).scalar_one_or_none()
     if number is None:
         raise _not_found(key)
     connection.execute(delete(completion_labels).where(completion_labels.c.completion == number))

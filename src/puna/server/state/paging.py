@@ -40,9 +40,11 @@ def fetch_page(
     query = query.add_columns(json_length(table).label("json_length")).order_by(order).limit(page.limit + 1)
     rows: list[Any] = []
     n_characters = 0
-    for row in connection.execute(query):
-        n_characters += row.json_length
-        if len(rows) == page.limit or (rows and n_characters > tables.MAX_AT_ONCE):
-            return PageOf(rows, True)
-        rows.append(row)
+    # One by one: psycopg would have all of them in memory before it gives the first.
+    with connection.execute(query.execution_options(stream_results=True, yield_per=1)) as found:
+        for row in found:
+            n_characters += row.json_length
+            if len(rows) == page.limit or (rows and n_characters > tables.MAX_AT_ONCE):
+                return PageOf(rows, True)
+            rows.append(row)
     return PageOf(rows, False)

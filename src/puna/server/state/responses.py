@@ -214,8 +214,8 @@ def cancel(connection: Connection, owner: str, key: str) -> StoredResponse:
         state = "is not computed in the background" if not body["background"] else f"is {body['status']}"
         raise ApiError(400, f"response '{key}' cannot be cancelled: it {state}", code="not_cancellable")
     cancelled = StoredResponse({**body, "status": "cancelled"}, found.input)
-    finish(connection, owner, cancelled)
-    return cancelled
+    # Whoever computes it may have been faster, beside another server.
+    return cancelled if finish(connection, owner, cancelled) else cancel(connection, owner, key)
 
 
 def remove(connection: Connection, owner: str, key: str) -> None:
