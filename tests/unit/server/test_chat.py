@@ -14,6 +14,8 @@ from tests.unit.server.live import Live
 
 import puna
 from puna import Llama
+from puna.server.answers.conversation import is_quick
+from puna.server.schemas.chat import ChatBody
 
 MESSAGES: Any = [
     {"role": "system", "content": "Be brief."},
@@ -225,3 +227,17 @@ async def test_the_asynchronous_client_gets_the_same(live: Live, client: openai.
     async with openai.AsyncOpenAI(base_url=live.url, api_key="none") as other:
         answer = await other.chat.completions.create(model="tiny", messages=MESSAGES, seed=4, max_tokens=10)
     assert answer.choices[0].message == expected.choices[0].message
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        {"content": "x" * 5000},
+        {"refusal": "x" * 5000},
+        {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "x" * 5000}}]},
+    ],
+)
+def test_all_that_a_message_has_counts_as_its_length(long: dict[str, Any]) -> None:
+    said: Any = [{"role": "user", "content": "hum"}]
+    assert is_quick(ChatBody(model="tiny", messages=said))
+    assert not is_quick(ChatBody(model="tiny", messages=[*said, {"role": "assistant", **long}]))

@@ -8,6 +8,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
+from puna.server.errors import ApiError
 from puna.server.wire.gone import UnlessGone
 from puna.server.wire.reply import unless_gone
 
@@ -51,6 +52,14 @@ async def test_a_block_ends_where_the_client_goes() -> None:
     assert task is not None
     assert task.cancelling() == 0
     await asyncio.sleep(0.01)  # the task goes on as one that nobody wanted to end
+
+
+async def test_a_body_that_never_comes_ends_the_block() -> None:
+    async def receive() -> Message:
+        raise ApiError(408, "the body takes too long")
+
+    with pytest.raises(ClientDisconnect):
+        await unless_gone(Request({"type": "http"}, receive), asyncio.sleep(60))
 
 
 async def test_work_ends_where_the_client_has_gone_already() -> None:

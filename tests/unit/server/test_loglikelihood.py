@@ -118,6 +118,27 @@ def test_a_prompt_alone_as_a_stream(live: Live, rows: list[list[int]]) -> None:
     assert [piece["finish_reason"] for piece in pieces] == [None] * 6 + ["length"] * 6
 
 
+def test_many_prompts_alone_take_no_turns(live: Live) -> None:
+    body = {"model": "tiny", "prompt": [[5, 6]] * 200, "max_tokens": 0, "echo": True, "logprobs": 1, "n": 2}
+    choices = live.http.post("/v1/completions", json=body).raise_for_status().json()["choices"]
+    assert len(choices) == 400
+    assert len({json.dumps(choice["logprobs"]) for choice in choices}) == 1
+
+
+def test_so_many_log_probabilities_are_refused(live: Live) -> None:
+    body = {
+        "model": "tiny",
+        "prompt": [[5] * 64] * 256,
+        "max_tokens": 0,
+        "echo": True,
+        "logprobs": 20,
+        "n": 2,
+    }
+    answer = live.http.post("/v1/completions", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "logprobs")
+    assert "got 688128" in answer.json()["error"]["message"]
+
+
 def test_nothing_is_no_answer(live: Live) -> None:
     answer = live.http.post("/v1/completions", json={"model": "tiny", "prompt": "hum", "max_tokens": 0})
     assert answer.status_code == 400

@@ -57,6 +57,17 @@ def streamed(live: Live, said: str, **more: Any) -> list[dict[str, Any]]:
     return events
 
 
+def test_an_answer_that_was_begun_is_gone_on_with(client: anthropic.Anthropic, scripted: Llama) -> None:
+    begun = [{"role": "user", "content": "a colour"}, {"role": "assistant", "content": "Sure: bl"}]
+    ask(client, begun)
+    assert prompt_of(scripted).endswith("Sure: bl")
+    n_open = client.messages.count_tokens(model="scripted", messages=begun).input_tokens  # type: ignore[arg-type]
+    assert n_open == len(scripted.engine.prompts[-1])  # type: ignore[attr-defined]
+    form: Any = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
+    with pytest.raises(anthropic.BadRequestError, match="cannot be held to a form"):
+        ask(client, begun, output_config=form)
+
+
 def test_a_message_is_answered(client: anthropic.Anthropic) -> None:
     answer = ask(client, "x")
     assert answer.id.startswith("msg_")

@@ -152,6 +152,15 @@ def test_a_call_that_went_wrong_can_be_sent_back(live: Live, scripted: Llama, ar
     assert arguments in prompt_of(scripted).replace("\\", "")
 
 
+def test_the_last_message_is_gone_on_with(live: Live, scripted: Llama) -> None:
+    begun = [*CHAT["messages"], {"role": "assistant", "content": "Sure: bl"}]
+    body = {**CHAT, "messages": begun, "continue_final_message": True}
+    assert live.http.post("/v1/chat/completions", json=body).status_code == 200
+    assert prompt_of(scripted).endswith("Sure: bl")
+    refused = live.http.post("/v1/chat/completions", json={**body, "messages": CHAT["messages"]})
+    assert (refused.status_code, "must be the assistant's" in refused.text) == (400, True)
+
+
 def test_tools_that_are_not_allowed_are_not_told(live: Live, scripted: Llama) -> None:
     other = copy.deepcopy(WEATHER)
     other["function"]["name"] = "tides"

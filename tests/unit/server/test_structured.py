@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import anthropic
@@ -17,7 +19,7 @@ from tests.unit.constraints.bombs import BOMBS, HARMLESS
 from tests.unit.server.conftest import hosted
 from tests.unit.server.live import Live, running
 
-from puna.constraints import Choices, JsonSchema, Regex
+from puna.constraints import Choices, Compiler, JsonSchema, Regex
 
 SCHEMA: Any = {
     "type": "object",
@@ -44,6 +46,30 @@ def by_schema(schema: Any) -> Any:
 
 ADD = tool("add", n={"type": "integer", "minimum": 0, "maximum": 9}, unit={"enum": ["m", "km"]})
 NOW = tool("now")
+
+
+def test_what_waited_is_compiled_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    save_tiny(folder)
+    in_loop: list[bool] = []
+    matcher, compile_ = Compiler.matcher, Compiler._compile
+
+    def forgetful(self: Compiler, constraint: Any, stop_ids: Any) -> Any:
+        made = matcher(self, constraint, stop_ids)
+        self._kept.clear()  # as when many others come meanwhile
+        return made
+
+    def compiled(self: Compiler, constraint: Any, text: str) -> Any:
+        in_loop.append(asyncio._get_running_loop() is not None)
+        return compile_(self, constraint, text)
+
+    monkeypatch.setattr(Compiler, "matcher", forgetful)
+    monkeypatch.setattr(Compiler, "_compile", compiled)
+    body = {"model": "tiny", "prompt": "hum", "max_tokens": 8, "response_format": BY_SCHEMA, "n": 3}
+    with running([hosted(folder)], max_running=1) as live:
+        live.http.post("/v1/completions", json=body).raise_for_status()
+    assert in_loop == [False] * 3
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Literal
 
-from puna.engine.request import Event, TokenLogprob, Usage
+from puna.engine.request import Event, Usage
 from puna.server.answers.chat_answer import FINGERPRINT
 from puna.server.answers.generation import Generation
 from puna.server.answers.logprobs import completion_logprobs, prompt_logprobs
@@ -58,7 +59,7 @@ class CompletionAnswer:
         self._n = body.n or 1
         self._n_choices = len(prompts) * self._n
         self._usages: dict[int, Usage] = {}
-        self._scores: list[list[TokenLogprob]] = []  # of each prompt, where they are told
+        self._scores: list[CompletionLogprobs] = []  # of each prompt, where they are told
         self._lengths: dict[int, int] = {}  # characters that each choice has sent
 
     async def whole(self) -> Completion:
@@ -104,9 +105,11 @@ class CompletionAnswer:
 
     async def _score(self) -> None:
         if self._body.echo and self._body.logprobs is not None:
-            self._scores = await score_all(
+            found = await score_all(
                 self._model, self._prompts, self._client, self._generation.deadline, self._body.logprobs
             )
+            for ids, scores in zip(self._prompts, found, strict=True):
+                self._scores.append(await asyncio.to_thread(prompt_logprobs, self._tokenizer, ids, scores))
 
     def _echo(self, index: int) -> CompletionChoice:
         """The prompt as the beginning of a choice."""
@@ -115,7 +118,7 @@ class CompletionAnswer:
         text = given if isinstance(given, str) else self._tokenizer.decode(ids, show_special=True)
         logprobs = None
         if self._body.logprobs is not None:
-            logprobs = prompt_logprobs(self._tokenizer, ids, self._scores[place])
+            logprobs = _copy(self._scores[place])  # it grows with the choice
         self._lengths[index] = len(text)
         return CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=None)
 
@@ -142,6 +145,10 @@ class CompletionAnswer:
             choices=choices,
             system_fingerprint=FINGERPRINT,
         )
+
+
+def _copy(told: CompletionLogprobs) -> CompletionLogprobs:
+    return told.model_copy(update={name: list(values) for name, values in told})
 
 
 def _extend(choice: CompletionChoice, more: CompletionChoice) -> None:

@@ -57,8 +57,7 @@ def is_quick(body: ChatBody) -> bool:
     """Whether to plan a chat takes no time to speak of: it is short, and has no tools and no constraint."""
     if body.tools or body.response_format is not None or len(body.messages) > _QUICK_MESSAGES:
         return False
-    texts = (_content(message.content or "") for message in body.messages)
-    return sum(map(len, texts)) <= QUICK_CHARACTERS
+    return sum(map(_length, body.messages)) <= QUICK_CHARACTERS
 
 
 def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
@@ -77,7 +76,10 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
         wanted_format = constraint_of(body.response_format)
         if not body.tools:
             _prepare(llama, wanted_format)
-            return ChatPlan(llama.chat_format.encode_chat(messages), None, wanted_format)
+            goes_on = _goes_on(body, wanted_format)
+            return ChatPlan(
+                llama.chat_format.encode_chat(messages, continue_last=goes_on), None, wanted_format
+            )
         choice, offered = _choice(body)
         tools = as_tools([tool.model_dump(exclude_none=True) for tool in offered])
         size = len(json.dumps([tool.parameters for tool in tools]))
@@ -87,9 +89,10 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
             )
         preamble = Preamble(tools=tuple(tools), tool_choice=choice)
         may_call = [t for t in preamble.offered if choice in ("auto", "required", t.name)]
-        prompt = llama.chat_format.encode_chat(messages, preamble=preamble)
         tool_set = ToolSet(may_call) if may_call else None
         constraint = _constraint(llama, body, may_call, choice) if may_call else wanted_format
+        goes_on = _goes_on(body, constraint)
+        prompt = llama.chat_format.encode_chat(messages, continue_last=goes_on, preamble=preamble)
         _prepare(llama, constraint)
         return ChatPlan(prompt, tool_set, constraint)
     except RecursionError as error:
@@ -115,7 +118,7 @@ def _constraint(
 ) -> Constraint | None:
     """What an answer must be that may call tools."""
     wanted = constraint_of(body.response_format)
-    strict = {tool.function.name for tool in body.tools or () if tool.function.strict}
+    strict = {tool.name for tool in tools if tool.is_strict}
     must = choice != "auto"
     if not must and wanted is None:
         held = [tool for tool in tools if tool.name in strict and not tool.is_builtin]
@@ -132,6 +135,16 @@ def _constraint(
         has_tag=PYTHON_TAG in llama.tokenizer.special_tokens,
         instead=wanted if not must and isinstance(wanted, JsonSchema) else None,
     )
+
+
+def _goes_on(body: ChatBody, constraint: Constraint | None) -> bool:
+    """Whether the answer goes on with the last message."""
+    if body.continue_final_message and constraint is not None:
+        raise ConstraintError(
+            "an answer that goes on with a message cannot be held to a form or a call, which begin anew; end "
+            "the messages with the user's"
+        )
+    return body.continue_final_message is True
 
 
 def _prepare(llama: Llama, constraint: Constraint | None) -> None:
@@ -168,6 +181,15 @@ def _mappings(messages: Sequence[Message]) -> list[dict[str, Any]]:
             role = "system" if isinstance(message, SystemMessage) else message.role
             mappings.append({"role": role, "content": _content(message.content)})
     return mappings
+
+
+def _length(message: Message) -> int:
+    """Characters of all that goes into the prompt."""
+    n_characters = len(_content(message.content or ""))
+    if isinstance(message, AssistantMessage):
+        calls = [call.function for call in message.tool_calls or ()]
+        n_characters += len(message.refusal or "") + sum(len(each.name + each.arguments) for each in calls)
+    return n_characters
 
 
 def _call(call: EarlierCall) -> dict[str, Any]:

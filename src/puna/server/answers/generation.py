@@ -77,7 +77,7 @@ class Generation:
         self._tracer = tracer
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._spans: dict[int, AnswerSpan] = {}  # of answers that wait or run
-        self._turns: dict[int, Turn] = {}  # of those that run
+        self._turns: dict[int, Turn] = {}  # of those that run, or are about to
         self.deadline = Deadline(timeout_s)
         self.requests: dict[int, Request] = {}
 
@@ -110,7 +110,7 @@ class Generation:
         finally:
             late.cancel()
             for index in list(self._spans):
-                if index in self._turns:
+                if index in self.requests:
                     self.end(index)
                 self._let_go(index)
             if waiting:
@@ -131,19 +131,23 @@ class Generation:
         turn = self._model.admission.take(self._client, self._longest(wanted))
         if turn is None:
             return False
-        self._begin(index, turn)
+        self._turns[index] = turn
+        self._begin(index)
         return True
 
     async def _begin_later(self, index: int) -> None:
         try:
-            turn = await self._model.admission.wait(self._client, self._longest(self._wanted[index]))
-            self._begin(index, turn)
+            wanted = self._wanted[index]
+            self._turns[index] = await self._model.admission.wait(self._client, self._longest(wanted))
+            if wanted.params.constraint is not None:
+                # Others may have pushed it out meanwhile, and to compile it takes up to a second.
+                await asyncio.to_thread(self._model.llama.engine.prepare, wanted.params.constraint)
+            self._begin(index)
         except Exception as error:
             self._queue.put_nowait((index, Event(error=error)))
 
-    def _begin(self, index: int, turn: Turn) -> None:
+    def _begin(self, index: int) -> None:
         loop, wanted = asyncio.get_running_loop(), self._wanted[index]
-        self._turns[index] = turn
         self._spans[index].admitted()
         self.requests[index] = Request(
             prompt=wanted.prompt,

@@ -88,6 +88,9 @@ def chat_of(body: CountBody) -> chat.ChatBody:
         given["response_format"] = JsonSchemaFormat(type="json_schema", json_schema=named)
     if tools:
         given |= {"tools": tools, "tool_choice": _choice(body)}
+    last = messages[-1]
+    if isinstance(last, chat.AssistantMessage) and last.content and not last.tool_calls:
+        given["continue_final_message"] = True
     choice = body.tool_choice
     if isinstance(choice, AnyChoice | NamedChoice) and choice.disable_parallel_tool_use:
         given["parallel_tool_calls"] = False

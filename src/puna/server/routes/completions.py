@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from fastapi import APIRouter, Request, Response
@@ -13,6 +13,7 @@ from puna.llama import Llama
 from puna.server.answers.completion_answer import CompletionAnswer
 from puna.server.answers.conversation import QUICK_CHARACTERS
 from puna.server.answers.generation import Wanted
+from puna.server.errors import ApiError
 from puna.server.hosting.hosted import Loaded
 from puna.server.schemas.completions import Completion, CompletionBody
 from puna.server.schemas.response_format import constraint_of
@@ -23,6 +24,7 @@ from puna.server.wire.strict import StrictRoute
 __all__ = ["create_completion", "router"]
 
 _DEFAULT_TOKENS = 16  # OpenAI's
+_MAX_TOLD = 2**19  # log-probabilities of prompts: some 20 MB of JSON
 
 router = APIRouter(tags=["completions"], route_class=StrictRoute)
 
@@ -51,21 +53,34 @@ async def _chunks(services: Services, body: CompletionBody, client: str) -> Asyn
 
 
 async def _answer(services: Services, model: Loaded, body: CompletionBody, client: str) -> CompletionAnswer:
-    n = body.n or 1
-    model.admission.check(client, n * len(body.prompts()))
+    model.admission.check(client, max(body.n_wanted, 1))
     n_characters = sum(len(prompt) for prompt in body.prompts() if isinstance(prompt, str))
     if body.response_format is None and n_characters <= QUICK_CHARACTERS:
         prompts, constraint = _plan(model.llama, body)
     else:
         prompts, constraint = await asyncio.to_thread(_plan, model.llama, body)
+    _bound_scores(body, prompts)
     max_tokens = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
     params = [
         body.params(i, max_tokens=max_tokens, logprobs=body.logprobs, constraint=constraint)
-        for i in range(n if max_tokens else 0)
+        for i in range((body.n or 1) if max_tokens else 0)
     ]
     wanted = [Wanted(prompt, each) for prompt in prompts for each in params]
     generation = services.generate(model, wanted, client)
     return CompletionAnswer(generation, model, prompts, body, client=client)
+
+
+def _bound_scores(body: CompletionBody, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuse to tell more log-probabilities of prompts than can be sent without holding up everybody."""
+    if body.echo and body.logprobs is not None:
+        n_told = (body.n or 1) * (1 + body.logprobs) * sum(map(len, prompts))
+        if n_told > _MAX_TOLD:
+            raise ApiError(
+                400,
+                f"a request may ask for {_MAX_TOLD} log-probabilities of its prompts (tokens times `n` times "
+                f"1 + `logprobs`), got {n_told}; send fewer prompts at once",
+                param="logprobs",
+            )
 
 
 def _plan(llama: Llama, body: CompletionBody) -> tuple[list[list[int]], Constraint | None]:

@@ -225,6 +225,9 @@ class ChatBody(Sampling):
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
     tool_choice: Annotated[ToolChoice | None, needs("tools", "`tools`", "auto", "none")] = None
     parallel_tool_calls: bool | None = Field(None, description="False: an answer ends behind its first call.")
+    continue_final_message: bool | None = Field(
+        None, description="Go on with the last message, the assistant's, in place of answering it."
+    )
     modalities: list[Literal["text"]] | None = Field(None, max_length=1, fail_fast=True)
     metadata: Metadata | None = Field(None, description="Kept with a completion that is stored.")
     store: bool | None = Field(None, description="Keep the completion, for `GET /chat/completions`.")

@@ -47,6 +47,11 @@ class CompletionBody(Sampling):
             )
         return self
 
+    @property
+    def n_wanted(self) -> int:
+        """Answers that are to be generated."""
+        return 0 if self.max_tokens == 0 else (self.n or 1) * len(self.prompts())
+
     def prompts(self) -> list[str] | list[list[int]]:
         """What to complete, one after the other."""
         prompt = self.prompt

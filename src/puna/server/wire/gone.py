@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from starlette.requests import ClientDisconnect, Request
+
+from puna.server.errors import ApiError
 
 __all__ = ["UnlessGone"]
 
@@ -44,7 +47,8 @@ class UnlessGone:
             raise ClientDisconnect from error
 
     async def _watch(self) -> None:
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
+        with suppress(ApiError):  # a body that nobody asked for does not come: then nobody waits, either
+            while (await self._request.receive())["type"] != "http.disconnect":
+                pass
         self._is_gone = True
         self._task.cancel()
