@@ -46,8 +46,8 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"model": "tiny", "messages": USER, "max_tokens": 1, **fields}
 
 
-def tool(parameters: Any, name: str = "t") -> dict[str, Any]:
-    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+def tool(parameters: Any, name: str = "t", *, strict: bool = False) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters, "strict": strict}}
 
 
 def json_schema(schema: Any) -> dict[str, Any]:
@@ -127,19 +127,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
             ],
         ),
     ),
-    "arguments_that_are_no_json": (
-        CHAT,
-        chat(
-            messages=[
-                {
-                    "role": "assistant",
-                    "tool_calls": [
-                        {"id": "c", "type": "function", "function": {"name": "t", "arguments": "{"}}
-                    ],
-                }
-            ]
-        ),
-    ),
     "too_many_tools": (CHAT, chat(tools=[tool({}, f"t{i}") for i in range(129)])),
     "two_tools_of_one_name": (CHAT, chat(model="scripted", tools=[tool({}), tool({})])),
     "tool_name_with_quotes": (CHAT, chat(model="scripted", tools=[tool({}, 'a"\n<|eot_id|>')])),
@@ -147,11 +134,14 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "tool_schema_of_another_type": (CHAT, chat(model="scripted", tools=[tool({"type": "array"})])),
     "tool_pattern_that_is_damaged": (
         CHAT,
-        chat(model="scripted", tools=[tool({"properties": {"a": {"pattern": "["}}})]),
+        chat(model="scripted", tools=[tool({"properties": {"a": {"pattern": "["}}}, strict=True)]),
     ),
     "tool_pattern_without_bound": (
         CHAT,
-        chat(model="scripted", tools=[tool({"properties": {"a": {"pattern": "(a{1,999}){1,999}{9}"}}})]),
+        chat(
+            model="scripted",
+            tools=[tool({"properties": {"a": {"pattern": "(a{1,999}){1,999}{9}"}}}, strict=True)],
+        ),
     ),
     "too_many_patterns": (
         CHAT,
@@ -373,6 +363,44 @@ def test_a_request_to_speak_another_protocol_is_answered_in_this_one(live: Live)
     answer = raw(live, head)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" in answer
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])
+def test_a_body_with_a_request_to_speak_another_protocol(
+    live: Live, protocol: bytes, is_chunked: bool
+) -> None:
+    head = b"POST /v1/tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAI\r\nUpgrade: " + protocol
+    body = json.dumps({"model": "tiny", "prompt": "a"}).encode()
+    if is_chunked:
+        body = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+        head += b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+    else:
+        head += f"\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    answer = raw(live, head + body)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+    assert b'"count":1' in answer
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked",
+        b"Content-Length: 2\r\nContent-Length: 3",
+        b"Transfer-Encoding: gzip",
+        b"Transfer-Encoding: chunked, gzip",
+        b"Content-Length: 10000000",
+    ],
+)
+def test_smuggling_by_a_request_to_speak_another_protocol(live: Live, lengths: bytes) -> None:
+    head = (
+        b"POST /v1/tokenize HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" + lengths
+    )
+    answer = raw(live, head + b"\r\n\r\n0\r\n\r\nGET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert answer.count(b"HTTP/1.1 ") == 1
 
 
 def test_bytes_that_are_no_http(live: Live) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
+import struct
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.unit.server.live import Live, running
@@ -125,6 +130,13 @@ class Clock:
         self.timers.append(timer)
         return timer
 
+    def call_soon(self, do: Callable[[], None]) -> None:
+        do()
+
+    def create_task(self, answering: Coroutine[Any, Any, None]) -> Mock:
+        answering.close()  # what is asked here is answered by nobody
+        return Mock()
+
     def advance(self, seconds: float) -> None:
         self.now_s += seconds
         for timer in [each for each in self.timers if each.at_s <= self.now_s]:
@@ -139,6 +151,7 @@ class Wire:
         self.n_unread = n_unread
         self.is_cut = False
         self.is_closed = False
+        self.written = b""
 
     def get_extra_info(self, name: str) -> None:
         return None
@@ -152,6 +165,9 @@ class Wire:
     def is_closing(self) -> bool:
         return self.is_cut or self.is_closed
 
+    def write(self, data: bytes) -> None:
+        self.written += data
+
     def close(self) -> None:
         self.is_closed = True
 
@@ -162,8 +178,8 @@ class Wire:
 SETTINGS = ServerSettings(write_timeout_s=60, max_requests=1, max_connections=17)
 
 
-def connected(clock: Clock, state: Connections, wire: Wire) -> HttpProtocol:
-    """A connection whose client has yet to read what waits on the wire, the last of an answer."""
+def opened(clock: Clock, state: Connections, wire: Wire) -> HttpProtocol:
+    """A connection on which nothing was sent yet."""
     config: Any = SimpleNamespace(
         loaded=True,
         loaded_app=None,
@@ -172,9 +188,16 @@ def connected(clock: Clock, state: Connections, wire: Wire) -> HttpProtocol:
         asgi_version="3.0",
         limit_concurrency=None,
         timeout_keep_alive=75,
+        reset_contextvars=False,
     )
     connection = HttpProtocol(config, state, {}, clock)  # type: ignore[arg-type]
     connection.connection_made(wire)  # type: ignore[arg-type]
+    return connection
+
+
+def connected(clock: Clock, state: Connections, wire: Wire) -> HttpProtocol:
+    """A connection whose client has yet to read what waits on the wire, the last of an answer."""
+    connection = opened(clock, state, wire)
     connection._stop_waiting()
     connection.pause_writing()
     return connection
@@ -251,6 +274,116 @@ def test_what_the_system_still_has_counts_as_unread() -> None:
             while n_read < before // 2:
                 n_read += len(reader.recv(65536))
             wait_for(lambda: unread_bytes(wire) < before)
+
+
+CHUNKED = b"POST /v1/tokenize HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+ENDLESS = {
+    "trailer": (b"0\r\nX: ", b"a"),
+    "trailers": (b"0\r\n", b"X: a\r\n"),
+    "extension": (b"2;x=", b"a"),
+    "length": (b"", b"0"),
+}
+
+
+@pytest.mark.parametrize("is_answered", [False, True], ids=["open", "answered"])
+@pytest.mark.parametrize("name", ENDLESS)
+def test_what_is_no_body_is_bounded_behind_the_head(name: str, is_answered: bool) -> None:
+    wire, (begin, more) = Wire(), ENDLESS[name]
+    connection = opened(Clock(), Connections(SETTINGS), wire)
+    connection.data_received(CHUNKED)
+    assert connection.cycle.body == b"{}"
+    if is_answered:
+        connection.cycle.response_started = connection.cycle.response_complete = True
+        connection.on_response_complete()
+    connection.data_received(begin)
+    for n_bytes in count(0, 1000 * len(more)):
+        if wire.is_closed:
+            break
+        assert n_bytes < 40_000
+        connection.data_received(1000 * more)
+    # Behind an answer nothing is written: it would seem to be one to the next request.
+    assert wire.written[:13] == (b"" if is_answered else b"HTTP/1.1 400 ")
+
+
+def test_a_body_in_small_chunks_is_not_too_long() -> None:
+    wire = Wire()
+    connection = opened(Clock(), Connections(SETTINGS), wire)
+    connection.data_received(CHUNKED)
+    for _ in range(20_000):
+        connection.data_received(b"1\r\n \r\n")
+    connection.data_received(b"0\r\nX: " + b"a" * 1000 + b"\r\n\r\n")
+    assert (len(connection.cycle.body), connection.cycle.more_body) == (20_002, False)
+    assert not wire.is_closed
+
+
+def test_a_head_of_the_largest_size_may_come_in_pieces() -> None:
+    wire = Wire()
+    connection = opened(Clock(), Connections(SETTINGS), wire)
+    head = HEALTH[:-2] + b"X: " + b"a" * 30_000 + b"\r\n"
+    for i in range(0, len(head), 1000):
+        connection.data_received(head[i : i + 1000])
+    connection.data_received(b"\r\n")
+    assert not connection.cycle.more_body
+    assert not wire.is_closed
+
+
+UPGRADE = (
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+)
+UPGRADES = {
+    "length": b"Content-Length: 2\r\n\r\n{}",
+    "chunked": b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1;x\r\n}\r\n0\r\nX: y\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", UPGRADES)
+def test_a_body_of_a_request_for_another_protocol_is_read(name: str) -> None:
+    data = b"POST /v1/tokenize HTTP/1.1\r\n" + UPGRADE + UPGRADES[name]
+    for i in range(len(data)):
+        connection = opened(Clock(), Connections(SETTINGS), Wire())
+        connection.data_received(data[:i])
+        assert connection.cycle is None or connection.cycle.more_body
+        connection.data_received(data[i:] + (HEALTH if i % 2 else b""))
+        cycle = connection.cycle
+        assert (bytes(cycle.body), cycle.more_body, cycle.keep_alive) == (b"{}", False, False)
+        # What comes behind is not read, now or later.
+        connection.data_received(HEALTH)
+        assert connection.cycle is cycle
+        assert bytes(cycle.body) == b"{}"
+
+
+def test_a_trailer_behind_a_request_for_another_protocol_is_bounded() -> None:
+    wire = Wire()
+    connection = opened(Clock(), Connections(SETTINGS), wire)
+    connection.data_received(b"POST / HTTP/1.1\r\n" + UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ")
+    for _ in range(4):
+        connection.data_received(b"a" * 10_000)
+    assert wire.is_closed
+
+
+def test_a_client_that_resets_its_connection_leaves_nothing(
+    scripted_model: HostedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[HttpProtocol]] = []
+    begin = HttpProtocol.connection_made
+    with serving(scripted_model) as live, ExitStack() as stack:
+        monkeypatch.setattr(
+            HttpProtocol,
+            "connection_made",
+            lambda self, transport: (made.append(weakref.ref(self)), begin(self, transport))[1],
+        )
+        connection = connect(stack, live)
+        connection.sendall(HEALTH)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        (protocol,) = made
+
+        def is_gone() -> bool:
+            gc.collect()
+            return protocol() is None
+
+        wait_for(is_gone)
 
 
 def test_who_asks_is_no_matter_of_a_header(

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -122,6 +123,30 @@ def check_log(server: subprocess.Popen[str]) -> None:
     """What was cancelled is no failure, and has no traceback."""
     assert server.stderr is not None
     assert "error" not in {json.loads(line)["event"] for line in server.stderr}
+
+
+def test_all_of_the_log_is_json(tiny_folder: Path) -> None:
+    with (
+        process(tiny_folder, "--drain", "0") as (server, url),
+        socket.socket() as slow,
+        socket.socket() as odd,
+    ):
+        address = ("127.0.0.1", httpx2.URL(url).port)
+        slow.connect(address)
+        slow.sendall(b"POST /v1/tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+        odd.connect(address)
+        odd.sendall(b"\x16\x03\x01\x02\x00")
+        assert odd.recv(12) == b"HTTP/1.1 400"
+        server.send_signal(signal.SIGTERM)  # the slow one's body is waited for, but not so long
+        assert server.wait(20) == 0
+        assert server.stderr is not None
+        lines = [json.loads(line) for line in server.stderr]
+    assert [line["event"] for line in lines if line["event"] not in ("loaded", "request", "draining")] == [
+        "bad_request",
+        "uvicorn",
+    ]
+    assert [line["status"] for line in lines if line["event"] == "request"] == [503]
+    assert lines[-2]["problem"].startswith("Cancel 1 ")
 
 
 def is_refused(url: str) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from puna.server.door.unread import unread_bytes
 from puna.server.settings import ServerSettings
+from puna.server.watch.log import log
 
 __all__ = ["Connections", "HttpProtocol"]
 
-_MAX_HEAD_BYTES = 32 * 1024
+_MAX_HEAD_BYTES = 32 * 1024  # and as much beside the body's own bytes: lengths of chunks, trailers
 _LINGER_S = 2.0  # for a client to read its response while it still sends a body that nobody wants
 _MAX_UNREAD_BYTES = 256 * 1024 * 1024  # of all clients together
 _LARGE_BYTES = 64 * 1024  # what is smaller needs no look at all the others
@@ -40,14 +43,15 @@ class Connections(ServerState):
 class HttpProtocol(HttpToolsProtocol):
     """Bounds how many connections are open, and how long and how much each may keep the server waiting.
 
-    uvicorn takes any number of them, and waits for ever for a head of any length, for the rest of a body once
-    it was answered, and for a client that does not read what it is sent. What a client sends behind a request
-    before it is answered is not read at all: uvicorn would keep any number of such requests, and not notice
-    any more that the client goes away.
+    uvicorn takes any number of them, and waits for ever for a head or trailer of any length, for the rest of
+    a body once it was answered, and for a client that does not read what it is sent. What a client sends
+    behind a request before it is answered is not read at all: uvicorn would keep any number of such requests,
+    and not notice any more that the client goes away.
     """
 
     server_state: Connections
     _n_head_bytes = 0
+    _n_bare_bytes = 0  # since the last of a body or the end of a head, whichever came later
     _n_unread_bytes = 0
     _stalled_since_s = 0.0  # by the loop's clock
     _is_deaf = False
@@ -58,6 +62,8 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
+        # Told as soon as anything is not taken: else the last of it could wait for ever.
+        transport.set_write_buffer_limits(0)
         if len(self.connections) > self.server_state.settings.max_connections:
             self._make_room()
         if not transport.is_closing():
@@ -69,6 +75,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_waiting()
         self._stop_leaving()
         self._stop_stalling()
+        self._unset_keepalive_if_required()  # uvicorn does not where the client resets the connection
         self.server_state.idle.pop(self, None)
         super().connection_lost(exc)
 
@@ -89,12 +96,13 @@ class HttpProtocol(HttpToolsProtocol):
         """See asyncio."""
         if self._is_deaf:
             return
-        before = self._overdue
-        super().data_received(data)
-        if before is not None and before is self._overdue:  # all of it belongs to one head
-            self._n_head_bytes += len(data)
-            if self._n_head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response("The headers are too long.")
+        self._n_bare_bytes += len(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
+        if self._is_deaf or self.transport.is_closing():
+            return
+        if self._n_bare_bytes > _MAX_HEAD_BYTES:
+            self.send_400_response("The headers are too long.")
         elif not self._has_request and self._leaving is None and self.timeout_keep_alive_task is None:
             self._await_head()  # empty lines begin no request, and would keep the connection for ever
 
@@ -103,15 +111,19 @@ class HttpProtocol(HttpToolsProtocol):
         if self._has_request and not self.cycle.more_body:  # it is answered first
             self._is_deaf = True
             self.cycle.keep_alive = False
+            return
+        log("bad_request", problem=msg)
+        if self._leaving is not None or (self._has_request and self.cycle.response_started):
+            self.transport.close()  # a second answer would seem to be one to the next request
         else:
             super().send_400_response(msg)
-            self._look_at_rest()
 
     def on_message_begin(self) -> None:
         """See httptools."""
         if self._has_request:
             raise ValueError("the one before is not answered yet")
         super().on_message_begin()
+        self._n_head_bytes = 0
         self._await_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -126,13 +138,19 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """See httptools."""
         self._stop_waiting()
+        self._n_bare_bytes = 0
         self.server_state.idle.pop(self, None)
-        # What one round of the loop writes goes out together, as a head with the first event.
-        self.transport.set_write_buffer_limits(_LARGE_BYTES)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        self._n_bare_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """See httptools."""
+        if self.parser.should_upgrade():
+            return  # its body is still to come: `_read_on`
         if self._leaving is not None:
             self._stop_leaving()
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -144,19 +162,33 @@ class HttpProtocol(HttpToolsProtocol):
         """See uvicorn."""
         super().on_response_complete()
         self.server_state.idle[self] = None
-        self.loop.call_soon(self._look_at_rest)
         if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
             self._stop_leaving()
             self._leaving = self.loop.call_later(_LINGER_S, self.transport.close)
 
-    def _unsupported_upgrade_warning(self) -> None:
-        # The parser reads no further on such a connection.
-        self.cycle.keep_alive = False
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_on(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
 
-    def _look_at_rest(self) -> None:
-        """Be told of whatever a client does not take, and not only of much: it could wait for ever."""
-        if self.transport.get_write_buffer_size():
-            self.transport.set_write_buffer_limits(0)
+    def _read_on(self, data: bytes) -> None:
+        """Take the body of a request to speak another protocol, which is answered in this one.
+
+        The parser skips it, so that another one reads it, behind a head of the same length, and nothing more.
+        Java's client sends such requests unless it is told not to.
+
+        Args:
+            data: what came behind the head.
+        """
+        self.cycle.keep_alive = False
+        lengths = [each for each in self.headers if each[0] in (b"content-length", b"transfer-encoding")]
+        head = [b"POST / HTTP/1.1", b"connection: close", *map(b": ".join, lengths), b"\r\n"]
+        callbacks = SimpleNamespace(on_body=self.on_body, on_message_complete=self.on_message_complete)
+        self.parser = httptools.HttpRequestParser(callbacks)
+        self._feed(b"\r\n".join(head) + data)
 
     @property
     def _has_request(self) -> bool:
@@ -203,7 +235,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _await_head(self) -> None:
         if self._overdue is None:
-            self._n_head_bytes = 0
             self._overdue = self.loop.call_later(self.server_state.settings.read_timeout_s, self._give_up)
 
     def _give_up(self) -> None:
