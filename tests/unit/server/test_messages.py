@@ -68,6 +68,13 @@ def test_an_answer_that_was_begun_is_gone_on_with(client: anthropic.Anthropic, s
         ask(client, begun, output_config=form)
 
 
+def test_models_are_told_as_anthropic_tells_them(client: anthropic.Anthropic) -> None:
+    found = {model.id: model for model in client.models.list()}
+    assert found["scripted"].display_name == "scripted"
+    assert found["scripted"].created_at.year > 2000
+    assert client.models.retrieve("scripted").created_at == found["scripted"].created_at
+
+
 def test_a_message_is_answered(client: anthropic.Anthropic) -> None:
     answer = ask(client, "x")
     assert answer.id.startswith("msg_")

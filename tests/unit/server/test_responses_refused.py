@@ -70,4 +70,9 @@ def test_what_is_not_there_is_404(live: Live, path: str) -> None:
     for more in ({"previous_response_id": "resp_x"}, {"conversation": "conv_x"}, {"model": "x"}):
         body = {"model": "scripted", "input": "x", **more}
         assert live.http.post("/v1/responses", json=body).status_code == 404
+    gone = live.http.post(
+        "/v1/responses", json={"model": "scripted", "input": "x", "previous_response_id": "r"}
+    )
+    error = gone.json()["error"]
+    assert (error["param"], error["code"]) == ("previous_response_id", "previous_response_not_found")
     assert live.http.get("/v1/responses/resp_x?stream=true").status_code == 404

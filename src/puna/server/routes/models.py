@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from fastapi import APIRouter, Response
 
 from puna.server.hosting.hosted import HostedModel
@@ -45,4 +47,6 @@ def _describe(model: HostedModel) -> Model:
         provider_id="puna",
         provider_resource_id=model.id,
         metadata={"context_length": model.context_tokens},
+        display_name=model.id,
+        created_at=datetime.fromtimestamp(model.created, UTC).isoformat(),
     )

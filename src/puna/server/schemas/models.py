@@ -19,7 +19,10 @@ class ModelMetadata(Reply):
 
 
 class Model(Reply):
-    """A model that requests may name; Llama Stack's old clients read what is behind `custom_metadata`."""
+    """A model that requests may name.
+
+    Llama Stack's old clients read what is behind `custom_metadata`, Anthropic's what is behind `metadata`.
+    """
 
     id: str
     object: Literal["model"]
@@ -32,6 +35,8 @@ class Model(Reply):
     provider_id: Literal["puna"]
     provider_resource_id: str
     metadata: dict[str, Any]
+    display_name: str
+    created_at: str
 
 
 class Models(Reply):
