@@ -85,14 +85,17 @@ def finish(connection: Connection, owner: str, response: StoredResponse) -> bool
     """
     body = response.body
     is_over = body["status"] not in _OPEN
+    is_open = owned(responses, owner, body["id"]) & responses.c.status.in_(_OPEN)
     number = connection.execute(
-        update(responses)
-        .where(owned(responses, owner, body["id"]), responses.c.status.in_(_OPEN))
-        .values(status=body["status"], body=body, alive_at=None if is_over else now())
-        .returning(responses.c.number)
+        select(responses.c.number).where(is_open).with_for_update()
     ).scalar_one_or_none()
     if number is None:
         return False
+    connection.execute(
+        update(responses)
+        .where(responses.c.number == number)
+        .values(status=body["status"], body=body, alive_at=None if is_over else now())
+    )
     if is_over:
         _note_items(connection, number, body["output"])
     if body["status"] in ("completed", "incomplete"):
