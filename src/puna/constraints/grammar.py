@@ -69,7 +69,7 @@ def json_rule(schema: Mapping[str, Any], *, is_exact: bool = True) -> str:
     Args:
         schema: JSON values.
         is_exact: refuse what cannot be enforced, or leave it out; where a part is not even understood, all of
-            that property's schema, or all but that it is an object.
+            that property's schema but its type.
 
     Raises:
         ConstraintError: it is exact, and too large or not made of what JSON has.
@@ -88,7 +88,8 @@ def _understood(schema: Any, levels: int) -> Any:
         parts = {name: _understood(part, levels - 1) for name, part in properties.items()}
         if _is_understood({**schema, "properties": parts}):
             return {**schema, "properties": parts}
-    return {"type": "object"} if schema.get("type") == "object" else {}
+    kind = {"type": schema["type"]} if "type" in schema else {}
+    return kind if _is_understood(kind) else {}
 
 
 def _is_understood(schema: Mapping[str, Any]) -> bool:

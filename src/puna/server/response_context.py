@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from puna.server.state.store import State
 
 __all__ = ["ResponseContext", "fill_in", "find_referenced", "gather_context"]
 
-_MAX_CHARACTERS = 4 << 20  # of a prompt once it is filled in; as much as a body may have
+_MAX_CHARACTERS = 4 << 20  # of a prompt once it is filled in, and of named items; as much as a body may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,25 @@ async def find_referenced(
         owner: whose items may be used.
 
     Raises:
-        ApiError: 404, one is not there; 400, they are too long.
+        ApiError: 404, one is not there; 400, one is named twice, or they are longer than a body may be.
     """
     ids = referenced(given)
-    return await store.read(state.responses.find_items, owner, ids) if ids else {}
+    if not ids:
+        return {}
+    found = await store.read(state.responses.find_items, owner, ids)
+    if len(found) < len(ids):
+        raise ApiError(400, "an item is named twice; name each once", param="input")
+    # A response keeps them once more: naming them must not store more than sending them could.
+    n_characters = sum(len(json.dumps(item)) for item in found.values())
+    if n_characters > _MAX_CHARACTERS:
+        raise ApiError(
+            400,
+            f"the items that are named may have {_MAX_CHARACTERS} characters together and have "
+            f"{n_characters}; go on from a `previous_response_id`",
+            param="input",
+            code="conversation_full",
+        )
+    return found
 
 
 def _assembled(

@@ -49,6 +49,11 @@ SENT_CALL: Any = {"type": "function_call", "call_id": "c", "name": "weather", "a
         (
             "messages",
             MESSAGES,
+            {"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}},
+        ),
+        (
+            "messages",
+            MESSAGES,
             {
                 "tools": [
                     {**TOOL, "eager_input_streaming": True, "defer_loading": False, "input_examples": []}
@@ -96,7 +101,13 @@ def test_a_part_of_another_type_is_told_what_may_be(
         ("chat/completions", CHAT, "audio", {"voice": "x"}, "no answer has sound"),
         ("completions", {"model": "scripted", "prompt": "hum"}, "suffix", "x", "do not fill in"),
         ("responses", RESPONSE, "context_management", [{"type": "compaction"}], "not managed"),
-        ("messages", MESSAGES, "context_management", {"edits": []}, "not managed"),
+        (
+            "messages",
+            MESSAGES,
+            "context_management",
+            {"edits": [{"type": "clear_tool_uses_20250919"}]},
+            "should be 'clear_thinking_20251015', got 'clear_tool_uses_20250919'",
+        ),
     ],
 )
 def test_what_would_change_the_answer_is_refused_with_its_reason(

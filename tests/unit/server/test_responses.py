@@ -297,3 +297,15 @@ def test_items_of_earlier_responses_are_sent_by_their_ids(client: openai.OpenAI,
     ]
     with pytest.raises(openai.NotFoundError, match="'msg_nobody' not found"):
         ask(client, [{"type": "item_reference", "id": "msg_nobody"}])
+    with pytest.raises(openai.BadRequestError, match="named twice"):
+        ask(client, [*named, *named])
+
+
+def test_items_are_not_named_to_multiply_them(client: openai.OpenAI) -> None:
+    for i in range(5):
+        sealed = {"type": "reasoning", "id": f"rs_{i}", "summary": [], "encrypted_content": "e" * 1_000_000}
+        ask(client, [sealed, {"role": "user", "content": "hum"}])
+    named: Any = [{"id": f"rs_{i}"} for i in range(5)]
+    ask(client, [*named[:3], {"role": "user", "content": "hum"}])
+    with pytest.raises(openai.BadRequestError, match="4194304 characters together and have 5000"):
+        ask(client, [*named, {"role": "user", "content": "hum"}])

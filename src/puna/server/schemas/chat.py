@@ -139,6 +139,7 @@ class AssistantMessage(Body):
     id: Ignored = None
     reasoning: Ignored = None
     reasoning_content: Ignored = None
+    reasoning_details: Ignored = None
     thinking_blocks: Ignored = None
     provider_specific_fields: Ignored = None
 

@@ -121,6 +121,7 @@ class FunctionOutputItem(_Sent):
     type: Literal["function_call_output"]
     call_id: CallId
     output: str | Annotated[list[SentText], Field(max_length=MAX_PARTS, fail_fast=True)]
+    created_by: Ignored = None
     id: ItemId | None = None
     status: Status | None = None
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from puna.server.schemas.base import Body, Ignored, ModelName, Note, Reply, ToolName, absent, needs
+from puna.server.schemas.base import Body, Ignored, ModelName, Note, Reply, ToolName, needs
 from puna.server.schemas.chat import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS
 from puna.server.schemas.sampling import MAX_STOP, StopText
 
@@ -14,6 +14,8 @@ __all__ = [
     "AnyChoice",
     "Block",
     "CacheControl",
+    "ClearThinking",
+    "ContextManagement",
     "CountBody",
     "DeltaUsage",
     "MessageReply",
@@ -176,6 +178,19 @@ class MessagesMetadata(Body):
     user_id: str | None = Field(None, max_length=512)
 
 
+class ClearThinking(Body):
+    """Taken and without effect: earlier thoughts are not shown to the model anyway."""
+
+    type: Literal["clear_thinking_20251015"]
+    keep: Ignored = None
+
+
+class ContextManagement(Body):
+    """What is left out of a long conversation."""
+
+    edits: list[ClearThinking] | None = Field(None, max_length=MAX_PARTS, fail_fast=True)
+
+
 class CountBody(ModelName):
     """A conversation whose tokens are counted."""
 
@@ -188,7 +203,7 @@ class CountBody(ModelName):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     cache_control: CacheControl | None = None
-    context_management: Annotated[None, absent("a context is not managed by itself yet")] = None
+    context_management: ContextManagement | None = None
 
     @field_validator("tools", mode="before")
     @classmethod
