@@ -6,12 +6,14 @@ import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openai
 import pytest
-from tests.unit.server.conftest import CONTEXT
-from tests.unit.server.live import Live
+from pydantic import TypeAdapter
+from tests.unit.server.conftest import CONTEXT, hosted
+from tests.unit.server.live import Live, running
 from tests.unit.server.test_life import wait_for
 
 import puna
@@ -271,3 +273,20 @@ def test_state_tells_what_is_in_memory(live: Live) -> None:
     assert live.http.get("/v1/admin/state").json()["models"][0]["is_loaded"] is False
     answer = live.http.post("/v1/completions", json={"model": "tiny", "prompt": "hum", "max_tokens": 2})
     assert answer.status_code == 200
+
+
+def test_routes_are_ready_before_the_first_request(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    begin = TypeAdapter.__init__
+
+    def counted(self: TypeAdapter[Any], *given: Any, **more: Any) -> None:
+        made.append(given)
+        begin(self, *given, **more)
+
+    with running([hosted(tiny_folder)]) as live:
+        monkeypatch.setattr(TypeAdapter, "__init__", counted)
+        for path in ("/v1/models", "/v1/openai/v1/models", "/v1/conversations/x"):
+            live.http.get(path)
+    assert made == []
