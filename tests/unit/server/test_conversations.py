@@ -33,6 +33,14 @@ def test_a_conversation_is_made_changed_and_deleted(client: openai.OpenAI) -> No
         client.conversations.retrieve(made.id)
 
 
+def test_an_empty_conversation_needs_no_body(live: Live) -> None:
+    for headers in ({}, {"Content-Type": "application/json"}):
+        made = live.http.post("/v1/conversations", headers=headers)
+        assert (made.status_code, made.json()["metadata"]) == (200, {})
+        assert live.http.get(f"/v1/conversations/{made.json()['id']}/items").json()["data"] == []
+    assert live.http.post("/v1/conversations", content=b"null").status_code == 400
+
+
 def test_items_are_added_listed_and_deleted(client: openai.OpenAI) -> None:
     conversation = client.conversations.create(items=[HELLO])
     more: Any = [

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Body, Response
 
 from puna.server import state
 from puna.server.answers.items import as_items, keep, stored
@@ -36,8 +36,12 @@ router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=
 
 
 @router.post("", response_model=Conversation)
-async def create_conversation(body: ConversationBody, services: TheServices, owner: Owner) -> Response:
-    """Begin a conversation."""
+async def create_conversation(
+    body: Annotated[ConversationBody, Body(default_factory=ConversationBody)],
+    services: TheServices,
+    owner: Owner,
+) -> Response:
+    """Begin a conversation; without a body an empty one."""
     first = await _kept(services, body.items or [], owner)
     made = await services.state.write(state.conversations.add, owner, body.metadata or {}, first)
     return json_reply(_conversation(made))
