@@ -15,7 +15,7 @@ from puna.server.errors import ApiError
 from puna.server.schemas.chat import ChatBody
 from puna.server.schemas.items import InputItem, Item
 from puna.server.schemas.prompts import PLACE
-from puna.server.schemas.responses import InputTokensBody, PromptRef
+from puna.server.schemas.responses import PromptRef, ResponseInput
 from puna.server.state.store import State
 
 __all__ = ["ResponseContext", "fill_in", "find_referenced", "gather_context"]
@@ -40,12 +40,13 @@ class ResponseContext:
     prompt: dict[str, Any] | None
 
 
-async def gather_context(store: State, body: InputTokensBody, owner: str) -> ResponseContext:
+async def gather_context(store: State, body: ResponseInput, model: str, owner: str) -> ResponseContext:
     """Find everything that a response goes on from.
 
     Args:
         store: what the server keeps.
         body: the request.
+        model: what is to answer.
         owner: whose things may be used.
 
     Raises:
@@ -77,8 +78,8 @@ async def gather_context(store: State, body: InputTokensBody, owner: str) -> Res
         standing.insert(0, fill_in(stored.text or "", body.prompt))
         prompt = {**body.prompt.model_dump(), "version": str(stored.version)}
     if earlier or found:  # it may be megabytes, which take a while
-        return await asyncio.to_thread(_assembled, body, earlier, found, standing, prompt)
-    return _assembled(body, earlier, found, standing, prompt)
+        return await asyncio.to_thread(_assembled, body, model, earlier, found, standing, prompt)
+    return _assembled(body, model, earlier, found, standing, prompt)
 
 
 async def find_referenced(
@@ -114,7 +115,8 @@ async def find_referenced(
 
 
 def _assembled(
-    body: InputTokensBody,
+    body: ResponseInput,
+    model: str,
     earlier: list[dict[str, Any]],
     found: dict[str, dict[str, Any]],
     standing: list[str],
@@ -122,7 +124,7 @@ def _assembled(
 ) -> ResponseContext:
     new = keep(body.input, found)
     items = [*as_items(earlier), *new]
-    return ResponseContext(chat_of(body, items, standing), items, new, prompt)
+    return ResponseContext(chat_of(body, model, items, standing), items, new, prompt)
 
 
 def fill_in(text: str, prompt: PromptRef) -> str:

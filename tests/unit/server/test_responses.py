@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
-from tests.unit.server.live import Live
+from tests.unit.server.conftest import hosted
+from tests.unit.server.live import Live, running
 from tests.unit.server.scripted import ScriptedEngine
 
 from puna import Llama
@@ -281,6 +283,19 @@ def test_a_prompt_s_length_is_counted(client: openai.OpenAI) -> None:
     usage = client.responses.create(**given).usage
     assert usage is not None
     assert usage.input_tokens == counted
+
+
+def test_the_only_model_counts_where_none_is_named(live: Live, tiny_folder: Path) -> None:
+    path = "/v1/responses/input_tokens"
+    with running([hosted(tiny_folder)]) as alone:
+        named = alone.http.post(path, json={"input": "hum", "model": "tiny"}).json()
+        assert named["input_tokens"] > 0
+        for more in ({}, {"model": None}):
+            assert alone.http.post(path, json={"input": "hum", **more}).json() == named
+    refused = live.http.post(path, json={"input": "hum"})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["param"]) == (400, "model")
+    assert "here are 2; send the name of one of `/v1/models`" in error["message"]
 
 
 def test_items_of_earlier_responses_are_sent_by_their_ids(client: openai.OpenAI, scripted: Llama) -> None:

@@ -17,8 +17,8 @@ from puna.server.schemas.response_replies import ConversationLink, Response
 from puna.server.schemas.responses import (
     AllowedTools,
     FunctionChoice,
-    InputTokensBody,
     ResponseBody,
+    ResponseInput,
     ToolChoice,
 )
 
@@ -32,11 +32,12 @@ _DRAWING = (
 _DEFAULTS = SamplingParams()
 
 
-def chat_of(body: InputTokensBody, items: Sequence[Item], standing: Sequence[str]) -> chat.ChatBody:
+def chat_of(body: ResponseInput, model: str, items: Sequence[Item], standing: Sequence[str]) -> chat.ChatBody:
     """The chat request that a response comes to.
 
     Args:
         body: the request.
+        model: what is to answer.
         items: all that was said, the newest last.
         standing: instructions that come before it.
 
@@ -62,7 +63,7 @@ def chat_of(body: InputTokensBody, items: Sequence[Item], standing: Sequence[str
         )
         for tool in body.tools or []
     ]
-    given: dict[str, Any] = {"model": body.model, "messages": messages}
+    given: dict[str, Any] = {"model": model, "messages": messages}
     given |= {name: getattr(body, name) for name in (*_DRAWING, "parallel_tool_calls")}
     if tools:
         given |= {"tools": tools, "tool_choice": _choice(body.tool_choice)}

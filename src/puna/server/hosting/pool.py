@@ -84,6 +84,23 @@ class ModelPool:
             )
         return self.models[row.name]
 
+    def name_or_only(self, name: str | None) -> str:
+        """The name that a request has, or where it may have none, that of the only model.
+
+        Raises:
+            ApiError: 400, it has none, and there are several models.
+        """
+        if name is not None:
+            return name
+        if len(self.models) != 1:
+            raise ApiError(
+                400,
+                f"`model` may be left out where one model is served, and here are {len(self.models)}; send "
+                "the name of one of `/v1/models`",
+                param="model",
+            )
+        return next(iter(self.models))
+
     def check_room(self, client: str) -> None:
         """Refuse what could not even wait, whichever model it wants.
 

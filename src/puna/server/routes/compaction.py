@@ -13,7 +13,7 @@ from puna.server.ids import new_id
 from puna.server.response_context import gather_context
 from puna.server.schemas.items import Compaction, Item, Message
 from puna.server.schemas.response_replies import Compacted
-from puna.server.schemas.responses import CompactBody, InputTokensBody
+from puna.server.schemas.responses import CompactBody, ResponseInput
 from puna.server.services import Client, Owner, Services, TheServices
 from puna.server.wire.reply import json_reply, unless_gone
 from puna.server.wire.strict import StrictRoute
@@ -34,8 +34,9 @@ async def compact(
 
 
 async def _compact(services: Services, body: CompactBody, client: str, owner: str) -> Compacted:
-    given = body.model_dump(include={"model", "instructions", "previous_response_id"})
-    context = await gather_context(services.state, InputTokensBody(input=body.input or [], **given), owner)
+    given = body.model_dump(include={"instructions", "previous_response_id"})
+    whole = ResponseInput(input=body.input or [], **given)
+    context = await gather_context(services.state, whole, body.model, owner)
     summary = ""
     async with answering(services, summary_request(context.chat), client, truncates=True) as choices:
         async for _, _, event in choices.arriving():

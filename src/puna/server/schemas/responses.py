@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator
 
 from puna.server.schemas.base import (
+    MAX_NAME,
     Body,
     CacheRetention,
     Ignored,
@@ -33,6 +34,7 @@ __all__ = [
     "PromptRef",
     "ReasoningConfig",
     "ResponseBody",
+    "ResponseInput",
     "ResponseStreamOptions",
     "TextConfig",
 ]
@@ -118,7 +120,7 @@ Include = Literal[
 ]
 
 
-class InputTokensBody(Drawing):
+class ResponseInput(Drawing):
     """What a response would answer."""
 
     input: str | Annotated[list[InputItem], Field(max_length=MAX_ITEMS, fail_fast=True)] = Field(
@@ -159,7 +161,15 @@ class InputTokensBody(Drawing):
         return given.id if isinstance(given, ConversationRef) else given
 
 
-class ResponseBody(InputTokensBody):
+class InputTokensBody(ResponseInput):
+    """Something whose tokens are counted."""
+
+    model: str | None = Field(
+        None, min_length=1, max_length=MAX_NAME, description="May be left out where one model is served."
+    )
+
+
+class ResponseBody(ResponseInput, ModelName):
     """Something to respond to."""
 
     background: bool | None = Field(None, description="Answer at once; the response is fetched later.")

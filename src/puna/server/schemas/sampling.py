@@ -31,7 +31,7 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = Field(None, description="Taken and without effect.")
 
 
-class Drawing(ModelName):
+class Drawing(Body):
     """How tokens are drawn, as OpenAI's API and Puna's own have it."""
 
     temperature: float | None = Field(
@@ -62,7 +62,7 @@ class Drawing(ModelName):
     )
 
 
-class Sampling(Drawing):
+class Sampling(Drawing, ModelName):
     """Sampling in full, for chat and plain completion."""
 
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
