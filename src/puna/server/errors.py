@@ -61,6 +61,14 @@ _ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+_TOO_LONG = "context_length_exceeded"
+# What has the prompt, by route; elsewhere it is `messages`.
+_PROMPTS = {
+    "/completions": "prompt",
+    "/embeddings": "input",
+    "/responses": "input",
+    "/responses/compact": "input",
+}
 _CLIENT_IS_GONE = 499  # nginx's word for it
 # What the client's own request brought about; the messages speak of nothing else.
 _CLIENT_ERRORS = (CapacityError, ConfigError, PromptFormatError, TokenizerError)
@@ -121,7 +129,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, CapacityError):
-        return ApiError(400, str(error), code="context_length_exceeded", param="messages")
+        return ApiError(400, str(error), code=_TOO_LONG)
     if isinstance(error, ConstraintError):
         return ApiError(400, str(error), code="invalid_constraint")
     if isinstance(error, _CLIENT_ERRORS):
@@ -143,7 +151,10 @@ def error_body(error: ApiError, scope: Scope) -> dict[str, Any]:
         scope: of the request.
     """
     if not scope["path"].startswith(_ANTHROPIC):
-        return error.body()
+        body = error.body()
+        if error.code == _TOO_LONG:  # nothing below the routes knows what they call the prompt
+            body["error"]["param"] = _PROMPTS.get(scope["route"].path, "messages")
+        return body
     kind = _ANTHROPIC_TYPES.get(error.status_code, "api_error")
     kind = "invalid_request_error" if kind == "api_error" and error.status_code < 500 else kind
     return {"type": "error", "error": {"type": kind, "message": error.message}}

@@ -255,6 +255,33 @@ def test_errors_name_the_place_in_the_clients_body(live: Live, path: str, body: 
     assert error["message"].startswith(f"{param}: ")
 
 
+@pytest.mark.parametrize(
+    ("path", "field", "more"),
+    [
+        (CHAT, "messages", {}),
+        (CHAT, "messages", {"stream": True}),
+        ("/v1/completions", "prompt", {}),
+        ("/v1/completions", "prompt", {"echo": True, "logprobs": 1, "max_tokens": 0}),
+        ("/v1/openai/v1/completions", "prompt", {"stream": True}),
+        ("/v1/embeddings", "input", {}),
+        (RESPONSES, "input", {}),
+        (RESPONSES, "input", {"stream": True}),
+        (f"{RESPONSES}/compact", "input", {"instructions": "x" * 600}),  # what was said is left out
+        (MESSAGES, "messages", {"max_tokens": 1}),
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_named_as_its_route_has_it(
+    live: Live, path: str, field: str, more: Any
+) -> None:
+    long = "x" * 600
+    given = [{"role": "user", "content": long}] if field == "messages" else long
+    reply = live.http.post(path, json={"model": "tiny", field: given, **more})
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert "fit the context of 512" in error["message"]
+    assert path == MESSAGES or (error["param"], error["code"]) == (field, "context_length_exceeded")
+
+
 def test_errors_of_anthropics_name_the_place(live: Live) -> None:
     block = {"type": "text", "text": "a", "wrong": 1}
     reply = live.http.post(MESSAGES, json=messages(messages=[{"role": "user", "content": [block]}]))
