@@ -316,11 +316,26 @@ def test_items_of_earlier_responses_are_sent_by_their_ids(client: openai.OpenAI,
         ask(client, [*named, *named])
 
 
+def test_items_of_conversations_are_sent_by_their_ids(client: openai.OpenAI, scripted: Llama) -> None:
+    made = client.conversations.create(items=[{"role": "user", "content": "say alpha"}])
+    client.conversations.items.create(made.id, items=[{"role": "user", "content": "say beta"}])
+    answer = ask(client, "say gamma", conversation=made.id, store=False)
+    items = client.conversations.items.list(made.id, order="asc")
+    named: Any = [{"type": "item_reference", "id": item.id} for item in items]
+    ask(client, [*named, {"role": "user", "content": "and now"}])
+    said = ("say alpha", "say beta", "say gamma", answer.output_text, "and now")
+    places = [prompt_of(scripted).index(text) for text in said]
+    assert places == sorted(places)
+
+
 def test_items_are_not_named_to_multiply_them(client: openai.OpenAI) -> None:
     for i in range(5):
         sealed = {"type": "reasoning", "id": f"rs_{i}", "summary": [], "encrypted_content": "e" * 1_000_000}
         ask(client, [sealed, {"role": "user", "content": "hum"}])
     named: Any = [{"id": f"rs_{i}"} for i in range(5)]
     ask(client, [*named[:3], {"role": "user", "content": "hum"}])
-    with pytest.raises(openai.BadRequestError, match="4194304 characters together and have 5000"):
-        ask(client, [*named, {"role": "user", "content": "hum"}])
+    said = client.conversations.create(items=[{**sealed, "id": "rs_said"}])
+    for others in (named[3:], [{"id": "rs_said"}, named[3]]):
+        with pytest.raises(openai.BadRequestError, match="4194304 characters together and have 5000"):
+            ask(client, [*named[:3], *others, {"role": "user", "content": "hum"}])
+    client.conversations.delete(said.id)

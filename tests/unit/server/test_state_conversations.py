@@ -9,6 +9,7 @@ from tests.unit.server.stored import ODD, response
 
 from puna.server import state
 from puna.server.errors import ApiError
+from puna.server.state import tables
 from puna.server.state.conversations import MAX_ITEMS
 from puna.server.state.pages import Page
 from puna.server.state.store import State
@@ -32,6 +33,28 @@ async def test_a_conversation_gets_what_was_said(kept: State, owner: str) -> Non
     await kept.write(state.conversations.remove, owner, conversation.id)
     with pytest.raises(ApiError, match="not found"):
         await kept.read(state.conversations.said, owner, conversation.id)
+
+
+async def test_items_are_found_by_their_ids_for_their_owner(
+    kept: State, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [
+        await kept.write(state.conversations.add, owner, {}, [{"id": "a", "text": text}, {"id": text}])
+        for text in ("old", "new")
+    ]
+    await kept.write(state.conversations.add, f"not {owner}", {}, [{"id": "a", "text": "another's"}])
+    said = response("r" + made[0].id)
+    await kept.write(state.responses.add, owner, said)
+    ids = ["a", "old", said.input[0]["id"]]
+    found = await kept.read(state.responses.find_items, owner, ids)
+    assert found == {"a": {"id": "a", "text": "new"}, "old": {"id": "old"}, ids[2]: said.input[0]}
+    with pytest.raises(ApiError, match="'old' not found"):
+        await kept.read(state.responses.find_items, f"not {owner}", ids)
+    await kept.write(state.conversations.remove, owner, made[1].id)
+    assert (await kept.read(state.responses.find_items, owner, ["a"]))["a"]["text"] == "old"
+    monkeypatch.setattr(tables, "MAX_AT_ONCE", 10)
+    with pytest.raises(ApiError, match="takes 23 bytes"):
+        await kept.read(state.responses.find_items, owner, ["a"])
 
 
 async def test_a_conversation_has_a_limit(kept: State, owner: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ async def test_items_of_responses_that_were_kept_before_are_found(kept: State, o
     await kept.write(state.responses.add, owner, response(key))
 
     def go_back(connection: Connection) -> None:
+        connection.execute(text("DROP INDEX puna_items_id"))
         connection.execute(text("DROP TABLE puna_response_items"))
         connection.execute(text("UPDATE puna_version SET version_num = '0001'"))
 

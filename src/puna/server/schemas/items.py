@@ -146,7 +146,7 @@ class CompactionItem(_Sent):
 
 
 class ItemReference(_Sent):
-    """An item of a response that is kept, in place of the item itself."""
+    """An item of a response or conversation that is kept, in place of the item itself."""
 
     type: Literal["item_reference"] | None = None
     id: ItemId

@@ -21,6 +21,7 @@ __all__ = [
     "add_items",
     "find",
     "find_item",
+    "find_named",
     "item_page",
     "label",
     "remove",
@@ -139,6 +140,24 @@ def find_item(connection: Connection, owner: str, key: str, item: str) -> dict[s
         raise _no_item(key, item)
     found: dict[str, Any] = body
     return found
+
+
+def find_named(connection: Connection, owner: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Those of some items that an owner's conversations have, by their ids; of the same id the newest.
+
+    Raises:
+        ApiError: 400, they are too long.
+    """
+    # Not a join, for which SQLite looks for every id in each of the owner's conversations.
+    whose = select(conversations.c.owner).where(conversations.c.number == items.c.conversation)
+    newest = (
+        select(func.max(items.c.number))
+        .where(items.c.id.in_(ids), whose.scalar_subquery() == owner)
+        .group_by(items.c.id)
+    )
+    within = items.c.number.in_(newest)
+    check_length(connection, select(json_length(items)).where(within))
+    return {body["id"]: body for body in connection.execute(select(items.c.body).where(within)).scalars()}
 
 
 def remove_item(connection: Connection, owner: str, key: str, item: str) -> Conversation:

@@ -127,10 +127,10 @@ def find(connection: Connection, owner: str, key: str) -> StoredResponse:
 
 
 def find_items(connection: Connection, owner: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Items of an owner's responses by their ids, from the newest response that has each.
+    """Items by their ids, from the newest of an owner's responses that has each, or else a conversation.
 
     Raises:
-        ApiError: 404, one of them is in none; 400, the responses are too long.
+        ApiError: 404, one of them is in none; 400, what has them is too long.
     """
     newest = (
         select(func.max(responses.c.number))
@@ -144,12 +144,13 @@ def find_items(connection: Connection, owner: str, ids: Sequence[str]) -> dict[s
     wanted = set(ids)
     items = said([_response(row) for row in rows])
     found = {item["id"]: item for item in items if item["id"] in wanted}
+    found |= conversations.find_named(connection, owner, list(wanted - found.keys()))
     for key in ids:
         if key not in found:
             raise ApiError(
                 404,
-                f"Item '{key}' not found: no response that is kept has it. Send the item itself, or store "
-                "the responses whose items you name.",
+                f"Item '{key}' not found: no response or conversation that is kept has it. Send the item "
+                "itself, or store the responses whose items you name.",
                 param="input",
             )
     return found

@@ -144,6 +144,7 @@ items = Table(
     Column("body", Json, nullable=False),
     UniqueConstraint("conversation", "id"),
     Index("puna_items_order", "conversation", "number"),
+    Index("puna_items_id", "id"),
     sqlite_autoincrement=True,
 )
 """What was said in them, in its order."""

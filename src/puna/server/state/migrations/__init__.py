@@ -4,5 +4,5 @@ A step is a file in `versions`, named in `REVISIONS`; it imports SQLAlchemy and 
 stay as it is while `tables.py` changes. Start at `versions/v0001_first.py`.
 """
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every step, the first one first."""
