@@ -102,7 +102,7 @@ async def find_referenced(
     if len(found) < len(ids):
         raise ApiError(400, "an item is named twice; name each once", param="input")
     # A response keeps them once more: naming them must not store more than sending them could.
-    n_characters = sum(len(json.dumps(item)) for item in found.values())
+    n_characters = await asyncio.to_thread(lambda: sum(len(json.dumps(item)) for item in found.values()))
     if n_characters > _MAX_CHARACTERS:
         raise ApiError(
             400,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -41,9 +41,9 @@ from puna.server.schemas.items import (
     SentRefusal,
 )
 
-__all__ = ["as_chat", "as_items", "keep", "referenced", "stored"]
+__all__ = ["as_chat", "as_item", "as_items", "keep", "referenced", "stored"]
 
-_ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
+_ITEM: TypeAdapter[Item] = TypeAdapter(Item)
 
 
 def referenced(given: str | Sequence[InputItem]) -> list[str]:
@@ -60,7 +60,7 @@ def keep(given: str | Sequence[InputItem], found: Mapping[str, dict[str, Any]]) 
     """
     if isinstance(given, str):
         return [_user(given)]
-    named = dict(zip(found, as_items(list(found.values())), strict=True))
+    named = dict(zip(found, as_items(found.values()), strict=True))
     return [named[item.id] if isinstance(item, ItemReference) else _kept(item) for item in given]
 
 
@@ -69,9 +69,14 @@ def stored(items: Sequence[Item]) -> list[dict[str, Any]]:
     return [item.model_dump(exclude_unset=True) for item in items]
 
 
-def as_items(values: Sequence[dict[str, Any]]) -> list[Item]:
-    """Items out of the JSON values that `stored` made."""
-    return _ITEMS.validate_python(list(values))
+def as_item(value: dict[str, Any]) -> Item:
+    """An item out of the JSON value that `stored` made."""
+    return _ITEM.validate_python(value)
+
+
+def as_items(values: Iterable[dict[str, Any]]) -> list[Item]:
+    """Several; others have their turn in between, which they do not while one list is looked at."""
+    return [as_item(value) for value in values]
 
 
 def as_chat(items: Sequence[Item]) -> list[ChatMessage]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
 
 from puna.server import state
-from puna.server.answers.items import as_items, keep, stored
+from puna.server.answers.items import as_item, keep, stored
 from puna.server.response_context import find_referenced
 from puna.server.schemas.base import Deleted, MetadataBody
 from puna.server.schemas.conversations import Conversation, ConversationBody, ItemsBody
 from puna.server.schemas.items import InputItem, Item
-from puna.server.schemas.lists import After, Limit, OrderOf, ends
+from puna.server.schemas.lists import After, Limit, OrderOf
 from puna.server.schemas.response_replies import ItemPage
 from puna.server.services import Owner, Services, TheServices
 from puna.server.state.conversations import Conversation as StoredConversation
-from puna.server.state.pages import Page
+from puna.server.state.pages import Page, PageOf
+from puna.server.wire.page import page_reply
 from puna.server.wire.reply import json_reply
 from puna.server.wire.strict import StrictRoute
 
@@ -85,7 +87,7 @@ async def list_items(
     page = await services.state.read(
         state.conversations.item_page, owner, conversation_id, Page(after, limit, order)
     )
-    return json_reply(_page(page.entries, page.has_more))
+    return await page_reply(page, as_item)
 
 
 @router.post("/{conversation_id}/items", response_model=ItemPage)
@@ -95,14 +97,14 @@ async def create_items(
     """Add to the end of a conversation."""
     new = await _kept(services, body.items, owner)
     added = await services.state.write(state.conversations.add_items, owner, conversation_id, new)
-    return json_reply(_page(added, False))
+    return await page_reply(PageOf(added, False), as_item)
 
 
 @router.get("/{conversation_id}/items/{item_id}", response_model=Item)
 async def get_item(conversation_id: str, item_id: str, services: TheServices, owner: Owner) -> Response:
     """One item."""
     found = await services.state.read(state.conversations.find_item, owner, conversation_id, item_id)
-    return json_reply(as_items([found])[0])
+    return json_reply(as_item(found))
 
 
 @router.delete("/{conversation_id}/items/{item_id}", response_model=Conversation)
@@ -113,15 +115,11 @@ async def delete_item(conversation_id: str, item_id: str, services: TheServices,
 
 
 async def _kept(services: Services, given: list[InputItem], owner: str) -> list[dict[str, Any]]:
-    return stored(keep(given, await find_referenced(services.state, given, owner)))
+    found = await find_referenced(services.state, given, owner)
+    return await asyncio.to_thread(lambda: stored(keep(given, found)))  # it may be megabytes
 
 
 def _conversation(found: StoredConversation) -> Conversation:
     return Conversation(
         id=found.id, object="conversation", created_at=found.created_at, metadata=found.labels
     )
-
-
-def _page(entries: list[dict[str, Any]], has_more: bool) -> ItemPage:
-    ids = [item["id"] for item in entries]
-    return ItemPage(object="list", data=as_items(entries), has_more=has_more, **ends(ids))

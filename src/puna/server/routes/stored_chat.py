@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from puna.server import state
 from puna.server.errors import ApiError
 from puna.server.schemas.base import Deleted, MetadataBody
-from puna.server.schemas.lists import After, Limit, ModelFilter, OrderOf, ends
+from puna.server.schemas.lists import After, Limit, ModelFilter, OrderOf
 from puna.server.schemas.stored_chat import StoredChat, StoredChats, StoredMessage, StoredMessages
 from puna.server.services import Owner, TheServices
 from puna.server.state.completions import StoredCompletion
 from puna.server.state.pages import Page, paged
+from puna.server.wire.page import page_reply
 from puna.server.wire.reply import json_reply
 from puna.server.wire.strict import StrictRoute
 
@@ -53,7 +55,7 @@ async def list_chat_completions(
     page = await services.state.read(
         state.completions.list_page, owner, Page(after, limit, order), model, labels
     )
-    return json_reply(_list([_chat(each) for each in page.entries], page.has_more))
+    return await page_reply(page, _chat)
 
 
 @router.get("/{completion_id}", response_model=StoredChat)
@@ -92,21 +94,7 @@ async def list_chat_messages(
     """The messages that a completion answers."""
     found = await services.state.read(state.completions.find, owner, completion_id)
     messages = [{"id": f"{completion_id}-{i}", **message} for i, message in enumerate(found.messages)]
-    page = paged(messages, Page(after, limit, order))
-    data = []
-    for message in page.entries:
-        content = message.get("content")
-        in_parts = isinstance(content, list)
-        data.append(
-            StoredMessage(
-                id=message["id"],
-                content=None if in_parts else content,
-                content_parts=content if in_parts else None,
-                **{name: message[name] for name in _MESSAGE if name in message},
-            )
-        )
-    ids = [message.id for message in data]
-    return json_reply(StoredMessages(object="list", data=data, has_more=page.has_more, **ends(ids)))
+    return await page_reply(paged(messages, Page(after, limit, order)), _message)
 
 
 def _chat(stored: StoredCompletion) -> StoredChat:
@@ -115,5 +103,12 @@ def _chat(stored: StoredCompletion) -> StoredChat:
     )
 
 
-def _list(data: list[StoredChat], has_more: bool) -> StoredChats:
-    return StoredChats(object="list", data=data, has_more=has_more, **ends([each.id for each in data]))
+def _message(stored: dict[str, Any]) -> StoredMessage:
+    content = stored.get("content")
+    in_parts = isinstance(content, list)
+    return StoredMessage(
+        id=stored["id"],
+        content=None if in_parts else content,
+        content_parts=content if in_parts else None,
+        **{name: stored[name] for name in _MESSAGE if name in stored},
+    )

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi import Response as HttpResponse
 
 from puna.server import state
-from puna.server.answers.items import as_items
+from puna.server.answers.items import as_item
 from puna.server.errors import ApiError
 from puna.server.schemas.base import Deleted
-from puna.server.schemas.lists import After, Limit, ModelFilter, OrderOf, ends
+from puna.server.schemas.lists import After, Limit, ModelFilter, OrderOf
 from puna.server.schemas.response_replies import ItemPage, ListedResponse, Response, ResponsePage
 from puna.server.services import Owner, TheServices
-from puna.server.state.pages import Page, PageOf, paged
+from puna.server.state.pages import Page, paged
 from puna.server.state.responses import StoredResponse
+from puna.server.wire.page import page_reply
 from puna.server.wire.reply import STREAMED, event_stream, json_reply
 from puna.server.wire.strict import StrictRoute
 
@@ -43,7 +43,7 @@ async def list_responses(
 ) -> HttpResponse:
     """List responses, each with its own input."""
     page = await services.state.read(state.responses.list_page, owner, Page(after, limit, order), model)
-    return await asyncio.to_thread(_list_reply, page)  # it may be megabytes, which take a while
+    return await page_reply(page, _listed)
 
 
 @router.get("/{response_id}", response_model=Response, responses=STREAMED)
@@ -102,16 +102,7 @@ async def list_input_items(
     """What a response answers: its own input, behind what was said in the responses that it goes on from."""
     chain = await services.state.read(state.responses.chain, owner, response_id)
     said = [*state.responses.said(chain[:-1]), *chain[-1].input]
-    page = paged(said, Page(after, limit, order))
-    ids = [item["id"] for item in page.entries]
-    data = as_items(page.entries)
-    return json_reply(ItemPage(object="list", data=data, has_more=page.has_more, **ends(ids)))
-
-
-def _list_reply(page: PageOf[StoredResponse]) -> HttpResponse:
-    data = [_listed(each) for each in page.entries]
-    ids = [each.id for each in data]
-    return json_reply(ResponsePage(object="list", data=data, has_more=page.has_more, **ends(ids)))
+    return await page_reply(paged(said, Page(after, limit, order)), as_item)
 
 
 def _response(found: StoredResponse) -> Response:
