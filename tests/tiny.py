@@ -70,6 +70,21 @@ def save_tiny(folder: Path, *, seed: int = 0, shards: str | None = None, **chang
     return model
 
 
+PADDED_ROWS = 268
+
+
+def save_tiny_padded(folder: Path) -> LlamaForCausalLM:
+    """`save_tiny` with more rows than tokens; its first or last row more would win nearly everywhere."""
+    model = save_tiny(folder)
+    n_tokens = model.config.vocab_size
+    model.resize_token_embeddings(PADDED_ROWS, mean_resizing=False)
+    with torch.no_grad():
+        head = model.lm_head.weight
+        head[n_tokens], head[-1] = 1000 * head[0], -1000 * head[0]
+    model.save_pretrained(folder)
+    return model
+
+
 ADDITIONS: dict[str, Any] = {
     "has_down_rotation": True, "has_output_rotation": True, "lora_rank": 5, "lora_scale": 1.7,
 }  # fmt: skip

@@ -43,10 +43,12 @@ std::vector<const uint32_t*> make_masks(const std::optional<Array<uint32_t, 2>>&
 
 void bind_runner(nb::module_& m) {
     nb::class_<Runner>(m, "Runner")
-        .def(nb::init<const Model&, Cache&, int>(), nb::arg("model"), nb::arg("cache"), nb::arg("n_threads"),
-             nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>())
-        .def(nb::init<const Model&, Cache&, const Runner&>(), nb::arg("model"), nb::arg("cache"),
-             nb::arg("other"), nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(),
+        .def(nb::init<const Model&, Cache&, int, std::vector<int32_t>>(), nb::arg("model"), nb::arg("cache"),
+             nb::arg("n_threads"), nb::arg("left_out") = std::vector<int32_t>(), nb::keep_alive<1, 2>(),
+             nb::keep_alive<1, 3>(), "`left_out`: ids that are never picked.")
+        .def(nb::init<const Model&, Cache&, const Runner&, std::vector<int32_t>>(), nb::arg("model"),
+             nb::arg("cache"), nb::arg("other"), nb::arg("left_out") = std::vector<int32_t>(),
+             nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(),
              "On the threads of another runner; one of the two computes at a time.")
         .def_prop_ro("n_threads", &Runner::n_threads)
         .def(

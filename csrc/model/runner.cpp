@@ -4,7 +4,9 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <unordered_set>
+#include <utility>
 
 #include "base/check.h"
 #include "kernels/dispatch.h"
@@ -383,19 +385,25 @@ class Runner::Forward {
     std::vector<SequenceSlice> output_slices_;
 };
 
-Runner::Runner(const Model& model, Cache& cache, int n_threads)
+Runner::Runner(const Model& model, Cache& cache, std::shared_ptr<ThreadPool> pool,
+               std::vector<int32_t> left_out)
     : model_(model),
       cache_(cache),
-      pool_(std::make_shared<ThreadPool>(n_threads)),
-      space_(std::make_unique<Workspace>(model.config, cache, n_threads)) {
+      pool_(std::move(pool)),
+      space_(std::make_unique<Workspace>(model.config, cache, pool_->size())),
+      left_out_(std::move(left_out)) {
+    for (const int32_t token : left_out_)
+        PUNA_CHECK(token >= 0 && token < model.config.vocab_size,
+                   "runner: ids that are left out must be under " + std::to_string(model.config.vocab_size) +
+                       ", got " + std::to_string(token));
     kernels();  // a bad PUNA_ISA shows here and not in the middle of a step
 }
 
-Runner::Runner(const Model& model, Cache& cache, const Runner& other)
-    : model_(model),
-      cache_(cache),
-      pool_(other.pool_),
-      space_(std::make_unique<Workspace>(model.config, cache, pool_->size())) {}
+Runner::Runner(const Model& model, Cache& cache, int n_threads, std::vector<int32_t> left_out)
+    : Runner(model, cache, std::make_shared<ThreadPool>(n_threads), std::move(left_out)) {}
+
+Runner::Runner(const Model& model, Cache& cache, const Runner& other, std::vector<int32_t> left_out)
+    : Runner(model, cache, other.pool_, std::move(left_out)) {}
 
 Runner::~Runner() = default;
 
@@ -472,9 +480,11 @@ std::vector<std::vector<Sample>> Runner::sample(const Batch& batch, const std::v
     run(batch, true, n_samplers, [&](int64_t job, int thread) {
         const auto index = static_cast<size_t>(job);
         for (size_t i = first[index]; i < first[index + 1]; i++) {
-            samples[index].push_back(
-                samplers[i]->pick(space_->logits.row(static_cast<int64_t>(i)), model_.config.vocab_size,
-                                  space_->sampler_scratch[static_cast<size_t>(thread)], allowed[i]));
+            float* logits = space_->logits.row(static_cast<int64_t>(i));
+            for (const int32_t token : left_out_) logits[token] = -std::numeric_limits<float>::infinity();
+            samples[index].push_back(samplers[i]->pick(logits, model_.config.vocab_size,
+                                                       space_->sampler_scratch[static_cast<size_t>(thread)],
+                                                       allowed[i]));
             if (i + 1 == first[index + 1]) break;
             const int32_t guess = batch.tokens[static_cast<size_t>(batch.output_rows[i + 1])];
             if (samples[index].back().token != guess) break;

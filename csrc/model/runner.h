@@ -15,9 +15,10 @@ namespace puna {
 
 class Runner {
   public:
-    Runner(const Model& model, Cache& cache, int n_threads);
+    // left_out: ids that the vocabulary leaves out, whose rows only pad the head; they are never picked.
+    Runner(const Model& model, Cache& cache, int n_threads, std::vector<int32_t> left_out = {});
     // On the threads of another runner; one of the two computes at a time.
-    Runner(const Model& model, Cache& cache, const Runner& other);
+    Runner(const Model& model, Cache& cache, const Runner& other, std::vector<int32_t> left_out = {});
     ~Runner();
 
     const ModelConfig& config() const { return model_.config; }
@@ -46,6 +47,7 @@ class Runner {
     struct Workspace;
     class Forward;
 
+    Runner(const Model& model, Cache& cache, std::shared_ptr<ThreadPool> pool, std::vector<int32_t> left_out);
     void check(const Batch& batch) const;
     template <class After>
     void run(const Batch& batch, bool with_head, int64_t n_jobs, After after);
@@ -54,6 +56,7 @@ class Runner {
     Cache& cache_;
     std::shared_ptr<ThreadPool> pool_;
     std::unique_ptr<Workspace> space_;
+    std::vector<int32_t> left_out_;
     int64_t n_sampled_ = 0;  // output rows whose logits are those of the last call of `sample`
 };
 

@@ -119,10 +119,11 @@ class Sampler:
 
 class Runner:
     @overload
-    def __init__(self, model: Model, cache: Cache, n_threads: int) -> None: ...
+    def __init__(self, model: Model, cache: Cache, n_threads: int, left_out: Sequence[int] = []) -> None:
+        """`left_out`: ids that are never picked."""
 
     @overload
-    def __init__(self, model: Model, cache: Cache, other: Runner) -> None:
+    def __init__(self, model: Model, cache: Cache, other: Runner, left_out: Sequence[int] = []) -> None:
         """On the threads of another runner; one of the two computes at a time."""
 
     @property

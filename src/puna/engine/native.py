@@ -108,10 +108,10 @@ class NativeEngine:
         self.cache_tokens = n_blocks * _native.BLOCK_TOKENS
         self.cache = cache_format(cache, formats_of(model))
         self.cache_bytes_per_token = cache_bytes_per_token(config, self.cache)
+        self._tokenizer, self._left_out = tokenizer, frozenset(tokenizer.left_out(config.vocab_size))
         self._runner = _native.Runner(
-            new_model(model), new_cache(model, n_blocks, self.cache), self.n_threads
+            new_model(model), new_cache(model, n_blocks, self.cache), self.n_threads, list(self._left_out)
         )
-        self._tokenizer = tokenizer
         self._compiler = Compiler(tokenizer, config.vocab_size)
         self._vocab_size, self._dim = config.vocab_size, config.dim
         self._n_blocks, self._speculation = n_blocks, speculation
@@ -125,7 +125,7 @@ class NativeEngine:
                     f"{draft.config.vocab_size}; take a smaller model of the same family"
                 )
             draft_cache = new_cache(draft, n_blocks, cache_format(cache, formats_of(draft)))
-            drafting = _native.Runner(new_model(draft), draft_cache, self._runner)
+            drafting = _native.Runner(new_model(draft), draft_cache, self._runner, list(self._left_out))
             self._draft = drafting, draft.config.max_seq_len
         self._scheduler, self._passes = self._queues()
         # Everything above belongs to the engine's thread; what others ask of it waits in these.
@@ -162,6 +162,11 @@ class NativeEngine:
         for token in (min(prompt), max(prompt)):
             if not 0 <= token < self._vocab_size:
                 raise ConfigError(f"token {token} is not in the vocabulary of {self._vocab_size}")
+        if self._left_out and not self._left_out.isdisjoint(prompt):
+            token = min(self._left_out.intersection(prompt))
+            raise ConfigError(
+                f"token {token} is not in the vocabulary: it is a row of the model without a text"
+            )
 
     def submit(self, request: Request) -> None:
         """Queue a request; see `Engine.submit`."""
@@ -197,7 +202,7 @@ class NativeEngine:
 
     def score(self, tokens: Sequence[int], n_top: int = 0) -> Future[list[TokenLogprob]]:
         """Log-probability of every token after the first; see `Engine.score`."""
-        return self._pass(tokens, Scores(tokens, n_top))
+        return self._pass(tokens, Scores(tokens, n_top, list(self._left_out)))
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits at every position, ``[tokens, vocabulary]``: for tests and small texts."""
@@ -344,7 +349,7 @@ class NativeEngine:
             except ConstraintError as error:
                 self._fail(sequence, error)
                 continue
-            except Exception as error:  # a token outside the tokenizer, or a sink whose reader is gone
+            except Exception as error:  # a sink whose reader is gone, perhaps
                 self._fail(sequence, _failure(f"the answer cannot be delivered: {error!r}", error))
                 continue
             self._scheduler.advance(sequence, sequence.n_right)

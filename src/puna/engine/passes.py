@@ -79,19 +79,22 @@ class Scores:
     reads_logits = True
     slice_tokens = 64  # logits are the largest numbers of a model: 32 MiB, with 128,256 words
 
-    def __init__(self, tokens: Sequence[int], n_top: int) -> None:
+    def __init__(self, tokens: Sequence[int], n_top: int, left_out: Sequence[int]) -> None:
         """Start with nothing.
 
         Args:
             tokens: the text.
             n_top: of how many of the likeliest tokens to tell at each place.
+            left_out: ids that are never picked, and have no part in the probabilities.
         """
         self._tokens = tokens
         self._n_top = n_top
+        self._left_out = np.array(left_out, np.int64)
         self._found: list[TokenLogprob] = []
 
     def read(self, rows: NDArray[np.float32]) -> None:
         """Score what comes after each token of a slice; nothing comes after the text's last one."""
+        rows[:, self._left_out] = -np.inf
         first = len(self._found) + 1
         for row, token in zip(rows, self._tokens[first : first + len(rows)], strict=False):
             self._found.append(_scored(row, token, self._n_top))

@@ -244,9 +244,9 @@ def peak_rss_bytes() -> int:
 
 def _prompts(llama: Llama, n_tokens: int) -> Iterator[list[int]]:
     """Different prompts of ordinary tokens, the same ones every time."""
-    special = set(llama.tokenizer.special_tokens.values())
-    n_ids = min(llama.tokenizer.vocab_size, llama.config.vocab_size)
-    ordinary = [token for token in range(n_ids) if token not in special]
+    n_ids = llama.config.vocab_size
+    others = {*llama.tokenizer.special_tokens.values(), *llama.tokenizer.left_out(n_ids)}
+    ordinary = [token for token in range(n_ids) if token not in others]
     draw = random.Random(0)
     while True:
         yield draw.choices(ordinary, k=n_tokens)

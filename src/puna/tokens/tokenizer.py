@@ -181,6 +181,10 @@ class Tokenizer:
         """`token_bytes`, but None for an id that the vocabulary leaves out."""
         return self._encoder.token_bytes(token_id) if self._encoder.has(token_id) else None
 
+    def left_out(self, n: int) -> list[int]:
+        """Ids under `n` that the vocabulary leaves out; their rows only pad an embedding of that size."""
+        return [token_id for token_id in range(n) if not self._encoder.has(token_id)]
+
     def _check_id(self, token_id: int) -> None:
         if not (0 <= token_id < self.vocab_size and self._encoder.has(token_id)):
             raise TokenizerError(

@@ -159,6 +159,15 @@ def test_ids_out_of_range_are_refused(tiny: Tokenizer, token_id: int) -> None:
             use(token_id)
 
 
+def test_ids_that_are_left_out(tiny_vocabulary: Vocabulary) -> None:
+    def add(document: Any) -> None:
+        document["added_tokens"].append({"id": 265, "content": "<|late|>", "special": True})
+
+    tokenizer = Tokenizer(changed(tiny_vocabulary, add))
+    assert tokenizer.left_out(263) == []
+    assert tokenizer.left_out(268) == [263, 264, 266, 267]
+
+
 def test_end_token_outside_of_the_vocabulary_is_refused(tiny_vocabulary: Vocabulary) -> None:
     with pytest.raises(TokenizerError, match="token id 263 is not in the vocabulary"):
         Tokenizer(Vocabulary(tokenizer_json=tiny_vocabulary.tokenizer_json, eos_ids=(2, 263)))
