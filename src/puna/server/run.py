@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import signal
 import socket
 import threading
@@ -29,7 +28,8 @@ from puna.server.ids import new_id
 from puna.server.services import Services
 from puna.server.settings import ServerSettings
 from puna.server.state.store import State
-from puna.server.watch.log import log, log_error
+from puna.server.watch.libraries import libraries_logged
+from puna.server.watch.log import log
 from puna.server.watch.metrics import Metrics
 from puna.server.watch.traces import tracing
 
@@ -40,20 +40,6 @@ _END_S = 15.0  # for all the rest; SQLite alone may wait 10 s for another proces
 _IDLE_S = 75  # longer than clients keep a connection, or they would use one that is just being closed
 _LOOK_S = 0.1  # how soon a signal is seen
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class _Problems(logging.Handler):
-    """Says in the server's log what uvicorn complains of, which would else be bare text."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is None:
-            log("uvicorn", problem=record.getMessage())
-        elif not isinstance(error, asyncio.CancelledError):  # what the end cuts off is no failure
-            log_error(error)
-
-
-_PROBLEMS = _Problems(logging.WARNING)  # the same for all servers of a process, so that each is told once
 
 
 class Server(uvicorn.Server):
@@ -81,7 +67,6 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.server_state = Connections(settings)
         self._services = services
-        logging.getLogger("uvicorn.error").addHandler(_PROBLEMS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let answers finish, cut those that take longer than the drain time."""
@@ -211,7 +196,11 @@ def serve(
     """
     settings = with_files(settings)
     pool = ModelPool(models, settings, memory_bytes)
-    with bind(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        libraries_logged(),
+        bind(settings) as listener,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         runner.run(_serve(pool, settings, listener, on_ready, on_stuck))
     return not pool.is_loading
 

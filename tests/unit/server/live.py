@@ -22,6 +22,7 @@ from puna.server.run import Server, bind
 from puna.server.services import Services
 from puna.server.settings import ServerSettings
 from puna.server.state.store import State
+from puna.server.watch.libraries import libraries_logged
 from puna.server.watch.metrics import Metrics
 from puna.server.watch.traces import tracing
 
@@ -54,7 +55,11 @@ def running(
 ) -> Iterator[Live]:
     """Run a server for the length of a ``with`` block."""
     configured = ServerSettings(port=0, **settings)  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory() as folder, tracing(configured.traces_url, "srv_test") as tracer:
+    with (
+        libraries_logged(),
+        tempfile.TemporaryDirectory() as folder,
+        tracing(configured.traces_url, "srv_test") as tracer,
+    ):
         yield from _running(models, memory_bytes, Path(folder), configured, tracer)
 
 

@@ -39,6 +39,19 @@ main()
 """
 
 
+TALKATIVE = """
+import logging, warnings
+from puna.server.hosting import hosted
+def talk(*args, **settings):
+    logging.getLogger("a.library").error("a confidence")
+    warnings.warn("a confidence", stacklevel=1)
+    return load(*args, **settings)
+load, hosted.Llama = hosted.Llama, talk
+from puna.cli import main
+main()
+"""
+
+
 @contextmanager
 def started(
     folder: Path, *options: str, program: Sequence[str] = ("-m", "puna")
@@ -127,7 +140,7 @@ def check_log(server: subprocess.Popen[str]) -> None:
 
 def test_all_of_the_log_is_json(tiny_folder: Path) -> None:
     with (
-        process(tiny_folder, "--drain", "0") as (server, url),
+        process(tiny_folder, "--drain", "0", program=("-c", TALKATIVE)) as (server, url),
         socket.socket() as slow,
         socket.socket() as odd,
     ):
@@ -142,11 +155,14 @@ def test_all_of_the_log_is_json(tiny_folder: Path) -> None:
         assert server.stderr is not None
         lines = [json.loads(line) for line in server.stderr]
     assert [line["event"] for line in lines if line["event"] not in ("loaded", "request", "draining")] == [
+        "library",
+        "warning",
         "bad_request",
         "uvicorn",
     ]
     assert [line["status"] for line in lines if line["event"] == "request"] == [503]
     assert lines[-2]["problem"].startswith("Cancel 1 ")
+    assert "confidence" not in json.dumps(lines)
 
 
 def is_refused(url: str) -> bool:

@@ -34,9 +34,14 @@ def log(event: str, **facts: Any) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def log_error(error: BaseException) -> None:
-    """Write where something failed that nobody expected; its text may quote a user, and is left out."""
-    log("error", **_facts(error))
+def log_error(error: BaseException, **facts: Any) -> None:
+    """Write where something failed that nobody expected; its text may quote a user, and is left out.
+
+    Args:
+        error: what was raised.
+        **facts: JSON values.
+    """
+    log("error", **facts, **_facts(error))
 
 
 def _facts(error: BaseException) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Nothing is recorded before the operator names a collector; until then OpenTeleme
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from starlette.types import Scope
 import puna
 from puna.engine.request import Event, SamplingParams
 from puna.errors import ConfigError
-from puna.server.watch.log import log
 
 __all__ = ["AnswerSpan", "describe", "request_span", "tracing"]
 
@@ -58,21 +56,10 @@ def tracing(url: str | None, instance: str) -> Iterator[Tracer]:
     provider = TracerProvider(resource=Resource.create(service))
     exporter = OTLPSpanExporter(endpoint=url.rstrip("/") + "/v1/traces", timeout=_EXPORT_S)
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    problems = _Problems()
-    logging.getLogger("opentelemetry").addHandler(problems)
     try:
         yield provider.get_tracer("puna", puna.__version__)
     finally:
         provider.shutdown()
-        logging.getLogger("opentelemetry").removeHandler(problems)
-
-
-class _Problems(logging.Handler):
-    """Says in the server's log that spans could not be sent."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.WARNING:
-            log("traces", problem=record.getMessage())
 
 
 @contextmanager
