@@ -22,6 +22,7 @@ def test_clients_come_and_go_and_too_many_are_refused(tmp_path: Path) -> None:
     assert written["left"] > 0
     assert written["overload"]["refused"] > 0
     assert written["overload"]["accepted"] > 0
+    assert 0 < written["overload"]["p95 of a refusal, ms"] <= written["overload"]["slowest refusal, ms"]
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,11 @@ def test_clients_come_and_go_and_too_many_are_refused(tmp_path: Path) -> None:
 def test_what_is_wrong_with_an_answer(answer: Answer, leave_after: int | None, problem: str | None) -> None:
     words = {"zqaaaaaaaaaa", "zqbcdefghijk"}
     assert soak._wrong(answer, "zqaaaaaaaaaa", words, leave_after) == ([problem] if problem else [])
+
+
+def test_a_percentile_of_what_is_known() -> None:
+    assert soak._p95_ms([None, *(n / 1000 for n in range(40, 0, -1))]) == 38
+    assert soak._p95_ms([0.0121]) == 12.1
 
 
 def test_memory_that_grows_is_told() -> None:
