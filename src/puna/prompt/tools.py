@@ -127,10 +127,17 @@ def _from_mapping(where: str, raw: Any) -> ToolDefinition:
         return BUILTIN_TOOLS[name]
     parameters = function.get("parameters") or _no_parameters()
     is_strict = function.get("strict") is True
-    if not is_strict and isinstance(parameters, Mapping) and not _are_texts(parameters.get("required", [])):
-        # As drafts before 4 have it, `true`: it names no argument, and all who read a tool expect names.
-        parameters = {key: value for key, value in parameters.items() if key != "required"}
+    if isinstance(parameters, Mapping):
+        parameters = {k: value for k, value in parameters.items() if not _is_absent(k, value, is_strict)}
     return ToolDefinition(name, function.get("description") or "", parameters, is_strict)
+
+
+def _is_absent(key: str, value: Any, is_strict: bool) -> bool:
+    """Whether a keyword of a tool's parameters says nothing, though it is there."""
+    if value is None:  # as languages write lists and maps that were never made
+        return key in ("properties", "required")
+    # As drafts before 4 have it, `true`: it names no argument, and all who read a tool expect names.
+    return key == "required" and not is_strict and not _are_texts(value)
 
 
 def _are_texts(value: Any) -> bool:

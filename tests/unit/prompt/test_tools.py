@@ -99,7 +99,7 @@ def test_only_a_strict_tool_must_have_a_schema_that_can_be_applied(
             ToolSet([ToolDefinition("f", "", parameters, is_strict=True)])
 
 
-@pytest.mark.parametrize("required", [True, 5, "a", [{}], None])
+@pytest.mark.parametrize("required", [True, 5, "a", [{}]])
 def test_arguments_that_are_needed_are_named_in_a_list(required: Any) -> None:
     tool = {"name": "f", "parameters": {**OBJECT, "required": required}}
     (found,) = as_tools([tool])
@@ -109,6 +109,14 @@ def test_arguments_that_are_needed_are_named_in_a_list(required: Any) -> None:
     assert strict[0].required == []
     with pytest.raises(PromptFormatError, match="is not a JSON schema"):
         ToolSet(strict)
+
+
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_null_in_place_of_properties_or_required_is_nothing(is_strict: bool) -> None:
+    parameters = {"type": "object", "properties": None, "required": None}
+    (found,) = as_tools([{"name": "f", "parameters": parameters, "strict": is_strict}])
+    assert (found.properties, found.required, found.parameters) == ({}, [], {"type": "object"})
+    assert ToolSet([found]).problem("f", {}) is None
 
 
 def test_patterns_are_those_of_the_engine_that_applies_them() -> None:
