@@ -59,6 +59,7 @@ async def answering(
             n_prompt_tokens=len(plan.prompt),
             stop_texts=body.stop_texts,
             allows_several_calls=body.parallel_tool_calls is not False,
+            must_call=plan.must_call,
         )
 
 

@@ -38,7 +38,9 @@ def parts_of(
 ) -> tuple[list[Part], AnswerParts]:
     """An answer's parts, from events of so many tokens."""
     tools = ToolSet(as_tools([WEATHER, CODE]))
-    answer = AnswerParts(llama.tokenizer, tools, stop_texts=stops, allows_several_calls=several)
+    answer = AnswerParts(
+        llama.tokenizer, tools, stop_texts=stops, allows_several_calls=several, must_call=False
+    )
     ids = llama.tokenizer.encode_with_special(said)
     events = [Event(tokens=tuple(ids[i : i + size])) for i in range(0, len(ids), size)]
     return [part for event in [*events, Event(finish_reason="stop")] for part in answer.push(event)], answer

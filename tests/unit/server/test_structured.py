@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -200,12 +201,39 @@ def calls_of(answer: Any, stream: bool) -> tuple[list[tuple[str, str]], str]:
     return [(names[i], arguments[i]) for i in sorted(names)], str(reason)
 
 
-def test_a_required_call_that_is_cut_is_text(client: openai.OpenAI) -> None:
+def test_a_required_call_that_is_cut_in_its_name_is_text(client: openai.OpenAI) -> None:
     for seed in range(3):
         options: Any = {"tools": [ADD], "tool_choice": "required", "seed": seed, "max_tokens": 12}
         (choice,) = ask(client, **options).choices
         assert (choice.finish_reason, choice.message.tool_calls) == ("length", None)
         assert choice.message.content.startswith('{"name"')
+
+
+ADD_CUT = {"tools": [ADD], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 46}
+ADD_SCHEMA = ADD["function"]["parameters"]
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-llama3"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_required_call_that_is_cut_is_told_as_far_as_it_came(
+    client: openai.OpenAI, model: str, stream: bool
+) -> None:
+    for seed in range(3):
+        calls, reason = calls_of(ask(client, model=model, stream=stream, seed=seed, **ADD_CUT), stream)
+        ((name, arguments),) = calls
+        assert (name, reason) == ("add", "length")
+        assert re.fullmatch(r'\{"n": [0-9], "unit":', arguments)
+
+
+def test_a_call_that_need_not_come_is_text_where_it_is_cut(client: openai.OpenAI) -> None:
+    # Held to the very beginning that a required call has, but as JSON that is asked for.
+    call = {"type": "object", "properties": {"name": {"const": "add"}, "parameters": ADD_SCHEMA}}
+    call["required"] = ["name", "parameters"]
+    options: Any = {"tools": [ADD], "max_tokens": 46, **by_schema(call)}
+    for seed in range(3):
+        (choice,) = ask(client, seed=seed, **options).choices
+        assert (choice.finish_reason, choice.message.tool_calls) == ("length", None)
+        assert choice.message.content.startswith('{"name": "add", "parameters": {"n"')
 
 
 @pytest.mark.parametrize("model", ["tiny", "tiny-llama3"])
@@ -375,6 +403,26 @@ def test_a_response_calls_what_is_required(client: openai.OpenAI) -> None:
         jsonschema.validate(json.loads(call.arguments), ADD["function"]["parameters"])
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_is_incomplete_where_its_call_is_cut(client: openai.OpenAI, stream: bool) -> None:
+    tools: Any = [{"type": "function", **ADD["function"]}]
+    answer: Any = client.responses.create(
+        model="tiny", input="hm", tools=tools, tool_choice="required", max_output_tokens=46,
+        parallel_tool_calls=False, stream=stream,
+    )  # fmt: skip
+    if stream:
+        events = list(answer)
+        kinds = [event.type for event in events]
+        assert kinds[-2:] == ["response.output_item.done", "response.incomplete"]
+        answer = events[-1].response
+        told = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
+        assert "".join(told) == answer.output[0].arguments
+    (call,) = answer.output
+    assert (call.type, call.name, call.status) == ("function_call", "add", "incomplete")
+    assert re.fullmatch(r'\{"n": [0-9], "unit":', call.arguments)
+    assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+
+
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "add"}])
 def test_anthropic_s_clients_have_calls_enforced_too(server: Live, choice: Any) -> None:
     tools = [{"name": "add", "input_schema": ADD["function"]["parameters"]}]
@@ -386,6 +434,25 @@ def test_anthropic_s_clients_have_calls_enforced_too(server: Live, choice: Any) 
     (call,) = answer["content"]
     assert (call["type"], call["name"]) == ("tool_use", "add")
     jsonschema.validate(call["input"], ADD["function"]["parameters"])
+
+
+def test_anthropic_s_clients_get_what_there_is_of_a_call_that_is_cut(server: Live) -> None:
+    asked: Any = {
+        "model": "tiny",
+        "max_tokens": 46,
+        "messages": [{"role": "user", "content": "hm"}],
+        "tools": [{"name": "add", "input_schema": ADD_SCHEMA}],
+        "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
+    }
+    base = server.url.removesuffix("/v1")
+    with anthropic.Anthropic(base_url=base, api_key="none", max_retries=0) as claude:
+        whole = claude.messages.create(**asked)
+        with claude.messages.stream(**asked) as stream:
+            streamed = stream.get_final_message()
+    for message in (whole, streamed):
+        (call,) = message.content
+        assert (message.stop_reason, call.type, call.name) == ("max_tokens", "tool_use", "add")
+        assert list(call.input) == ["n"]
 
 
 class Sound(pydantic.BaseModel):

@@ -36,6 +36,7 @@ class Choices:
         n_prompt_tokens: int,
         stop_texts: Sequence[str],
         allows_several_calls: bool,
+        must_call: bool,
     ) -> None:
         """Prepare the answers to a conversation.
 
@@ -47,13 +48,20 @@ class Choices:
             n_prompt_tokens: length of the prompt.
             stop_texts: texts that end an answer.
             allows_several_calls: whether an answer goes on behind its first call.
+            must_call: whether an answer is held to calls and nothing else.
         """
         self.tokenizer = tokenizer
         self.n_prompt_tokens = n_prompt_tokens
         self.usages: dict[int, Usage] = {}
         self._generation = generation
         self._parts = [
-            AnswerParts(tokenizer, tools, stop_texts=stop_texts, allows_several_calls=allows_several_calls)
+            AnswerParts(
+                tokenizer,
+                tools,
+                stop_texts=stop_texts,
+                allows_several_calls=allows_several_calls,
+                must_call=must_call,
+            )
             for _ in range(n)
         ]
 

@@ -46,11 +46,13 @@ class ChatPlan:
         prompt: token ids.
         tools: those that an answer may call, None where it calls none.
         constraint: what the answer must be, None for anything; the engine has it ready.
+        must_call: whether that is calls and nothing else.
     """
 
     prompt: Sequence[int]
     tools: ToolSet | None
     constraint: Constraint | None
+    must_call: bool = False
 
 
 def is_quick(body: ChatBody) -> bool:
@@ -94,7 +96,7 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
         goes_on = _goes_on(body, constraint)
         prompt = llama.chat_format.encode_chat(messages, continue_last=goes_on, preamble=preamble)
         _prepare(llama, constraint)
-        return ChatPlan(prompt, tool_set, constraint)
+        return ChatPlan(prompt, tool_set, constraint, must_call=bool(may_call) and choice != "auto")
     except RecursionError as error:
         raise PromptFormatError("a call's arguments or a tool's parameters are nested too deeply") from error
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from pydantic_core import from_json
+
 from puna.engine.request import Usage
 from puna.engine.stop import first_stop
 from puna.errors import PromptFormatError
@@ -126,7 +128,7 @@ class MessagesAnswer:
         for index, given in self._inputs.items():
             block = self._blocks[index]
             assert isinstance(block, ToolUseBlock), "inputs are those of calls"
-            block.input = json.loads(given or "{}")
+            block.input = _input(given)
         end = self._end()
         return self._message(self._blocks, end.stop_reason, end.stop_sequence, self._usage())
 
@@ -233,6 +235,15 @@ def _usage(n_prompt: int, usage: Usage | None) -> MessagesUsage:
         output_tokens=usage.completion_tokens if usage else 0,
         service_tier="standard",
     )
+
+
+def _input(given: str) -> dict[str, Any]:
+    """A call's input; of one that was cut, what Anthropic's clients make of a stream that ends there."""
+    try:
+        found: dict[str, Any] = json.loads(given or "{}")
+    except ValueError:
+        found = from_json(given, allow_partial=True)
+    return found
 
 
 def _choice(body: CountBody) -> str | chat.NamedTool | None:

@@ -62,7 +62,8 @@ class AnswerParts:
     """Takes the events of one answer and tells its parts as soon as they are certain.
 
     A call is told once it is whole and suits its tool's schema, because clients cannot take back what they
-    were told; what is no such call is text.
+    were told; what is no such call is text. Only where an answer can be nothing but calls, those that a limit
+    cut are told as far as they came.
 
     Stop texts are those of the answer's text: what is said in a call ends nothing, and none reaches over a
     call. With tools they are looked for here, since only here it is known what is text; else by the engine.
@@ -78,6 +79,7 @@ class AnswerParts:
         *,
         stop_texts: Sequence[str],
         allows_several_calls: bool,
+        must_call: bool,
     ) -> None:
         """Start before an answer.
 
@@ -86,10 +88,12 @@ class AnswerParts:
             tools: those that may be called, None for plain text.
             stop_texts: texts that end the answer where it may have calls.
             allows_several_calls: whether the answer goes on behind its first call.
+            must_call: whether the answer is held to calls and nothing else.
         """
         self._stream = ToolCallStream(tools, tokenizer) if tools else None
         self._stop = StopTexts(stop_texts)
         self._allows_several = allows_several_calls
+        self._must_call = must_call
         self._held: dict[int, list[Part]] = {}
         self._n_calls = 0
         self.end: EndReason | None = None
@@ -114,15 +118,16 @@ class AnswerParts:
     def _parts(self, event: Event) -> list[Part]:
         if self._stream is None:
             return _text(event.text)
-        events = self._stream.push_ids(event.tokens)
-        if event.is_last:
-            events += self._stream.finish()
-        parts = list(self._certain(events))
+        parts = list(self._certain(self._stream.push_ids(event.tokens)))
+        if event.is_last and self.end is None:
+            is_cut = self._must_call and event.finish_reason != "stop"
+            parts += self._certain(self._stream.finish(), is_cut=is_cut)
         if event.is_last and self.end is None:
             parts += _text(self._stop.finish())
         return parts
 
-    def _certain(self, events: Iterable[CallEvent]) -> Iterable[Part]:
+    def _certain(self, events: Iterable[CallEvent], *, is_cut: bool = False) -> Iterable[Part]:
+        """What events tell; of calls that were cut, all that was said."""
         for event in events:
             if isinstance(event, TextDelta):
                 text, is_met = self._stop.push(event.text)
@@ -134,6 +139,11 @@ class AnswerParts:
                 self._held[event.index] = [event]
             elif isinstance(event, ArgumentsDelta):
                 self._held[event.index].append(event)
+            elif isinstance(event, CallFailed) and event.indexes and is_cut:
+                for index in event.indexes:
+                    yield from self._numbered(self._held.pop(index))
+                self.end = "length"
+                return
             elif isinstance(event, CallFailed):
                 for index in event.indexes:
                     del self._held[index]
