@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
-from jsonschema import Draft202012Validator, ValidationError, validators
+from jsonschema import (
+    Draft4Validator,
+    Draft6Validator,
+    Draft7Validator,
+    Draft201909Validator,
+    Draft202012Validator,
+    ValidationError,
+    validators,
+)
 from jsonschema.protocols import Validator
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 from pydantic_core import ValidationError as NoMatch
@@ -20,7 +28,7 @@ from referencing import Registry
 
 from puna.errors import PromptFormatError
 
-__all__ = ["bounded_validator", "check_patterns", "first_error"]
+__all__ = ["bounded_validator", "check_patterns", "draft_of", "first_error"]
 
 _MAX_KEYWORDS = 20_000  # looked at for one call; large tools look at some hundred
 _MAX_PATTERNS = 32
@@ -135,21 +143,34 @@ def _counted(keyword: _Keyword) -> _Keyword:
 
 
 _KEYWORDS = {
-    **Draft202012Validator.VALIDATORS,
     "pattern": _pattern,
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional_properties,
 }
+_OLDER: dict[str, type[Validator]] = {
+    draft.META_SCHEMA["$schema"].rstrip("#"): draft
+    for draft in (Draft4Validator, Draft6Validator, Draft7Validator, Draft201909Validator)
+}
 
-_BoundedValidator: type[Validator] = validators.extend(  # type: ignore[no-untyped-call]
-    Draft202012Validator, {name: _counted(keyword) for name, keyword in _KEYWORDS.items()}
-)
+
+def draft_of(schema: Mapping[str, Any]) -> type[Validator]:
+    """The older draft that a schema names in ``$schema``, else 2020-12."""
+    named = schema.get("$schema")
+    return _OLDER.get(named.rstrip("#") if isinstance(named, str) else "", Draft202012Validator)
 
 
-def bounded_validator(schema: Any) -> Validator:
-    """JSON Schema 2020-12 within the bounds of this module, for `first_error`.
+@cache
+def _bounded(draft: type[Validator]) -> type[Validator]:
+    keywords = {**draft.VALIDATORS, **_KEYWORDS}
+    return validators.extend(  # type: ignore[no-untyped-call, no-any-return]
+        draft, {name: _counted(keyword) for name, keyword in keywords.items()}
+    )
+
+
+def bounded_validator(schema: Mapping[str, Any]) -> Validator:
+    """JSON Schema within the bounds of this module, for `first_error`.
 
     Args:
         schema: one that passed `check_patterns`; a reference out of it is an error, and nothing is fetched.
     """
-    return _BoundedValidator(schema, registry=Registry())
+    return _bounded(draft_of(schema))(schema, registry=Registry())

@@ -112,14 +112,14 @@ def _validator_of(schema: str) -> Validator | str:
 
     Checking one takes longer than reading most answers, so it is done once.
     """
-    from jsonschema import Draft202012Validator, FormatChecker, SchemaError
+    from jsonschema import FormatChecker, SchemaError
 
-    from puna.prompt.schema_limits import bounded_validator, check_patterns
+    from puna.prompt.schema_limits import bounded_validator, check_patterns, draft_of
 
     parameters = json.loads(schema)
     try:
         # Its own look at patterns is left out: they are applied by another engine than Python's.
-        Draft202012Validator.check_schema(parameters, format_checker=FormatChecker(()))
+        draft_of(parameters).check_schema(parameters, format_checker=FormatChecker(()))  # type: ignore[call-arg]
         check_patterns(parameters)
         return bounded_validator(parameters)
     except SchemaError as error:

@@ -209,6 +209,20 @@ def test_a_required_call_that_is_cut_in_its_name_is_text(client: openai.OpenAI) 
         assert choice.message.content.startswith('{"name"')
 
 
+@pytest.mark.parametrize("model", ["tiny", "tiny-llama3"])
+def test_a_strict_tool_of_draft_7_may_have_tuples(client: openai.OpenAI, model: str) -> None:
+    pair = {"type": "array", "items": [{"enum": ["m", "km"]}, {"type": "boolean"}], "additionalItems": False}
+    strict = tool("f", strict=True, pair={**pair, "minItems": 2}, again={"$ref": "#/definitions/flag"})
+    parameters = strict["function"]["parameters"]
+    parameters["$schema"] = "http://json-schema.org/draft-07/schema#"
+    parameters["definitions"] = {"flag": {"type": "boolean"}}
+    for seed in range(3):
+        answer = ask(client, model=model, tools=[strict], tool_choice="required", seed=seed,
+                     parallel_tool_calls=False)  # fmt: skip
+        ((_, arguments),), _ = calls_of(answer, False)
+        jsonschema.Draft7Validator(parameters).validate(json.loads(arguments))
+
+
 ADD_CUT = {"tools": [ADD], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 46}
 ADD_SCHEMA = ADD["function"]["parameters"]
 
