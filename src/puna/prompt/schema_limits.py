@@ -162,9 +162,19 @@ def draft_of(schema: Mapping[str, Any]) -> type[Validator]:
 @cache
 def _bounded(draft: type[Validator]) -> type[Validator]:
     keywords = {**draft.VALIDATORS, **_KEYWORDS}
-    return validators.extend(  # type: ignore[no-untyped-call, no-any-return]
+    bounded: type[Validator] = validators.extend(  # type: ignore[no-untyped-call]
         draft, {name: _counted(keyword) for name, keyword in keywords.items()}
     )
+    bounded.evolve = _evolve  # type: ignore[assignment, method-assign]
+    return bounded
+
+
+def _evolve(validator: Any, **changes: Any) -> Validator:
+    """The same for a part of the schema, whose own ``$schema`` would lead to a validator without bounds."""
+    part = changes.get("schema", validator.schema)
+    if isinstance(part, Mapping) and "$schema" in part:
+        changes["schema"] = {key: value for key, value in part.items() if key != "$schema"}
+    return Draft202012Validator.evolve(validator, **changes)
 
 
 def bounded_validator(schema: Mapping[str, Any]) -> Validator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator
 
 from puna.errors import PromptFormatError
 from puna.prompt.schema_limits import bounded_validator, check_patterns, first_error
@@ -54,6 +54,12 @@ def test_a_costly_pattern_is_linear(pattern: str) -> None:
     check_patterns(schema)
     text = "a" * 20_000 + "!"
     assert first_error(bounded_validator(schema), {"a": text, text: 1}) is not None
+
+
+@pytest.mark.parametrize("draft", [Draft7Validator, Draft202012Validator])
+def test_a_part_that_names_a_draft_has_the_same_bounds(draft: Any) -> None:
+    schema = {"properties": {"a": {"$schema": draft.META_SCHEMA["$schema"], "pattern": "^(a+)+$"}}}
+    assert first_error(bounded_validator(schema), {"a": "a" * 20_000 + "!"}) is not None
 
 
 @pytest.mark.parametrize(
