@@ -13,7 +13,7 @@ from typing import Any
 from puna.constraints.forms import Choices, Constraint, JsonSchema, Lark, Regex
 from puna.errors import ConstraintError
 
-__all__ = ["grammar_of", "json_rule", "one_line", "refusal"]
+__all__ = ["grammar_of", "json_rule", "one_line", "refusal", "why_nothing_suits"]
 
 MAX_CHARACTERS = 65_536
 """Of a schema, pattern, grammar or list of choices: more would take seconds to compile."""
@@ -35,6 +35,7 @@ _VALUES = {"const", "enum", "default", "examples"}  # keywords with JSON that is
 _BY_NAME = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
 _LEVELS = 2  # of properties, in which what is not understood is looked for: a call's and its arguments
 
+_NOTHING_SUITS = "Unsatisfiable schema: "
 _NO_RANGE = r"Failed to generate regex for (?:integer|float) range"  # the library has 64 bits for a bound
 
 # One spelling of each value, so that most of what is not content is certain and costs no choice of the model.
@@ -77,33 +78,40 @@ def json_rule(schema: Mapping[str, Any], *, is_exact: bool = True) -> str:
     return f"%json {_schema_text(schema if is_exact else _understood(schema, _LEVELS), is_exact=is_exact)}"
 
 
+def why_nothing_suits(schema: Mapping[str, Any]) -> str:
+    """The reason why there is no JSON of a schema; empty where there is, or where that cannot be told."""
+    reason = one_line(_problem(schema))
+    return reason.removeprefix(_NOTHING_SUITS) if reason.startswith(_NOTHING_SUITS) else ""
+
+
 def _understood(schema: Any, levels: int) -> Any:
     """A schema without the parts that the library does not take, as deep in properties as `levels`."""
     if not isinstance(schema, Mapping):
         return schema if isinstance(schema, bool) else {}
-    if _is_understood(schema):
+    if not _problem(schema):
         return schema
     properties = schema.get("properties")
     if levels and isinstance(properties, Mapping):
         parts = {name: _understood(part, levels - 1) for name, part in properties.items()}
-        if _is_understood({**schema, "properties": parts}):
+        if not _problem({**schema, "properties": parts}):
             return {**schema, "properties": parts}
     kind = {"type": schema["type"]} if "type" in schema else {}
-    return kind if _is_understood(kind) else {}
+    return {} if _problem(kind) else kind
 
 
-def _is_understood(schema: Mapping[str, Any]) -> bool:
+def _problem(schema: Mapping[str, Any]) -> str:
+    """Why the library does not take a schema, even where it may leave parts out; empty where it does."""
     try:
-        return _compiles(_schema_text(schema, is_exact=False))
-    except ConstraintError:
-        return False
+        return _complaint(_schema_text(schema, is_exact=False))
+    except ConstraintError as error:
+        return str(error)
 
 
 @lru_cache(maxsize=256)
-def _compiles(schema: str) -> bool:
+def _complaint(schema: str) -> str:
     from llguidance import LLMatcher
 
-    return not LLMatcher.validate_grammar(_lark(f"start: %json {schema}"))
+    return LLMatcher.validate_grammar(f'{{"grammars":[{{"json_schema":{schema}}}]}}')
 
 
 def _lark(grammar: str) -> str:

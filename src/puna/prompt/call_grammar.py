@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from puna.constraints.forms import JsonSchema, Lark
-from puna.constraints.grammar import json_rule
+from puna.constraints.grammar import json_rule, why_nothing_suits
+from puna.errors import ConstraintError
 from puna.prompt.call_text import PYTHON_TAG
 from puna.prompt.family import ToolForm
 from puna.prompt.tools import ToolDefinition
@@ -47,10 +48,16 @@ def must_call(
         instead: JSON that the answer may be in place of calls.
 
     Raises:
-        ConstraintError: the parameters of a tool are not JSON.
+        ConstraintError: the parameters of a tool are not JSON, or nothing suits them.
     """
     exact = set(strict)
     custom = [tool for tool in tools if not tool.is_builtin]
+    for tool in custom:
+        if reason := why_nothing_suits({"type": "object", **tool.parameters}):
+            raise ConstraintError(
+                f"tool {tool.name!r} cannot be called, since nothing suits its `parameters`: {reason:.200}; "
+                "change them or leave it out"
+            )
     builtin = [tool for tool in tools if tool.is_builtin]
     form = _usable(custom, form)
     rules: list[str] = []

@@ -166,7 +166,6 @@ NOT_UNDERSTOOD: list[tuple[Any, str]] = [  # and what may stand there all the sa
     ({"$ref": "#/$defs/none"}, ANY),
     ({"$ref": "https://example.org/s.json"}, ANY),
     ({"enum": "abc"}, ANY),
-    ({"enum": []}, ANY),
     ({"type": "integer", "minimum": 2**63}, "7"),
     ({"type": "integer", "multipleOf": 1_000_003}, "7"),
     (5, ANY),
@@ -198,6 +197,39 @@ def test_what_is_not_understood_binds_no_tool_but_a_strict_one(
     assert not may_call_odd(small, grammar, value, '"5"')
     with pytest.raises(ConstraintError):
         small.prepare(must_call([odd, NOW], form, strict=["odd"], several=False, has_tag=False))
+
+
+NOTHING: list[Any] = [
+    {"enum": []},
+    {"type": "integer", "minimum": 5, "maximum": 3},
+    {"type": "string", "minLength": 5, "maxLength": 3},
+    {"type": "array", "items": {"enum": []}, "minItems": 1},
+    False,
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("is_strict", [False, True])
+@pytest.mark.parametrize("schema", NOTHING, ids=str)
+def test_a_tool_that_no_arguments_suit_is_refused(schema: Any, is_strict: bool, form: ToolForm) -> None:
+    parameters = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    strict = ["odd"] if is_strict else []
+    odd = ToolDefinition("odd", "", parameters)
+    with pytest.raises(
+        ConstraintError, match=r"tool 'odd' cannot be called, since nothing suits its `parameters`: .*'a'"
+    ):
+        must_call([odd, NOW], form, strict=strict, several=False, has_tag=False)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("schema", NOTHING, ids=str)
+def test_a_tool_that_some_arguments_suit_may_be_called(schema: Any, form: ToolForm, small: Compiler) -> None:
+    parameters = {"type": "object", "properties": {"n": {"type": "integer"}, "a": schema}}
+    for more in ({}, {"required": ["n"]}):
+        odd = ToolDefinition("odd", "", {**parameters, **more})
+        grammar = must_call([odd], form, several=False, has_tag=False)
+        texts = [call.format(arguments='{"n": 5}') for call in CALLS[:2]]
+        assert any(is_allowed(small, grammar, text) for text in [*texts, "[odd(n=5)]"])
 
 
 @pytest.mark.parametrize("form", FORMS)

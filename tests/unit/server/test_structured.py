@@ -300,6 +300,7 @@ UNABLE: list[tuple[dict[str, Any], str]] = [
     ({"response_format": {"type": "regex", "regex": "("}}, "unclosed group"),
     ({"response_format": {"type": "grammar", "grammar": "start: x"}}, 'unknown name: "x"'),
     ({"tools": [tool("f", strict=True, a={"not": {}})]}, "cannot be used"),
+    ({"tools": [tool("f", a={"enum": []})], "tool_choice": "required"}, "tool 'f' cannot be called, since"),
     ({"tools": [NOW], "response_format": {"type": "regex", "regex": "a"}}, "must be text or JSON"),
 ]
 
