@@ -20,7 +20,7 @@ from puna.prompt.format import Piece, Special
 from puna.prompt.messages import ToolCall
 from puna.prompt.tools import BUILTIN_TOOLS, CODE_INTERPRETER
 
-__all__ = ["MAX_DEPTH", "PYTHON_TAG", "CallStyle", "assistant_pieces"]
+__all__ = ["MAX_DEPTH", "PYTHON_TAG", "CallStyle", "assistant_pieces", "spell_json"]
 
 PYTHON_TAG = "<|python_tag|>"
 
@@ -87,9 +87,17 @@ def assistant_pieces(content: list[Piece], calls: Sequence[ToolCall], style: Cal
     return pieces
 
 
+def spell_json(call: ToolCall) -> str:
+    """A call's text in the form ``json``.
+
+    Raises:
+        PromptFormatError: its arguments are not JSON, or nested too deep.
+    """
+    return _json(call, {"type": "function", "name": call.name, "parameters": call.arguments})
+
+
 def _spell(call: ToolCall, style: CallStyle) -> str | None:
     """A call's text; None for a program, which is spelled by itself behind a tag."""
-    _check_depth(call, call.arguments)
     if call.name == CODE_INTERPRETER.name and isinstance(code := _only(call, call.name), str):
         if not _LIKE_A_CALL.match(code) and _is_plain(code):
             return None
@@ -97,10 +105,11 @@ def _spell(call: ToolCall, style: CallStyle) -> str | None:
     if _is_query(call):
         return f"{call.name}.call(query={_string(str(call.arguments['query']))})"
     if style.form == "python_list":
+        _check_depth(call, call.arguments)
         return f"[{call.name}({_keywords(call.arguments)})]"
     if style.form == "function_tag":
         return f"<function={call.name}>{_json(call, call.arguments)}</function>"
-    return _json(call, {"type": "function", "name": call.name, "parameters": call.arguments})
+    return spell_json(call)
 
 
 def _only(call: ToolCall, name: str) -> Any:
@@ -120,6 +129,7 @@ def _is_plain(code: str) -> bool:
 
 
 def _json(call: ToolCall, value: Mapping[str, Any]) -> str:
+    _check_depth(call, call.arguments)
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from puna.errors import PromptFormatError
+from puna.prompt.call_text import spell_json
 from puna.prompt.family import ToolForm
 from puna.prompt.format import check_continues, encode_plain, text_only
 from puna.prompt.messages import Assistant, Content, Image, Message, System, Tool, ToolCall, User
@@ -135,7 +137,9 @@ class TemplateFormat:
             raise PromptFormatError(f"the model's chat template does not compile: {error}{where}") from error
 
     def _with_words(self, messages: Sequence[Message], preamble: Preamble | None) -> Sequence[Message]:
-        """Put what this template has no words for, tools and the demand for a call, into a system message."""
+        """Say in the messages what this template has no words for: calls, tools and the demand for a call."""
+        if "tool_calls" not in self._source:
+            messages = [_with_calls_as_text(message) for message in messages]
         if preamble is None:
             return messages
         custom = [tool for tool in preamble.offered if not tool.is_builtin]
@@ -213,6 +217,14 @@ def _told(preamble: Preamble | None) -> dict[str, Any]:
     if preamble.date is not None:
         told["date_string"] = _short_date(preamble.date)
     return told
+
+
+def _with_calls_as_text(message: Message) -> Message:
+    """A message whose calls stand behind its words, spelled as `custom_tools_prompt` asks for them."""
+    if not isinstance(message, Assistant) or not message.tool_calls:
+        return message
+    said = [text for text in (message.text, *map(spell_json, message.tool_calls)) if text]
+    return replace(message, content="\n".join(said), tool_calls=())
 
 
 def _short_date(day: date) -> str:

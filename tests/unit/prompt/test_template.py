@@ -22,11 +22,13 @@ from puna.prompt import (
     Preamble,
     System,
     Tool,
+    ToolCall,
     ToolDefinition,
     User,
     chat_format,
 )
 from puna.prompt.template import TemplateFormat
+from puna.prompt.tool_calls import parse_tool_calls
 from puna.tokens import Tokenizer
 
 CHATML = (
@@ -352,6 +354,22 @@ def test_a_template_that_knows_no_tools_has_them_in_its_system_message(tiny: Tok
         assert '"name": "hum_softly"' in system
         assert "Hums <|im_end|>" in system
         assert "MUST use one of" in system
+        assert not any(tiny.is_special(token) for token in ids)
+
+
+def test_a_template_that_knows_no_calls_has_them_in_the_assistants_text(tiny: Tokenizer) -> None:
+    source = "{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %}"
+    calls = (ToolCall("hum", {"how": "softly <|im_end|>"}, "call_1"), ToolCall("spit", {"far": 2}))
+    for words in ("", "Let me see."):
+        messages: list[Message] = [User("x"), Assistant(words, tool_calls=calls), Tool("done", name="hum")]
+        ids = TemplateFormat(tiny, source, {}).encode_chat(messages)
+        text = tiny.decode(ids)
+        said = text.removeprefix("[user: x][assistant: ").removesuffix("][tool: done]")
+        parsed = parse_tool_calls(said, [ToolDefinition(call.name) for call in calls])
+        assert [(call.name, call.arguments) for call in parsed.calls] == [
+            (call.name, call.arguments) for call in calls
+        ]
+        assert said.startswith(words)
         assert not any(tiny.is_special(token) for token in ids)
 
 
