@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from puna.constraints.forms import Choices, Constraint, JsonSchema, Lark, Regex
+from puna.constraints.property_names import with_known_names
 from puna.errors import ConstraintError
 
 __all__ = ["grammar_of", "json_rule", "one_line", "refusal", "why_nothing_suits"]
@@ -137,9 +138,10 @@ def _schema_text(schema: Mapping[str, Any], *, is_exact: bool = True) -> str:
 
 
 def _plain(schema: Any) -> Any:
-    """A schema without keywords that ask for nothing and that the library refuses or does not know.
+    """A schema in keywords that the library knows, as far as there are such.
 
-    Those are formats that are notes, and that names of properties be texts, which they are anyway.
+    What asks for nothing is left out: formats that are notes, and that names of properties be texts, which
+    they are anyway.
     """
     if isinstance(schema, list | tuple):
         return [_plain(part) for part in schema]
@@ -155,7 +157,7 @@ def _plain(schema: Any) -> Any:
             continue
         elif key != "propertyNames" or _plain(value) not in _ANY_NAME:
             plain[key] = _plain(value)
-    return plain
+    return with_known_names(plain)
 
 
 def _checked(what: str, text: str) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jsonschema
 import numpy as np
@@ -171,11 +171,16 @@ BAD: list[tuple[Constraint, str]] = [
     (JsonSchema({"anyOf": [{"type": "string"}, {"not": {}}]}), r"at #/anyOf/1: `not` cannot be enforced"),
     (JsonSchema({"properties": {"a": {"format": 5}}}), "Expected string for 'format'"),
     (
-        JsonSchema({"anyOf": [{"propertyNames": {"type": "string"}}, {"propertyNames": {"maxLength": 2}}]}),
+        JsonSchema({"anyOf": [{"propertyNames": {"type": "string"}}, {"propertyNames": {"not": {}}}]}),
         "at #/anyOf/1: `propertyNames` cannot be enforced",
     ),
     (JsonSchema({"propertyNames": False}), "at #: `propertyNames` cannot be enforced"),
-    (JsonSchema({"propertyNames": {"enum": ["a"]}}), "at #: `propertyNames` cannot be enforced"),
+    (JsonSchema({"propertyNames": {"pattern": "a", "maxLength": 2}}), "at #: `propertyNames` cannot be"),
+    (JsonSchema({"propertyNames": {"minLength": True}}), "at #: `propertyNames` cannot be enforced"),
+    (JsonSchema({"propertyNames": {"enum": "ab"}}), "at #: `propertyNames` cannot be enforced"),
+    (JsonSchema({"propertyNames": {"const": "a"}, "patternProperties": {"a": {}}}), "`propertyNames` cannot"),
+    (JsonSchema({"allOf": [{"propertyNames": {"pattern": p}} for p in "ab"]}), "are not disjoint"),
+    (JsonSchema({"propertyNames": {"pattern": "a"}, "properties": {"b": {}}}), "`propertyNames` cannot be"),
     (JsonSchema({"propertyNames": {"format": "email"}}), "at #: `propertyNames` cannot be enforced"),
     (JsonSchema({"type": "text"}), "at #: Invalid type: text"),
     (JsonSchema({"properties": {"a": {"$ref": "#/$defs/none"}}}), "at #/properties/a: Pointer"),
@@ -247,6 +252,58 @@ def test_what_asks_for_nothing_is_left_out(
 ) -> None:
     compiler.prepare(JsonSchema(schema))
     assert json_rule(schema) == json_rule(same)
+
+
+FLAG: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "boolean"}}
+NAMED: list[dict[str, Any]] = [
+    {**FLAG, "propertyNames": {"enum": ["a", "ab", 7]}},
+    {**FLAG, "propertyNames": {"type": "string", "title": "Name", "const": "a"}},
+    {**FLAG, "propertyNames": {"pattern": "^a"}},
+    {**FLAG, "propertyNames": {"pattern": "b"}, "required": ["ab"]},
+    {**FLAG, "propertyNames": {"minLength": 2}},
+    {**FLAG, "propertyNames": {"minLength": 1, "maxLength": 2}, "properties": {}},
+    {**FLAG, "propertyNames": {"enum": ["a", "b"]}, "properties": {"a": {"const": 1}, "c": {}}},
+    {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "properties": {"c": {}}},
+    {"type": "object", "propertyNames": {"pattern": "^a"}, "additionalProperties": False},
+    {**FLAG, "allOf": [{"propertyNames": {"maxLength": 1}}, {"propertyNames": {"enum": ["a", "ab"]}}]},
+    {"propertyNames": {"maxLength": 1}},
+]
+OBJECTS: list[Any] = [
+    *({name: True} for name in ("", "a", "b", "ab", "é", "é\n", "é\n.", "abc")),
+    {},
+    {"a": 1},
+    {"ab": 1},
+    {"c": True},
+    {"a": True, "ab": False},
+    {"a": 1, "b": True},
+    [1],
+]
+
+
+@pytest.mark.parametrize("schema", NAMED, ids=json.dumps)
+def test_names_of_properties_are_as_another_library_says(
+    schema: dict[str, Any], compiler: Compiler, smollm: Tokenizer
+) -> None:
+    validator = jsonschema.Draft202012Validator(schema)
+    expected = [value for value in OBJECTS if validator.is_valid(value)]
+    texts = [(value, json.dumps(value, ensure_ascii=False)) for value in OBJECTS]
+    assert [v for v, text in texts if is_allowed(compiler, JsonSchema(schema), text, END)] == expected
+    for seed in range(8):
+        ids = random_answer(compiler, JsonSchema(schema), END, seed)
+        assert ids is None or validator.is_valid(json.loads(smollm.decode(ids)))
+
+
+class Counts(pydantic.BaseModel):
+    by_sound: dict[Literal["hum", "spit"], int]
+    by_name: dict[Annotated[str, pydantic.StringConstraints(min_length=2, max_length=9)], bool]
+
+
+def test_dictionaries_of_pydantic_have_the_keys_that_they_may(compiler: Compiler) -> None:
+    constraint = JsonSchema(Counts)
+    good = '{"by_sound": {"hum": 3}, "by_name": {"Cusco": true}}'
+    assert is_allowed(compiler, constraint, good, END)
+    assert not is_allowed(compiler, constraint, good.replace("hum", "moo"), END)
+    assert not is_allowed(compiler, constraint, good.replace("Cusco", "C"), END)
 
 
 def test_values_and_names_that_look_like_such_keywords_stay(compiler: Compiler, smollm: Tokenizer) -> None:
