@@ -77,6 +77,7 @@ class ToolCallStream:
         self._parser = self._answer()
         self._marks = AnswerMarks() if tokenizer is None else None
         self._tokenizer = tokenizer
+        self._is_cut = False
         self.ends_turn: bool | None = None
         if tokenizer is not None:
             from puna.tokens import TextStream
@@ -115,12 +116,16 @@ class ToolCallStream:
                 self.ends_turn = name == "<|eot_id|>"
         return self._feed(text)
 
-    def finish(self) -> list[CallEvent]:
+    def finish(self, *, is_cut: bool = False) -> list[CallEvent]:
         """End the answer.
+
+        Args:
+            is_cut: whether a limit ended it, so that a program which goes on up to here is not complete.
 
         Returns:
             What is left; a call that is not complete is text.
         """
+        self._is_cut = is_cut
         if self._marks is not None:
             rest = self._marks.finish()
             self.ends_turn = self._marks.ends_turn
@@ -244,8 +249,8 @@ class ToolCallStream:
             yield from self._calls(_SPACE)
         except NotACall as error:
             text = self._source.marked()
-            if self._forms.started or self._forms.is_refused:
-                self._fail(error, text)
+            if self._forms.started or self._forms.is_refused or self._is_cut:
+                self._fail(error, text)  # where it is cut, a call's name may have been meant
             else:
                 yield from self._program(text)
         else:
@@ -270,6 +275,12 @@ class ToolCallStream:
         while (yield from self._source.peek()) not in ("", TAG):
             parts.append(self._source.here(_NOT_TAG))
             self._events.append(ArgumentsDelta(index, _escaped(parts[-1])))
+        if self._is_cut and not (yield from self._source.peek()):
+            text = "".join(parts)
+            problem = CallProblem("the program is cut", text[:_MAX_PROBLEM_TEXT])
+            self._events.append(CallFailed((index,), problem))
+            self._say_text(text)
+            return
         self._events.append(ArgumentsDelta(index, '"}'))
         self._events.append(CallEnded(index, ToolCall(_CODE, {"code": "".join(parts)})))
 

@@ -11,6 +11,7 @@ from puna.prompt import as_tools
 from puna.prompt.tool_schema import ToolSet
 from puna.server.answers.parts import AnswerParts, whole_calls
 
+CODE = {"type": "function", "function": {"name": "code_interpreter"}}
 SEARCH = {"type": "function", "function": {"name": "brave_search"}}
 WHOLE = '{"name": "weather", "parameters": {"city": "Cusco"}}'
 
@@ -19,7 +20,7 @@ def answer_of(
     llama: Llama, said: str, *, must_call: bool = True, ends: FinishReason = "length"
 ) -> tuple[list[tuple[str, str]], str, str | None]:
     """Calls with their arguments, text, and why it ended."""
-    tools = ToolSet(as_tools([WEATHER, SEARCH]))
+    tools = ToolSet(as_tools([WEATHER, SEARCH, CODE]))
     answer = AnswerParts(
         llama.tokenizer, tools, stop_texts=[], allows_several_calls=True, must_call=must_call
     )
@@ -55,6 +56,20 @@ def test_a_cut_call_is_told_where_it_had_to_come(scripted: Llama, said: str, arg
 @pytest.mark.parametrize("said", ['{"name": "weath', "<function=weath", "[weather"])
 def test_a_call_without_a_name_is_text(scripted: Llama, said: str) -> None:
     assert answer_of(scripted, said) == ([], said, "length")
+
+
+@pytest.mark.parametrize("said", ["", "code_inter", "code_interpreter.call", "import os\nos.remo", "1 + "])
+@pytest.mark.parametrize("must_call", [False, True])
+def test_a_program_that_is_cut_is_never_whole(scripted: Llama, said: str, must_call: bool) -> None:
+    begun = f"<|python_tag|>{said}"
+    calls, text, end = answer_of(scripted, begun, must_call=must_call)
+    assert end == "length"
+    if must_call and " " in said:
+        assert [name for name, _ in calls] == ["code_interpreter"]
+    else:
+        assert (calls, text) == ([], said)
+    ((name, _),), _, end = answer_of(scripted, begun, ends="stop")
+    assert (name, end) == ("code_interpreter", "tool_calls")
 
 
 def test_a_whole_call_is_told_as_ever(scripted: Llama) -> None:

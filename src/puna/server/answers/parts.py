@@ -120,8 +120,8 @@ class AnswerParts:
             return _text(event.text)
         parts = list(self._certain(self._stream.push_ids(event.tokens)))
         if event.is_last and self.end is None:
-            is_cut = self._must_call and event.finish_reason != "stop"
-            parts += self._certain(self._stream.finish(), is_cut=is_cut)
+            is_cut = event.finish_reason != "stop"
+            parts += self._certain(self._stream.finish(is_cut=is_cut), is_cut=self._must_call and is_cut)
         if event.is_last and self.end is None:
             parts += _text(self._stop.finish())
         return parts
