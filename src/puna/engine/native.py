@@ -24,6 +24,7 @@ from puna.engine.blocks import BlockManager
 from puna.engine.draft import Draft
 from puna.engine.masks import Masks
 from puna.engine.native_parts import formats_of, new_cache, new_model, new_sampler
+from puna.engine.pace import pace_of
 from puna.engine.passes import Logits, MeanHidden, Pass, Passes, Reader, Scores
 from puna.engine.request import Request, TokenLogprob
 from puna.engine.scheduler import STEP_TOKENS, Scheduler, Step
@@ -113,7 +114,7 @@ class NativeEngine:
             new_model(model), new_cache(model, n_blocks, self.cache), self.n_threads, list(self._left_out)
         )
         self._compiler = Compiler(tokenizer, config.vocab_size)
-        self._vocab_size, self._dim = config.vocab_size, config.dim
+        self._vocab_size, self._dim, self._pace = config.vocab_size, config.dim, pace_of(config)
         self._n_blocks, self._speculation = n_blocks, speculation
         self._draft: tuple[_native.Runner, int] | None = None
         if draft is not None:
@@ -233,7 +234,7 @@ class NativeEngine:
                 f"the text has {len(tokens)} tokens and the cache holds {self.cache_tokens}; shorten it or "
                 "load the model with a larger `cache_tokens`"
             )
-        each = Pass(tokens, reader)
+        each = Pass(tokens, reader, self._pace)
         with self._has_news:
             self._wake()
             self._asked.append(each)
@@ -246,7 +247,7 @@ class NativeEngine:
         if self._draft is not None:
             runner, longest = self._draft
             guesser = Draft(runner, blocks, longest)
-        return Scheduler(blocks, STEP_TOKENS, guesser), Passes(blocks)
+        return Scheduler(blocks, STEP_TOKENS, self._pace, guesser), Passes(blocks)
 
     def _run(self) -> None:
         """Step after step, until closed."""

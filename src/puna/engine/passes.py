@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from puna import _native
 from puna.engine.blocks import BlockManager
+from puna.engine.pace import Pace
 from puna.engine.request import TokenLogprob
 from puna.engine.scheduler import STEP_TOKENS
 
@@ -33,7 +34,7 @@ class Reader(Protocol[T_co]):
 
     Attributes:
         reads_logits: it reads logits, ``[tokens, vocabulary]``; else final hidden states, ``[tokens, dim]``.
-        slice_tokens: tokens that it wants at a time.
+        slice_tokens: tokens that it wants at a time, at the start of a text.
     """
 
     reads_logits: bool
@@ -134,12 +135,13 @@ class Pass(Generic[T]):
         blocks: of the cache, while it runs.
     """
 
-    def __init__(self, tokens: Sequence[int], reader: Reader[T]) -> None:
+    def __init__(self, tokens: Sequence[int], reader: Reader[T], pace: Pace) -> None:
         """Prepare a pass that has not been given any cache yet.
 
         Args:
             tokens: the text, not empty.
             reader: gives the result.
+            pace: how many fewer tokens a slice has deep in the text.
         """
         self.future: Future[T] = Future()
         self.reader = reader
@@ -147,11 +149,18 @@ class Pass(Generic[T]):
         self.n_computed = 0
         self.blocks: list[int] = []
         self._tokens = np.asarray(tokens, np.int32)
+        self._pace = pace
 
     @property
     def slice(self) -> NDArray[np.int32]:
         """The next tokens; where a text is cut does not depend on others."""
-        return self._tokens[self.n_computed : self.n_computed + self.reader.slice_tokens]
+        n = self._pace.next(self.reader.slice_tokens, self.n_computed)
+        return self._tokens[self.n_computed : self.n_computed + n]
+
+    @property
+    def slice_cost(self) -> float:
+        """What they take, in first tokens of a text."""
+        return self._pace.cost(len(self.slice), self.n_computed)
 
     def read(self, rows: NDArray[np.float32]) -> bool:
         """Take the numbers of the slice; whether it was the last one."""
@@ -212,12 +221,12 @@ class Passes:
             self._take(each, part, failure)
 
     def _together(self) -> list[Pass[Any]]:
-        """The first pass and those behind it, as many as read the same numbers and fit a slice."""
-        first, found = self._running[0].reader, []
-        room = first.slice_tokens
-        for each in self._running:
-            room -= len(each.slice)
-            if each.reader.reads_logits != first.reads_logits or room < 0:
+        """The first pass and those behind it that read the same numbers, as many as one slice takes the time of."""
+        first, *others = self._running
+        found, room = [first], first.reader.slice_tokens - first.slice_cost
+        for each in others:
+            room -= each.slice_cost
+            if each.reader.reads_logits != first.reader.reads_logits or room < 0:
                 break
             found.append(each)
         return found

@@ -1,7 +1,8 @@
 """What the next step computes: a token and guesses of every answer, and as much of waiting prompts as fits.
 
 A request is admitted when the cache has room for its longest possible answer, in the order of arrival;
-so nothing that runs is ever stopped for lack of memory. Short prompts do not wait for long ones.
+so nothing that runs is ever stopped for lack of memory. Short prompts do not wait for long ones, and answers
+for no long step.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.engine.blocks import BlockManager
+from puna.engine.pace import Pace
 from puna.engine.sequence import Sequence
 from puna.engine.speculation import Proposer
 
 __all__ = ["STEP_TOKENS", "Scheduler", "Step"]
 
 STEP_TOKENS = 256
-"""Tokens of a step: enough for an efficient matrix product, few enough to cancel within one."""
+"""Tokens of a step at the start of a text: enough for an efficient matrix product, few enough to cancel."""
 
 _GUESS_ROWS = 16  # rows of a step with guesses: up to here one costs much less than a step of its own
 
@@ -51,16 +53,18 @@ class Step:
 class Scheduler:
     """Queues sequences, gives them cache blocks, and packs steps. Not thread-safe."""
 
-    def __init__(self, blocks: BlockManager, step_tokens: int, proposer: Proposer | None) -> None:
+    def __init__(self, blocks: BlockManager, step_tokens: int, pace: Pace, proposer: Proposer | None) -> None:
         """Start empty.
 
         Args:
             blocks: the cache.
             step_tokens: tokens a step has at the most, answers of running sequences aside.
+            pace: how many fewer they are deep in a text.
             proposer: guesses tokens; None for a token of each answer a step.
         """
         self.blocks = blocks
         self._step_tokens = step_tokens
+        self._pace = pace
         self._proposer = proposer
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
@@ -97,7 +101,7 @@ class Scheduler:
         # Answers first, so that a long prompt does not hold them up.
         parts = [(sequence, 1) for sequence in self._running if sequence.n_waiting == 1]
         prompts = [sequence for sequence in self._running if sequence.n_waiting > 1]
-        parts += _shared(prompts, self._step_tokens - len(parts))
+        parts += self._shared(prompts, self._step_tokens - len(parts))
         return _pack(parts) if parts else None
 
     def advance(self, sequence: Sequence, n_tokens: int) -> None:
@@ -123,6 +127,25 @@ class Scheduler:
         for (sequence, _), guess in zip(wanted, self._proposer.propose(wanted), strict=True):
             sequence.take_guess(guess)
 
+    def _shared(self, prompts: list[Sequence], n_tokens: int) -> list[tuple[Sequence, int]]:
+        """How many tokens of each prompt a step computes: half are the oldest's, the others the shortest's.
+
+        Who asks little is answered soon, and a long prompt goes on however many short ones come.
+        """
+        if not prompts or n_tokens <= 0:
+            return []
+        oldest = prompts[0]
+        given = {oldest: min(oldest.n_waiting, self._pace.next(-(-n_tokens // 2), oldest.n_computed))}
+        room = n_tokens - self._pace.cost(given[oldest], oldest.n_computed)
+        for sequence in sorted(prompts, key=lambda s: s.n_waiting):
+            n_before = given.get(sequence, 0)
+            position = sequence.n_computed + n_before
+            n_more = min(sequence.n_waiting - n_before, self._pace.tokens(room, position))
+            if n_more > 0:
+                given[sequence] = n_before + n_more
+                room -= self._pace.cost(n_more, position)
+        return list(given.items())
+
     def _admit(self, sequence: Sequence) -> bool:
         shared = self.blocks.find_prefix(sequence.tokens, sequence.digest)
         n_new = self.blocks.blocks_for(sequence.max_length) - len(shared)
@@ -134,24 +157,6 @@ class Scheduler:
         self.advance(sequence, len(shared) * self.blocks.block_tokens)
         sequence.n_cached = sequence.n_computed
         return True
-
-
-def _shared(prompts: list[Sequence], n_tokens: int) -> list[tuple[Sequence, int]]:
-    """How many tokens of each prompt a step computes: half of them the oldest's, the others the shortest's.
-
-    Who asks little is answered soon, and a long prompt goes on however many short ones come.
-    """
-    if not prompts or n_tokens <= 0:
-        return []
-    oldest = prompts[0]
-    given = {oldest: min(oldest.n_waiting, -(-n_tokens // 2))}
-    n_tokens -= given[oldest]
-    for sequence in sorted(prompts, key=lambda s: s.n_waiting):
-        n_more = min(sequence.n_waiting - given.get(sequence, 0), n_tokens)
-        if n_more > 0:
-            given[sequence] = given.get(sequence, 0) + n_more
-            n_tokens -= n_more
-    return list(given.items())
 
 
 def _pack(parts: list[tuple[Sequence, int]]) -> Step:

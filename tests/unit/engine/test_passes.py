@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -12,6 +13,7 @@ import pytest
 from tests.unit.engine.callers import Caller
 
 from puna.engine.native import NativeEngine
+from puna.engine.pace import Pace
 from puna.engine.passes import Logits
 from puna.errors import EngineError
 from puna.models.packed import PackedModel
@@ -92,8 +94,9 @@ def test_neighbours_change_no_bit_of_a_pass(engine: NativeEngine) -> None:
 
 @pytest.mark.parametrize(("kind", "n_slices", "n_rows"), [("embed", 3, 256), ("score", 10, 64)])
 def test_answers_go_on_between_the_slices_of_passes(
-    engine: NativeEngine, kind: str, n_slices: int, n_rows: int
+    engine: NativeEngine, kind: str, n_slices: int, n_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine, "_pace", Pace(math.inf))
     runner, may_begin = Watched(engine), threading.Event()
     runner.before = may_begin.wait
     futures = [getattr(engine, kind)(text(600)) for _ in range(2)]
@@ -110,7 +113,21 @@ def test_answers_go_on_between_the_slices_of_passes(
     assert all(runner.calls[i - 1][0] == "sample" for i in slices[1:])
 
 
-def test_short_texts_go_together_and_change_no_bit(engine: NativeEngine) -> None:
+def test_slices_are_shorter_deep_in_a_text(engine: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_pace", Pace(math.inf))
+    expected = engine.embed(text(600)).result()
+    monkeypatch.setattr(engine, "_pace", Pace(100))
+    runner = Watched(engine)
+    assert np.array_equal(engine.embed(text(600)).result(), expected)
+    rows = [n for _, n in runner.calls]
+    assert rows == [256, 64, 48, 48, 48, 32, 32, 32, 32, 8]
+    assert sum(rows) == 600
+
+
+def test_short_texts_go_together_and_change_no_bit(
+    engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_pace", Pace(math.inf))
     runner, may_begin = Watched(engine), threading.Event()
     runner.before = may_begin.wait
     lengths = [5, 300, *range(1, 60)]  # 2,075 tokens

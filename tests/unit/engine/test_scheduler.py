@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from puna.engine.blocks import BlockManager
+from puna.engine.pace import Pace, pace_of
 from puna.engine.request import Request, SamplingParams
 from puna.engine.scheduler import Scheduler
 from puna.engine.sequence import Sequence
+from puna.models.config import ModelConfig
 
 STEP, SIZE = 16, 4
 IDS = itertools.count()  # no two prompts share a beginning
@@ -42,7 +46,7 @@ def step(scheduler: Scheduler) -> list[tuple[Sequence, int]]:
 
 @pytest.fixture
 def scheduler() -> Scheduler:
-    return Scheduler(BlockManager(1000, SIZE), STEP, None)
+    return Scheduler(BlockManager(1000, SIZE), STEP, Pace(math.inf), None)
 
 
 def test_a_prompt_alone_has_the_whole_step(scheduler: Scheduler) -> None:
@@ -80,3 +84,31 @@ def test_prompts_of_one_length_come_in_order(scheduler: Scheduler) -> None:
         scheduler.add(each)
     assert step(scheduler) == [(prompts[0], 10), (prompts[1], 6)]
     assert step(scheduler) == [(prompts[0], 1), (prompts[1], 4), (prompts[2], 10)]
+
+
+def test_steps_have_fewer_tokens_deep_in_a_text() -> None:
+    scheduler = Scheduler(BlockManager(1000, SIZE), 128, Pace(100), None)
+    scheduler.add(long := sequence(900))
+    scheduler.add(other := sequence(700))
+    steps = []
+    while long.n_waiting > 1:
+        packed = scheduler.next_step()
+        assert packed is not None
+        costs = [n * (1 + first / 100) for n, first in packed.slices.tolist()]
+        steps.append({each: int(n) for each, n in zip(packed.sequences, packed.slices[:, 0], strict=True)})
+        for each, n in steps[-1].items():
+            scheduler.advance(each, n)
+        # A tile of the oldest is computed however deep it is, and nothing more then.
+        assert sum(costs) <= 128 or (list(steps[-1]) == [long] and steps[-1][long] <= 16)
+    assert steps[0] == {long: 64, other: 64}
+    assert 16 < steps[1][long] < 64
+    assert steps[-2] == {long: 16}
+
+
+def test_a_model_has_a_pace_of_its_own() -> None:
+    small = ModelConfig(
+        dim=64, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, ffn_dim=64, vocab_size=512, max_seq_len=128
+    )
+    large = replace(small, ffn_dim=4096)
+    assert 0 < pace_of(small).double_at < pace_of(large).double_at
+    assert pace_of(replace(small, n_layers=20)) == pace_of(small)
