@@ -221,7 +221,7 @@ class Passes:
             self._take(each, part, failure)
 
     def _together(self) -> list[Pass[Any]]:
-        """The first pass and those behind it that read the same numbers, as many as one slice takes the time of."""
+        """The first pass, and as many behind it that read the same numbers as fit the time of a slice."""
         first, *others = self._running
         found, room = [first], first.reader.slice_tokens - first.slice_cost
         for each in others:
