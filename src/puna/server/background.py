@@ -39,6 +39,11 @@ class Background:
         self._n_beginning = 0
         self._pulse: asyncio.Task[None] | None = None
 
+    @property
+    def running(self) -> frozenset[str]:
+        """Ids of the responses that are being computed now."""
+        return frozenset(self._tasks)
+
     @contextmanager
     def place(self) -> Iterator[None]:
         """Hold a place for one more, which is to `run` before the ``with`` block ends.

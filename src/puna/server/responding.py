@@ -40,7 +40,7 @@ async def respond(services: Services, body: ResponseBody, client: str, owner: st
         PromptFormatError: see `chat_of`.
         ConstraintError: the answer cannot be held to what is asked for.
     """
-    context = await gather_context(services.state, body, body.model, owner)
+    context = await gather_context(services, body, body.model, owner)
     answer = _answer(body, begin_response(body, context.prompt))
     async with _running(services, body, context, answer, client) as events:
         async for _ in events:
@@ -53,7 +53,7 @@ async def respond_in_events(
     services: Services, body: ResponseBody, client: str, owner: str
 ) -> AsyncGenerator[ResponseEvent]:
     """The events of a response as they come; arguments and errors before the first one as for `respond`."""
-    context = await gather_context(services.state, body, body.model, owner)
+    context = await gather_context(services, body, body.model, owner)
     answer = _answer(body, begin_response(body, context.prompt))
     has_begun = False
     try:
@@ -84,7 +84,7 @@ async def begin_in_background(
     """
     if body.store is False:
         raise ApiError(400, "`background` needs `store`: the response is fetched later", param="store")
-    context = await gather_context(services.state, body, body.model, owner)
+    context = await gather_context(services, body, body.model, owner)
     services.pool.find(body.model)
     response = begin_response(body, context.prompt).model_copy(update={"status": "queued"})
     with services.background.place():

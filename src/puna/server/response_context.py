@@ -16,6 +16,7 @@ from puna.server.schemas.chat import ChatBody
 from puna.server.schemas.items import InputItem, Item
 from puna.server.schemas.prompts import PLACE
 from puna.server.schemas.responses import PromptRef, ResponseInput
+from puna.server.services import Services
 from puna.server.state.store import State
 
 __all__ = ["ResponseContext", "fill_in", "find_referenced", "gather_context"]
@@ -40,11 +41,11 @@ class ResponseContext:
     prompt: dict[str, Any] | None
 
 
-async def gather_context(store: State, body: ResponseInput, model: str, owner: str) -> ResponseContext:
+async def gather_context(services: Services, body: ResponseInput, model: str, owner: str) -> ResponseContext:
     """Find everything that a response goes on from.
 
     Args:
-        store: what the server keeps.
+        services: the server's.
         body: the request.
         model: what is to answer.
         owner: whose things may be used.
@@ -59,9 +60,11 @@ async def gather_context(store: State, body: ResponseInput, model: str, owner: s
             "a response goes on from `previous_response_id` or is part of a `conversation`; give one of them",
             param="conversation",
         )
+    store = services.state
     earlier: list[dict[str, Any]] = []
     if body.previous_response_id is not None:
-        chain = await store.read(state.responses.chain, owner, body.previous_response_id)
+        running = services.background.running
+        chain = await store.read(state.responses.chain, owner, body.previous_response_id, running)
         status = chain[-1].body["status"]
         if status in ("queued", "in_progress"):
             raise ApiError(

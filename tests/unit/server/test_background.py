@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from puna import Llama
 from puna.server import event_log, responding
 from puna.server.background import Background
 from puna.server.errors import ApiError
+from puna.server.state import responses
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,21 @@ def test_a_response_in_the_background_is_cancelled(client: openai.OpenAI, live: 
     assert client.responses.cancel(begun.id).status == "cancelled"
     with pytest.raises(openai.BadRequestError, match="not computed in the background"):
         client.responses.cancel(ask(client, "x").id)
+
+
+def test_a_clock_that_jumps_does_not_end_what_still_runs(
+    client: openai.OpenAI, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = ask(client, "fall silent", background=True)
+    wait_for(lambda: client.responses.retrieve(begun.id).status == "in_progress")
+    times = itertools.count(responses.now() + 1000, 1000)
+    monkeypatch.setattr(responses, "now", lambda: next(times))
+    assert client.responses.retrieve(begun.id).status == "in_progress"
+    listed = live.http.get("/v1/responses", params={"limit": 1}).json()
+    assert [(each["id"], each["status"]) for each in listed["data"]] == [(begun.id, "in_progress")]
+    with pytest.raises(openai.BadRequestError, match="wait until it is over"):
+        ask(client, "x", previous_response_id=begun.id)
+    assert client.responses.cancel(begun.id).status == "cancelled"
 
 
 def test_a_response_in_the_background_that_is_deleted_stops(client: openai.OpenAI, live: Live) -> None:

@@ -36,7 +36,7 @@ async def compact(
 async def _compact(services: Services, body: CompactBody, client: str, owner: str) -> Compacted:
     given = body.model_dump(include={"instructions", "previous_response_id"})
     whole = ResponseInput(input=body.input or [], **given)
-    context = await gather_context(services.state, whole, body.model, owner)
+    context = await gather_context(services, whole, body.model, owner)
     summary = ""
     async with answering(services, summary_request(context.chat), client, truncates=True) as choices:
         async for _, _, event in choices.arriving():

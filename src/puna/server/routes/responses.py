@@ -36,6 +36,6 @@ async def create_response(
 async def count_input_tokens(body: InputTokensBody, services: TheServices, owner: Owner) -> HttpResponse:
     """Say how long the prompt of a response would be."""
     model = services.pool.name_or_only(body.model)
-    context = await gather_context(services.state, body, model, owner)
+    context = await gather_context(services, body, model, owner)
     n_tokens = await count_tokens(services, context.chat)
     return json_reply(InputTokens(object="response.input_tokens", input_tokens=n_tokens))

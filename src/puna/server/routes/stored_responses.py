@@ -42,7 +42,8 @@ async def list_responses(
     order: OrderOf = "desc",
 ) -> HttpResponse:
     """List responses, each with its own input."""
-    page = await services.state.read(state.responses.list_page, owner, Page(after, limit, order), model)
+    wanted, running = Page(after, limit, order), services.background.running
+    page = await services.state.read(state.responses.list_page, owner, wanted, model, running)
     return await page_reply(page, _listed)
 
 
@@ -60,7 +61,8 @@ async def get_response(
     ] = None,
 ) -> HttpResponse:
     """One response, or its events."""
-    found = await services.state.read(state.responses.find, owner, response_id)
+    running = services.background.running
+    found = await services.state.read(state.responses.find, owner, response_id, running)
     if not stream:
         return json_reply(_response(found))
     log = services.background.logs.find(response_id)
@@ -85,7 +87,8 @@ async def delete_response(response_id: str, services: TheServices, owner: Owner)
 @router.post("/{response_id}/cancel", response_model=Response)
 async def cancel_response(response_id: str, services: TheServices, owner: Owner) -> HttpResponse:
     """Stop computing a response in the background."""
-    found = await services.state.write(state.responses.cancel, owner, response_id)
+    running = services.background.running
+    found = await services.state.write(state.responses.cancel, owner, response_id, running)
     services.background.cancel(response_id)
     return json_reply(_response(found))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,8 +114,14 @@ def keep_alive(connection: Connection, ids: Sequence[str]) -> set[str]:
     return set(connection.execute(select(responses.c.id).where(wanted)).scalars())
 
 
-def find(connection: Connection, owner: str, key: str) -> StoredResponse:
+def find(connection: Connection, owner: str, key: str, running: Collection[str] = ()) -> StoredResponse:
     """The response of that id.
+
+    Args:
+        connection: reads.
+        owner: whose.
+        key: its id.
+        running: those that this server computes, which have not failed whatever the clock says.
 
     Raises:
         ApiError: 404, the owner has none.
@@ -123,7 +129,7 @@ def find(connection: Connection, owner: str, key: str) -> StoredResponse:
     row = connection.execute(select(*_COLUMNS).where(owned(responses, owner, key))).one_or_none()
     if row is None:
         raise _not_found(key)
-    return _response(row)
+    return _response(row, running)
 
 
 def find_items(connection: Connection, owner: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -142,7 +148,7 @@ def find_items(connection: Connection, owner: str, ids: Sequence[str]) -> dict[s
     check_length(connection, select(json_length(responses)).where(within))
     rows = connection.execute(select(*_COLUMNS).where(within).order_by(responses.c.number))
     wanted = set(ids)
-    items = said([_response(row) for row in rows])
+    items = said([StoredResponse(row.body, row.input) for row in rows])
     found = {item["id"]: item for item in items if item["id"] in wanted}
     found |= conversations.find_named(connection, owner, list(wanted - found.keys()))
     for key in ids:
@@ -156,7 +162,9 @@ def find_items(connection: Connection, owner: str, ids: Sequence[str]) -> dict[s
     return found
 
 
-def list_page(connection: Connection, owner: str, page: Page, model: str | None) -> PageOf[StoredResponse]:
+def list_page(
+    connection: Connection, owner: str, page: Page, model: str | None, running: Collection[str] = ()
+) -> PageOf[StoredResponse]:
     """A page of an owner's responses.
 
     Args:
@@ -164,16 +172,19 @@ def list_page(connection: Connection, owner: str, page: Page, model: str | None)
         owner: whose.
         page: which part of the list.
         model: only those of this model.
+        running: see `find`.
     """
     query = select(*_COLUMNS)
     if model is not None:
         query = query.where(responses.c.model == model)
     found = fetch_page(connection, responses, query, responses.c.owner == owner, page)
-    return PageOf([_response(row) for row in found.entries], found.has_more)
+    return PageOf([_response(row, running) for row in found.entries], found.has_more)
 
 
-def chain(connection: Connection, owner: str, key: str) -> list[StoredResponse]:
-    """A response and those that it goes on from, the oldest first.
+def chain(
+    connection: Connection, owner: str, key: str, running: Collection[str] = ()
+) -> list[StoredResponse]:
+    """A response and those that it goes on from, the oldest first; arguments as for `find`.
 
     Raises:
         ApiError: 404, one of them is not there (any more); 400, they are too many or too long.
@@ -196,7 +207,7 @@ def chain(connection: Connection, owner: str, key: str) -> list[StoredResponse]:
         raise ApiError(400, f"more than {MAX_CHAIN} responses go on from one another; begin anew")
     if rows[0].previous is not None:
         raise _no_previous(rows[0].previous)
-    return [_response(row) for row in rows]
+    return [_response(row, running) for row in rows]
 
 
 def said(found: Sequence[StoredResponse]) -> list[dict[str, Any]]:
@@ -204,13 +215,15 @@ def said(found: Sequence[StoredResponse]) -> list[dict[str, Any]]:
     return [item for each in found for item in (*each.input, *each.body["output"])]
 
 
-def cancel(connection: Connection, owner: str, key: str) -> StoredResponse:
+def cancel(connection: Connection, owner: str, key: str, running: Collection[str] = ()) -> StoredResponse:
     """End a response that is computed in the background; whoever computes it finds out.
+
+    Arguments as for `find`.
 
     Raises:
         ApiError: 404, there is none of that id; 400, it is not computed in the background, or is over.
     """
-    found = find(connection, owner, key)
+    found = find(connection, owner, key, running)
     body = found.body
     if body["status"] == "cancelled":
         return found
@@ -219,7 +232,7 @@ def cancel(connection: Connection, owner: str, key: str) -> StoredResponse:
         raise ApiError(400, f"response '{key}' cannot be cancelled: it {state}", code="not_cancellable")
     cancelled = StoredResponse({**body, "status": "cancelled"}, found.input)
     # Whoever computes it may have been faster, beside another server.
-    return cancelled if finish(connection, owner, cancelled) else cancel(connection, owner, key)
+    return cancelled if finish(connection, owner, cancelled) else cancel(connection, owner, key, running)
 
 
 def remove(connection: Connection, owner: str, key: str) -> None:
@@ -232,9 +245,10 @@ def remove(connection: Connection, owner: str, key: str) -> None:
         raise _not_found(key)
 
 
-def _response(row: Any) -> StoredResponse:
+def _response(row: Any, running: Collection[str]) -> StoredResponse:
     body = row.body
-    if row.status in _OPEN and row.alive_at < now() - _SILENT_S:
+    # A machine that slept, or whose clock was set, finds its own ones silent for long.
+    if row.status in _OPEN and row.id not in running and row.alive_at < now() - _SILENT_S:
         error = {"code": "server_error", "message": "the server that computed this response ended"}
         body = {**body, "status": "failed", "error": error}
     return StoredResponse(body, row.input)
