@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["locked"]
+__all__ = ["is_locked", "locked"]
 
 _PAUSE_S = 0.2
 
@@ -32,6 +32,22 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
             while not _try_lock(file):
                 time.sleep(_PAUSE_S)
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock; False where there is no file of it.
+
+    Args:
+        path: the lock's file.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    try:
+        with path.open("r+b") as file:
+            return not _try_lock(file)
+    except FileNotFoundError:
+        return False
 
 
 def _try_lock(file: BinaryIO) -> bool:
