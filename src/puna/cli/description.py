@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from puna.errors import ConfigError, UnknownModelError
+from puna.errors import UnknownModelError
 from puna.models.catalogue import CatalogueRow, resolve
 from puna.models.checkpoint import Checkpoint
 from puna.models.config import ModelConfig
@@ -61,7 +61,7 @@ def describe_row(row: CatalogueRow, context: int | None = None, cache: str = "au
 
     fit = fit_of_row(
         row,
-        context_tokens=_checked_context(context, row.context_tokens),
+        context_tokens=context,
         cache=cache,
         **_this_machine(),
     )
@@ -123,7 +123,7 @@ def describe(
         config,
         checkpoint.dtypes,
         source_bytes=n_bytes,
-        context_tokens=_checked_context(context, config.max_seq_len),
+        context_tokens=context,
         cache=cache,
         **_this_machine(),
     )
@@ -150,12 +150,6 @@ def describe(
 
 def _memory(fit: Fit) -> dict[str, Any]:
     return {wanted: {**asdict(need), "total_bytes": need.total_bytes} for wanted, need in fit.memory.items()}
-
-
-def _checked_context(context: int | None, longest: int) -> int | None:
-    if context is not None and not 2 <= context <= longest:
-        raise ConfigError(f"`context` must be 2 to {longest} tokens for this model, got {context}")
-    return context
 
 
 def _this_machine() -> dict[str, int | None]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from puna.cli import options
+from puna.errors import ConfigError
 
 if TYPE_CHECKING:
     from puna.models.local import LocalModel
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 _UNLIMITED = 2**62
+_MOST_GB = 10**9
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 
@@ -151,11 +153,14 @@ def serve(
         # Out of the environment, as the key: it may hold a password.
         database_url=os.environ.pop("DATABASE_URL", None) or None,
         keep_state_days=keep_state_days or None,
-        max_state_bytes=int(max_state * 1e9),
+        max_state_bytes=_bytes("--max-state", max_state),
         traces_url=traces,
     )
     machine_bytes = this_machine().memory_bytes
-    budget = int(memory * 1e9) if memory else int(0.9 * machine_bytes) if machine_bytes else _UNLIMITED
+    if memory is not None:
+        budget = _bytes("--memory", memory)
+    else:
+        budget = int(0.9 * machine_bytes) if machine_bytes else _UNLIMITED
     found = [(name, _find(name, format)) for name in dict.fromkeys(models or [DEFAULT_MODEL])]
     hosted = host_all(found, settings, budget, _find(draft, "auto") if draft else None)
 
@@ -194,6 +199,12 @@ def _leave(status: int) -> NoReturn:
         with suppress(OSError):  # nobody may read it any more
             stream.flush()
     os._exit(status)
+
+
+def _bytes(option: str, gigabytes: float) -> int:
+    if not 0 < gigabytes <= _MOST_GB:
+        raise ConfigError(f"{option} must be over 0 GB, and {_MOST_GB} at most, got {gigabytes}")
+    return int(gigabytes * 1e9)
 
 
 def _keys(file: Path | None) -> tuple[ApiKey, ...]:

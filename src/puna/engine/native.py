@@ -32,11 +32,11 @@ from puna.engine.sequence import Sequence as RunningSequence
 from puna.engine.speculation import Proposer, proposer
 from puna.errors import CapacityError, ConfigError, ConstraintError, EngineError, PunaError
 from puna.models.cache import cache_bytes_per_token, cache_format
-from puna.models.fit import default_context
+from puna.models.fit import context_for
 from puna.models.packed import PackedModel
 from puna.tokens import Tokenizer
 
-__all__ = ["NativeEngine", "default_threads"]
+__all__ = ["NativeEngine", "default_threads", "threads_for"]
 
 _SEQUENCES = 4  # the cache has room for so many full contexts; unused pages cost nothing
 _NOT_FINITE = "the model gave numbers that are not finite; its weights may be damaged"
@@ -50,6 +50,21 @@ def default_threads() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
         return os.cpu_count() or 1
+
+
+def threads_for(wanted: int | None) -> int:
+    """How many threads compute.
+
+    Args:
+        wanted: what is asked for; None: `default_threads`.
+
+    Raises:
+        ConfigError: they are not 1 to 1024.
+    """
+    n_threads = default_threads() if wanted is None else wanted
+    if not 1 <= n_threads <= 1024:
+        raise ConfigError(f"`threads` must be 1 to 1024, got {n_threads}")
+    return n_threads
 
 
 class NativeEngine:
@@ -94,16 +109,9 @@ class NativeEngine:
             NativeError: the engine cannot run this architecture, or there is no memory.
         """
         config = model.config
-        longest = config.max_seq_len
-        self.context_tokens = default_context(config) if context_tokens is None else context_tokens
-        if not 2 <= self.context_tokens <= longest:
-            raise ConfigError(
-                f"`context` must be 2 to {longest} tokens for this model, got {self.context_tokens}"
-            )
-        self._longest_context = longest
-        self.n_threads = default_threads() if n_threads is None else n_threads
-        if not 1 <= self.n_threads <= 1024:
-            raise ConfigError(f"`threads` must be 1 to 1024, got {self.n_threads}")
+        self._longest_context = config.max_seq_len
+        self.context_tokens = context_for(config.max_seq_len, context_tokens)
+        self.n_threads = threads_for(n_threads)
         n_tokens = _SEQUENCES * self.context_tokens if cache_tokens is None else cache_tokens
         n_blocks = -(-n_tokens // _native.BLOCK_TOKENS)
         self.cache_tokens = n_blocks * _native.BLOCK_TOKENS

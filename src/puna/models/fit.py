@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from puna import _native
+from puna.errors import ConfigError
 from puna.models.architectures import ClassifierArchitecture, VisionArchitecture
 from puna.models.cache import cache_bytes_per_token, cache_format
 from puna.models.config import ModelConfig
@@ -15,7 +16,7 @@ from puna.models.rows import CatalogueRow
 __all__ = [
     "Fit",
     "Memory",
-    "default_context",
+    "context_for",
     "fit_of_config",
     "fit_of_row",
     "memory",
@@ -70,9 +71,20 @@ class Fit:
     fits_disk: bool | None
 
 
-def default_context(config: ModelConfig) -> int:
-    """The context that the engine reserves where none is asked for, in tokens."""
-    return min(config.max_seq_len, _DEFAULT_CONTEXT)
+def context_for(longest: int, wanted: int | None) -> int:
+    """The context that the engine reserves, in tokens.
+
+    Args:
+        longest: the model's own.
+        wanted: what is asked for; None: the model's own, at most 8192.
+
+    Raises:
+        ConfigError: the model does not have the one that is asked for.
+    """
+    context = min(longest, _DEFAULT_CONTEXT) if wanted is None else wanted
+    if not 2 <= context <= longest:
+        raise ConfigError(f"`context` must be 2 to {longest} tokens for this model, got {context}")
+    return context
 
 
 def fit_of_row(
@@ -91,11 +103,14 @@ def fit_of_row(
         cache: one of `puna.models.cache.CACHES`.
         memory_bytes: memory of the machine, None where it is not known.
         free_bytes: free space on the store's disk, None where it is not known.
+
+    Raises:
+        ConfigError: the model does not have that context.
     """
     config = row.architecture
     if not isinstance(config, ModelConfig):
         size = _source_bytes(row)
-        context = context_tokens or min(row.context_tokens, _DEFAULT_CONTEXT)
+        context = context_for(row.context_tokens, context_tokens)
         return Fit(
             parameters=row.n_parameters,
             source_bytes=size,
@@ -135,8 +150,11 @@ def fit_of_config(
         cache: one of `puna.models.cache.CACHES`.
         memory_bytes: memory of the machine, None where it is not known.
         free_bytes: free space on the store's disk, None where it is not known.
+
+    Raises:
+        ConfigError: the model does not have that context.
     """
-    context = default_context(config) if context_tokens is None else context_tokens
+    context = context_for(config.max_seq_len, context_tokens)
     needs = {wanted: memory(config, dtypes, wanted, context, cache) for wanted in FORMATS}
     on_disk = source_bytes + needs["auto"].weight_bytes
     return Fit(

@@ -155,7 +155,7 @@ def host_all(
         draft: guesses for all of them, and must have their vocabulary.
 
     Raises:
-        ConfigError: two have the same name.
+        ConfigError: two have the same name, or context or threads are out of range.
     """
     hosted: dict[str, HostedModel] = {}
     paths: dict[str, Path] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from dataclasses import dataclass, field
 
 from puna.errors import ConfigError
@@ -11,6 +12,7 @@ __all__ = ["MAX_WATCHING", "ApiKey", "ServerSettings", "is_loopback"]
 
 MAX_WATCHING = 16
 """Requests at once that ask how the server is; they come beside the others, which a full server refuses."""
+_MOST_DAYS = 10**6  # before there was time
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class ServerSettings:
             ("max_running", 1),
             ("max_waiting", 0),
             ("max_wait_s", 0),
-            ("timeout_s", 0),
+            ("timeout_s", 0.01),
             ("drain_s", 0),
             ("max_body_bytes", 1),
             ("max_requests", 1),
@@ -103,8 +105,9 @@ class ServerSettings:
             ("write_timeout_s", 0),
             ("max_state_bytes", 1024**2),
         ):
-            if getattr(self, name) < low:
-                raise ConfigError(f"`{name}` must be at least {low}, got {getattr(self, name)}")
+            _check_number(name, getattr(self, name), low)
+        if self.keep_alive_s is not None:
+            _check_number("keep_alive_s", self.keep_alive_s, 0)
         least = self.max_requests + MAX_WATCHING
         if self.max_connections < least:
             raise ConfigError(
@@ -113,10 +116,10 @@ class ServerSettings:
             )
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"`port` must be 0 to 65535, got {self.port}")
-        if self.keep_alive_s is not None and self.keep_alive_s < 0:
-            raise ConfigError(f"`keep_alive` must be at least 0 seconds, got {self.keep_alive_s}")
-        if self.keep_state_days is not None and self.keep_state_days <= 0:
-            raise ConfigError(f"`keep_state_days` must be more than 0, got {self.keep_state_days}")
+        if self.keep_state_days is not None and not 0 < self.keep_state_days <= _MOST_DAYS:
+            raise ConfigError(
+                f"`keep_state_days` must be over 0, and {_MOST_DAYS} at most, got {self.keep_state_days}"
+            )
         if not self.keys and not self.is_insecure and not is_loopback(self.host):
             raise ConfigError(
                 f"listening on {self.host} lets others on the network use this machine; make a key with "
@@ -127,6 +130,11 @@ class ServerSettings:
         for origin in self.allowed_origins:
             if "://" not in origin or origin.count("/") != 2:
                 raise ConfigError(f"an origin is SCHEME://HOST[:PORT] and nothing behind it, got {origin!r}")
+
+
+def _check_number(name: str, value: float, low: float) -> None:
+    if not low <= value < math.inf:  # nor is it true of nan
+        raise ConfigError(f"`{name}` must be a finite number, {low} or more, got {value}")
 
 
 def is_loopback(host: str) -> bool:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from puna.engine.native import threads_for
 from puna.llama import Llama
-from puna.models.fit import default_context, memory
+from puna.models.fit import context_for, memory
 from puna.models.local import LocalModel
 from puna.server.hosting.admission import Admission
 from puna.server.settings import ServerSettings
@@ -81,9 +82,13 @@ def host_local(
         settings: context, threads, format, cache and speculation.
         memory_bytes: what all models together may take.
         draft: a smaller model of the same vocabulary, which guesses.
+
+    Raises:
+        ConfigError: the model does not have that context, or there cannot be so many threads.
     """
     config = model.checkpoint.config
-    context = default_context(config) if settings.context is None else settings.context
+    # Not only when it is loaded, which may be at a client's request.
+    context, threads = context_for(config.max_seq_len, settings.context), threads_for(settings.threads)
     alone = memory(config, model.checkpoint.dtypes, settings.format, context, settings.cache)
     spare = memory_bytes - alone.weight_bytes - alone.workspace_bytes
     n_contexts = min(_CACHE_CONTEXTS, spare // _CACHE_SHARE // max(1, alone.cache_bytes))
@@ -98,7 +103,7 @@ def host_local(
             model.checkpoint,
             packed,
             chat_format_name=model.chat_format,
-            threads=settings.threads,
+            threads=threads,
             context=context,
             cache=settings.cache,
             speculation=settings.speculation,
