@@ -3,8 +3,8 @@
 To add a model write a row in `releases.py`. Names are resolved by these rules, the first that fits:
 
 1. What a publisher writes, letter by letter, is that model: a Hugging Face id
-   (``meta-llama/Llama-3.2-1B``), its last part, or Meta's descriptor (``Llama3.2-1B``). Without a word
-   for it these are base models.
+   (``meta-llama/Llama-3.2-1B``, with or without ``hf:`` in front), its last part, or Meta's descriptor
+   (``Llama3.2-1B``). Without a word for it these are base models.
 2. A Hugging Face id in other case is that model too.
 3. Every other name is a short name, in which case, ``:``, ``_`` and a dash after ``llama`` do not
    matter. Without ``instruct``, ``chat`` or ``base`` it is the instruct model: ``llama3.2:1b`` is
@@ -51,7 +51,8 @@ def resolve(name: str) -> CatalogueRow:
     repositories = {text.lower(): row for row in CATALOGUE for text in row.huggingface}
     short = {text: row for row in CATALOGUE for text in _short_names(row)}
     key = _short_form(name)
-    row = published.get(name) or repositories.get(name.lower()) or short.get(_FAMILIES.get(key, key))
+    there = name.removeprefix("hf:")
+    row = published.get(there) or repositories.get(there.lower()) or short.get(_FAMILIES.get(key, key))
     if row is not None:
         return row
     close = get_close_matches(key, [*short, *_FAMILIES], n=1)

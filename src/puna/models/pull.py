@@ -109,6 +109,9 @@ class _Pull:
         # A file of the user's choice, say with fewer bits, is not the catalogue's model.
         row = row_of_repository(repository) if file is None else None
         name = stored_as(repository, file, row)
+        there = None if row is None else find(name)
+        if there is not None and there.is_whole:
+            return there  # wherever it is from
         _check_free(name, spec)
         return self._hub(name, repository, file, row)
 

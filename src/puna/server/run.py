@@ -161,7 +161,8 @@ def host_all(
     paths: dict[str, Path] = {}
     for written, local in models:
         known = hosted.setdefault(local.name, host_local(local, settings, memory_bytes, draft))
-        if paths.setdefault(local.name, local.checkpoint.path) != local.checkpoint.path:
+        path = local.checkpoint.path.resolve()  # a folder may be written in two ways
+        if paths.setdefault(local.name, path) != path:
             raise ConfigError(f"two models have the name {local.name!r}; rename the folder of one")
         known.spellings |= {written, written.removeprefix("hf:")}
     return list(hosted.values())

@@ -131,6 +131,7 @@ SPELLINGS = {
     "llama3.2-1b-instruct": [
         "llama3.2-1b", "llama3.2:1b", "llama-3.2-1b-instruct", "Llama-3.2-1B-Instruct", "LLAMA3.2-1B",
         "Llama3.2-1B-Instruct", "meta-llama/Llama-3.2-1B-Instruct", "meta-llama/llama-3.2-1b-instruct",
+        "hf:meta-llama/Llama-3.2-1B-Instruct",
         "llama3.2_1b", "llama 3.2 1b",
     ],
     "llama3.2-1b-base": [

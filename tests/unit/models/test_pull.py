@@ -43,6 +43,11 @@ def test_what_is_there_is_not_fetched_again(row: CatalogueRow, monkeypatch: pyte
     assert watcher.seen == []
 
 
+def test_what_is_there_is_the_repository_s_model_too(row: CatalogueRow) -> None:
+    path = fetch(row)
+    assert pull(f"hf:{row.huggingface[0]}").path == path
+
+
 def test_a_cut_model_is_fetched_again(row: CatalogueRow) -> None:
     path = fetch(row)
     path.write_bytes(WEIGHTS[:100])

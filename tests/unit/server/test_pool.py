@@ -94,6 +94,16 @@ def test_a_model_of_the_hub_is_found_with_and_without_its_prefix(tmp_path: Path)
         models.find("hf:you/my-model")
 
 
+def test_a_folder_may_be_written_in_two_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "My Model"
+    folder.mkdir()
+    save_tiny(folder)
+    monkeypatch.chdir(tmp_path)
+    found = [(written, open_model(written, "auto")) for written in (str(folder), "./My Model")]
+    (one,) = host_all(found, ServerSettings(context=64), 10**9)
+    assert one.spellings == {str(folder), "./My Model"}
+
+
 def test_a_model_of_the_catalogue_that_is_not_served_is_not_found() -> None:
     with pytest.raises(ApiError, match=r"Model '.*' not found\. Use 'client\.models\.list\(\)'") as caught:
         pool(model("other")).find(DEFAULT_MODEL)

@@ -72,7 +72,7 @@ class ModelPool:
             if name == model.id or name in model.spellings:
                 return model
         try:
-            row = resolve(name.removeprefix("hf:"))
+            row = resolve(name)
         except UnknownModelError:
             row = None
         if row is None or row.name not in self.models:
