@@ -1,4 +1,4 @@
-"""``puna key``: API keys for ``puna serve``."""
+"""``puna key``: API keys for ``puna serve``; and the one in the environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from puna.cli.output import say
 from puna.errors import ConfigError, StoreError
 
-__all__ = ["key"]
+__all__ = ["environment_key", "key"]
 
 
 def key(
@@ -38,3 +38,21 @@ def key(
         raise StoreError(f"{file} cannot be written: {error.strerror or error}") from error
     typer.echo(made)
     say(f"added to {file}; start the server again to let the key in")
+
+
+def environment_key() -> str | None:
+    """The key of ``PUNA_API_KEY``, without blanks or a newline around it; None where it is not set.
+
+    Raises:
+        ConfigError: it is empty, or no header can have it.
+    """
+    given = os.environ.get("PUNA_API_KEY")
+    if given is None:
+        return None
+    found = given.strip()
+    if not (found and found.isascii() and found.isprintable()):
+        what = "others in it" if found else "none"
+        raise ConfigError(
+            f"PUNA_API_KEY must be a key, of printable ASCII characters, got {what}; unset it to use no key"
+        )
+    return found

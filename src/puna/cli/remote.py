@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any, Self
 
 import httpx2
 
+from puna.cli.key import environment_key
 from puna.constraints.forms import Constraint, JsonSchema, Lark, Regex
 from puna.engine.request import Completion, Event, Usage
 from puna.errors import ServerError
@@ -29,8 +29,11 @@ class RemoteServer:
 
         Args:
             url: its base URL, with or without ``/v1``.
+
+        Raises:
+            ConfigError: see `environment_key`.
         """
-        key = os.environ.get("PUNA_API_KEY")
+        key = environment_key()
         self.url = url.rstrip("/").removesuffix("/v1")
         self._http = httpx2.Client(
             base_url=f"{self.url}/v1",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from puna.cli import options
+from puna.cli.key import environment_key
 from puna.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -210,8 +211,9 @@ def _bytes(option: str, gigabytes: float) -> int:
 def _keys(file: Path | None) -> tuple[ApiKey, ...]:
     from puna.server.door.keys import hashed, read_keys
 
+    alone = environment_key()
     # Out of the environment, where programs started from here would find it.
-    alone = os.environ.pop("PUNA_API_KEY", None)
+    os.environ.pop("PUNA_API_KEY", None)
     return (*(read_keys(file) if file else ()), *([hashed("PUNA_API_KEY", alone)] if alone else ()))
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict
     folder = tmp_path_factory.mktemp("served") / "tiny"
     folder.mkdir()
     save_tiny(folder)
-    environment = {**os.environ, "PUNA_HOME": str(tmp_path_factory.mktemp("home")), "PUNA_API_KEY": "secret"}
+    environment = {
+        **os.environ,
+        "PUNA_HOME": str(tmp_path_factory.mktemp("home")),
+        "PUNA_API_KEY": "secret\n",
+    }
     command = [sys.executable, "-m", "puna", "serve", str(folder), "--port", "0", "--threads", "1"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
@@ -92,6 +96,15 @@ def test_a_key_is_needed(puna: Run, served: tuple[str, dict[str, str], Path]) ->
     url, environment, _ = served
     done = puna("ps", "--server", url, **{**environment, "PUNA_API_KEY": "wrong"})
     assert "a valid API key is needed" in done.stderr
+    for around in ("secret", "secret\r\n", " secret "):
+        assert puna("ps", "--server", url, **{**environment, "PUNA_API_KEY": around}).returncode == 0
+
+
+@pytest.mark.parametrize(("key", "got"), [("", "none"), (" \n", "none"), ("l\u00e4ma", "others in it")])
+@pytest.mark.parametrize("command", ["serve", "ps"])
+def test_what_is_no_key_is_refused(refused: Callable[..., str], command: str, key: str, got: str) -> None:
+    told = refused(command, status=2, PUNA_API_KEY=key)
+    assert told.startswith(f"PUNA_API_KEY must be a key, of printable ASCII characters, got {got}; unset it")
 
 
 def test_nobody_there_is_told(puna: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -148,6 +149,18 @@ def test_a_file_that_is_none_is_an_error_without_its_text(tmp_path: Path, text: 
     with pytest.raises(ConfigError, match="puna key") as caught:
         read_keys(file)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "keys.txt"
+    file.write_text(key_line(hashed("ada", KEY)))
+    file.chmod(mode)
+    with pytest.raises(ConfigError, match=rf"may be written by others .* `chmod go-w {file}`"):
+        read_keys(file)
+    file.chmod(0o644)
+    assert read_keys(file) == (hashed("ada", KEY),)
 
 
 def test_beyond_this_machine_keys_are_needed() -> None:

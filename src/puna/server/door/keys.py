@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 import secrets
+import stat
 from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -44,12 +46,19 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
         path: the file.
 
     Raises:
-        ConfigError: it cannot be read, a line is none, or there is no key in it.
+        ConfigError: it cannot be read, others may write it, a line is none, or there is no key in it.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open(encoding="utf-8") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            lines = opened.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the keys in {path} cannot be read: {error}") from error
+    if os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            f"{path} may be written by others than its owner, who could let themselves in; "
+            f"`chmod go-w {path}` mends it"
+        )
     keys = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
