@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["chat"]
 
+_ENGINE_OPTIONS = ("format", "threads", "context", "cache", "speculation", "draft")
+
 
 def chat(
+    command: typer.Context,
     model: options.Model = None,
     prompt: Annotated[
         str | None,
@@ -87,6 +90,9 @@ def chat(
         raise ConfigError("--raw and --json do not go together: one shows text, the other a document")
     if raw and server is not None:
         raise ConfigError("--raw and --server do not go together: a server tells text, not tokens")
+    for option in _ENGINE_OPTIONS:
+        if server is not None and options.is_given(command, option):
+            raise ConfigError(f"--{option} and --server do not go together: `puna serve` takes it, for all")
     talker: LocalTalker | RemoteTalker
     llama: Llama | None = None
     if server is None:
@@ -104,7 +110,7 @@ def chat(
         talker = LocalTalker(llama)
     else:
         remote_name, text = remote_model_and_prompt(model, prompt, piped_text())
-        _check_prompt(text, as_json)
+        _check_prompt(text, as_json, remote_name)
         talker = RemoteTalker(RemoteServer(server), remote_name)
     if not text:
         if sampling.get("constraint") is not None:
@@ -135,6 +141,8 @@ def chat(
     )
 
 
-def _check_prompt(text: str, as_json: bool) -> None:
+def _check_prompt(text: str, as_json: bool, model: str | None = None) -> None:
+    """Insist on a prompt where there can be no conversation; `model` may have been meant as one."""
     if not text and (as_json or not is_terminal()):
-        raise ConfigError("there is no prompt; give one as an argument or through a pipe")
+        taken = "" if model is None else f", {model!r:.100} being the model"
+        raise ConfigError(f"there is no prompt{taken}; give one as an argument or through a pipe")

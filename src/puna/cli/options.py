@@ -40,6 +40,7 @@ __all__ = [
     "TopK",
     "TopP",
     "constraint",
+    "is_given",
     "sampling",
 ]
 
@@ -225,6 +226,17 @@ def constraint(
     if grammar is not None:
         return Lark(_read(grammar))
     return Choices(choices) if choices else None
+
+
+def is_given(command: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line, be it with its default.
+
+    Args:
+        command: the command's.
+        name: of the function's parameter.
+    """
+    source = command.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _read(path: Path) -> str:

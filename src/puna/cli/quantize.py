@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from puna.cli import options
 from puna.cli.output import say, size_text
 from puna.cli.progress import FetchProgress, PackProgress
 from puna.cli.training import TrainedOptions, run_training
@@ -263,8 +264,7 @@ def quantize(
 def _refuse_unread(context: typer.Context, method: str) -> None:
     """Refuse options that were given and that the method does not read."""
     for name, methods in _READERS.items():
-        source = context.get_parameter_source(name)
-        if method not in methods and source is not None and source.name == "COMMANDLINE":
+        if method not in methods and options.is_given(context, name):
             raise ConfigError(
                 f"`--{name.replace('_', '-')}` is for the methods {', '.join(methods)}, and the method is "
                 f"{method!r}; leave it out or ask for another method"

@@ -13,7 +13,7 @@ import httpx2
 from puna.cli.key import environment_key
 from puna.constraints.forms import Constraint, JsonSchema, Lark, Regex
 from puna.engine.request import Completion, Event, Usage
-from puna.errors import ServerError
+from puna.errors import ConfigError, ServerError
 
 __all__ = ["RemoteAnswer", "RemoteServer", "checked"]
 
@@ -28,19 +28,23 @@ class RemoteServer:
         """Prepare; nothing is sent yet.
 
         Args:
-            url: its base URL, with or without ``/v1``.
+            url: its base URL, with or without ``http://`` and ``/v1``.
 
         Raises:
-            ConfigError: see `environment_key`.
+            ConfigError: it is none, or the key is none.
         """
         key = environment_key()
-        self.url = url.rstrip("/").removesuffix("/v1")
-        self._http = httpx2.Client(
-            base_url=f"{self.url}/v1",
-            timeout=httpx2.Timeout(_READ_S, connect=_CONNECT_S),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            trust_env=False,  # a proxy does not lead to this machine
-        )
+        base = url if "://" in url else f"http://{url}"
+        self.url = base.rstrip("/").removesuffix("/v1")
+        try:
+            self._http = httpx2.Client(
+                base_url=f"{self.url}/v1",
+                timeout=httpx2.Timeout(_READ_S, connect=_CONNECT_S),
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+                trust_env=False,  # a proxy does not lead to this machine
+            )
+        except httpx2.InvalidURL as error:
+            raise ConfigError(f"a server's URL is http://HOST[:PORT], got {url!r:.200}: {error}") from error
 
     def get(self, path: str) -> Any:
         """The JSON of a route.

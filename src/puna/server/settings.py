@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from dataclasses import dataclass, field
 
 from puna.errors import ConfigError
@@ -12,6 +13,7 @@ __all__ = ["MAX_WATCHING", "ApiKey", "ServerSettings", "is_loopback"]
 
 MAX_WATCHING = 16
 """Requests at once that ask how the server is; they come beside the others, which a full server refuses."""
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]+")  # as it stands in a Host header
 _MOST_DAYS = 10**6  # before there was time
 
 
@@ -127,6 +129,12 @@ class ServerSettings:
             )
         if self.traces_url is not None and not self.traces_url.startswith(("http://", "https://")):
             raise ConfigError(f"traces go to http://HOST:PORT or https://HOST:PORT, got {self.traces_url!r}")
+        for host in self.allowed_hosts:
+            if not _HOST_NAME.fullmatch(host):
+                raise ConfigError(
+                    f"an allowed host is a name without scheme and port, my.host say, got {host!r:.200}; "
+                    "addresses are always allowed"
+                )
         for origin in self.allowed_origins:
             if "://" not in origin or origin.count("/") != 2:
                 raise ConfigError(f"an origin is SCHEME://HOST[:PORT] and nothing behind it, got {origin!r}")

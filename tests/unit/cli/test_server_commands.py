@@ -62,7 +62,9 @@ def test_ps_and_top_tell_what_is_in_memory(puna: Run, served: tuple[str, dict[st
     head, row = puna("ps", "--server", url, **environment).stdout.splitlines()
     assert head.split()[:3] == ["model", "memory", "context"]
     assert row.split()[0] == "tiny"
-    state = json.loads(puna("ps", "--server", f"{url}/v1/", "--json", **environment).stdout)
+    state = json.loads(
+        puna("ps", "--server", f"{url.removeprefix('http://')}/v1/", "--json", **environment).stdout
+    )
     assert state["models"][0]["is_loaded"] is True
     shown = puna("top", "--server", url, "--once", COLUMNS="200", **environment).stdout
     assert "tokens/s" in shown
@@ -112,6 +114,26 @@ def test_nobody_there_is_told(puna: Run) -> None:
     assert done.returncode == 1
     assert "no server answers at http://127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ps", "--server", "http://a:b"), "a server's URL is http://HOST[:PORT], got 'http://a:b': "),
+        (
+            ("chat", "hello", "--server", "http://a"),
+            "there is no prompt, 'hello' being the model; give one as",
+        ),
+        (
+            ("chat", "a b", "--server", "http://a", "--cache", "auto"),
+            "--cache and --server do not go together: `puna serve` takes it, for all",
+        ),
+    ],
+)
+def test_what_no_server_can_be_asked_is_refused(
+    refused: Callable[..., str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert refused(*arguments, status=2).startswith(message)
 
 
 def test_another_s_server_is_not_ended(

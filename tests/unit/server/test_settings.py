@@ -32,6 +32,13 @@ def test_what_is_out_of_range_is_named(name: str, value: int) -> None:
         ServerSettings(**{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["http://my.host", "my.host:8605", "my.host/", "*.host", "", "hôte"])
+def test_a_name_that_no_request_can_have_is_refused(name: str) -> None:
+    ServerSettings(allowed_hosts=("my.host", "MY-host_2"))
+    with pytest.raises(ConfigError, match="an allowed host is a name without scheme and port"):
+        ServerSettings(allowed_hosts=("my.host", name))
+
+
 @pytest.mark.parametrize("wrong", [{"threads": 0}, {"context": 0}, {"context": 10**9}])
 def test_what_no_model_could_be_loaded_with_is_refused_at_once(
     tiny_folder: Path, llama3_folder: Path, wrong: dict[str, Any]
