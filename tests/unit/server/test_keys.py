@@ -46,6 +46,7 @@ def test_every_route_but_health_needs_a_key(live: Live) -> None:
             status = live.http.request(method, prefix + path).status_code
             is_health = path == "/v1/health"
             assert status == (200 if is_health else 401), (method, prefix + path)
+    assert live.http.head("/v1/health").status_code == 200
     assert live.http.post("/v1/health").status_code == 401
     assert live.http.get("/v1/health/").status_code == 401
 
@@ -53,7 +54,8 @@ def test_every_route_but_health_needs_a_key(live: Live) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "HEAD /v1/health",
+        "HEAD /v1/models",
+        "HEAD /v1/health/",
         "OPTIONS /v1/models",
         "GET //v1/models",
         "GET /V1/models",

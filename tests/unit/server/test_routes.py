@@ -143,7 +143,10 @@ def test_tokens_are_the_tokenizer_s(live: Live, llama: Llama) -> None:
 
 
 def test_the_server_tells_about_itself(live: Live) -> None:
-    assert live.http.get("/v1/health").json() == {"status": "OK"}
+    health, head = live.http.get("/v1/health"), live.http.head("/v1/health")
+    assert health.json() == {"status": "OK"}
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == health.headers["content-length"]
     assert live.http.get("/v1/version").json() == {"version": puna.__version__}
     (provider,) = live.http.get("/v1/providers").json()["data"]
     assert provider["health"] == {"status": "OK"}

@@ -12,6 +12,7 @@ PREFIXES = ("/v1", "/v1/openai/v1")
 """Under which all routes stand."""
 
 _HEALTH = tuple(f"{prefix}/health" for prefix in PREFIXES)
+_READING = ("GET", "HEAD")
 _WATCHING = (*_HEALTH, "/metrics", *(f"{prefix}/admin/state" for prefix in PREFIXES))
 
 
@@ -38,12 +39,12 @@ def client_of(scope: Scope) -> str:
 
 def is_health(scope: Scope) -> bool:
     """Whether a request asks for nothing but a sign of life."""
-    return scope["path"] in _HEALTH and scope["method"] == "GET"
+    return scope["path"] in _HEALTH and scope["method"] in _READING
 
 
 def is_watching(scope: Scope) -> bool:
     """Whether a request asks how the server is, which a full one tells too."""
-    return scope["path"] in _WATCHING and scope["method"] == "GET"
+    return scope["path"] in _WATCHING and scope["method"] in _READING
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
