@@ -189,12 +189,19 @@ async def respond_to(request: Request, error: Exception) -> Response:
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first, *others = error.errors()
-    # Where a field may have several forms each form has complaints; the one that got furthest was meant.
+    # Where a field may have several forms each form has complaints. The one whose type the value has was
+    # meant, or else the one that got furthest.
     alike = [each for each in others if each["loc"][:2] == first["loc"][:2]]
-    first = max([first, *alike], key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")))
+    first = max([first, *alike], key=lambda each: (not _is_another_form(each), len(each["loc"])))
     param = _param(first, error.body)
     message = f"{param}: {_said(first)}" if param else _said(first)
     return error_response(ApiError(400, message[:1000], param=param[:200] or None), request.scope)
+
+
+def _is_another_form(wrong: Mapping[str, Any]) -> bool:
+    """Whether something is wrong since the value is of another type; one of some words must be a text."""
+    is_no_word = wrong["type"] == "literal_error" and not isinstance(wrong["input"], str)
+    return is_no_word or str(wrong["type"]).endswith("_type")
 
 
 def _said(wrong: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from tests.unit.server.live import Live
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 SAID = [{"role": "user", "content": "hum"}]
+TOOL = {"type": "function", "function": {"name": "weather"}}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,52 @@ def test_an_error_names_the_place_in_the_body(
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, param)
     assert error["message"].startswith(f"{param}: ")
+
+
+TOO_MANY = "List should have at most {} after validation, not {}"
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "said"),
+    [
+        ("/v1/embeddings", {"input": ["x"] * 2049}, f"input: {TOO_MANY.format('2048 items', 2049)}"),
+        ("/v1/embeddings", {"input": [[1]] * 2049}, f"input: {TOO_MANY.format('2048 items', 2049)}"),
+        ("/v1/completions", {"prompt": ["x"] * 3000}, f"prompt: {TOO_MANY.format('256 items', 3000)}"),
+        ("/v1/completions", {"prompt": [1, -1]}, "prompt[1]: Input should be greater than or equal to 0"),
+        (CHAT, {"messages": SAID, "stop": ["a"] * 17}, f"stop: {TOO_MANY.format('16 items', 17)}"),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 1025}]},
+            f"messages[0].content: {TOO_MANY.format('1024 items', 1025)}",
+        ),
+        (
+            CHAT,
+            {"messages": SAID, "tools": [TOOL], "tool_choice": "some"},
+            "tool_choice: Input should be 'auto', 'none' or 'required', got 'some'",
+        ),
+        (
+            CHAT,
+            {"messages": SAID, "tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": 7}}},
+            "tool_choice.function.name: Input should be a valid string",
+        ),
+        (
+            RESPONSES,
+            {"input": "hum", "tool_choice": {"type": "function", "name": 7}},
+            "tool_choice.name: Input should be a valid string",
+        ),
+        (
+            RESPONSES,
+            {"input": "hum", "tool_choice": {"type": "allowed_tools", "mode": "any", "tools": []}},
+            "tool_choice.mode: Input should be 'auto' or 'required', got 'any'",
+        ),
+    ],
+)
+def test_an_error_is_about_the_form_that_was_meant(
+    live: Live, route: str, body: dict[str, Any], said: str
+) -> None:
+    answer = live.http.post(route, json={"model": "tiny", **body})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["message"], error["param"]) == (400, said, said.partition(":")[0])
 
 
 def test_an_error_names_a_parameter_of_the_path_or_query(live: Live) -> None:

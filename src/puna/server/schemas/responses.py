@@ -70,7 +70,10 @@ class AllowedTools(Body):
     tools: list[FunctionChoice] = Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)
 
 
-ToolChoice = Literal["auto", "none", "required"] | FunctionChoice | AllowedTools
+ToolChoice = (
+    Literal["auto", "none", "required"]
+    | Annotated[FunctionChoice | AllowedTools, Field(discriminator="type")]
+)
 
 
 class TextConfig(Body):
