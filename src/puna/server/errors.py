@@ -7,7 +7,8 @@ the log, under the request's id.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -31,6 +32,7 @@ from puna.server.watch.log import log, log_error
 
 __all__ = [
     "ApiError",
+    "about",
     "as_api_error",
     "error_body",
     "error_response",
@@ -62,12 +64,16 @@ _ANTHROPIC_TYPES = {
     504: "timeout_error",
 }
 _TOO_LONG = "context_length_exceeded"
-# What has the prompt, by route; elsewhere it is `messages`.
-_PROMPTS = {
-    "/completions": "prompt",
-    "/embeddings": "input",
-    "/responses": "input",
-    "/responses/compact": "input",
+_UNENFORCEABLE = "invalid_constraint"
+# What an error is about that nothing below the routes has a name for, since it is `messages` and
+# `response_format` to most clients; by route, what others call it.
+_FIELDS = {_TOO_LONG: "messages", _UNENFORCEABLE: "response_format"}
+_OTHER_FIELDS = {
+    "/completions": {_TOO_LONG: "prompt"},
+    "/embeddings": {_TOO_LONG: "input"},
+    "/responses": {_TOO_LONG: "input", _UNENFORCEABLE: "text.format"},
+    "/responses/input_tokens": {_UNENFORCEABLE: "text.format"},
+    "/responses/compact": {_TOO_LONG: "input"},
 }
 _CLIENT_IS_GONE = 499  # nginx's word for it
 # What the client's own request brought about; the messages speak of nothing else.
@@ -124,6 +130,28 @@ def failed() -> ApiError:
     return ApiError(500, "the server failed; its log has the reason under this request's id")
 
 
+@contextmanager
+def about(param: str | None, *, missing: str | None = None) -> Iterator[None]:
+    """Have what is wrong with a request in a ``with`` block name a field, unless it names one itself.
+
+    Args:
+        param: the field that the block looks at.
+        missing: the code where what the field names is not there.
+
+    Raises:
+        ApiError: what was raised, if it is about the request.
+    """
+    try:
+        yield
+    except (ApiError, *_CLIENT_ERRORS) as error:
+        told = as_api_error(error)
+        if told.status_code in (400, 404):
+            told.param = told.param or param
+        if told.status_code == 404:
+            told.code = told.code or missing
+        raise told from None
+
+
 def as_api_error(error: Exception) -> ApiError:
     """What a client is told of any error."""
     if isinstance(error, ApiError):
@@ -131,7 +159,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, CapacityError):
         return ApiError(400, str(error), code=_TOO_LONG)
     if isinstance(error, ConstraintError):
-        return ApiError(400, str(error), code="invalid_constraint")
+        return ApiError(400, str(error), code=_UNENFORCEABLE)
     if isinstance(error, _CLIENT_ERRORS):
         return ApiError(400, str(error))
     if isinstance(error, StateError):
@@ -152,8 +180,9 @@ def error_body(error: ApiError, scope: Scope) -> dict[str, Any]:
     """
     if not scope["path"].startswith(_ANTHROPIC):
         body = error.body()
-        if error.code == _TOO_LONG:  # nothing below the routes knows what they call the prompt
-            body["error"]["param"] = _PROMPTS.get(scope["route"].path, "messages")
+        if error.param is None and error.code in _FIELDS:
+            names = _FIELDS | _OTHER_FIELDS.get(scope["route"].path, {})
+            body["error"]["param"] = names[error.code]
         return body
     kind = _ANTHROPIC_TYPES.get(error.status_code, "api_error")
     kind = "invalid_request_error" if kind == "api_error" and error.status_code < 500 else kind
@@ -222,7 +251,7 @@ def _param(wrong: Mapping[str, Any], body: Any) -> str:
     missing = [steps.pop()] if wrong["type"] == "missing" and steps else []
     where = _own_steps(body, steps, [wrong["input"]])
     if where is None:  # what is wrong is a key, or was changed before it was looked at
-        where = _own_steps(body, steps, None) or []
+        where = _own_steps(body, steps, None) or steps[:1]  # a field may be wrong for not being there
     return "".join(
         f"[{step}]" if isinstance(step, int) else f".{step}" for step in [*where, *missing]
     ).removeprefix(".")

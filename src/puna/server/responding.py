@@ -37,7 +37,7 @@ async def respond(services: Services, body: ResponseBody, client: str, owner: st
 
     Raises:
         ApiError: as `gather_context` and `answering` do; 404 or 400, its conversation is gone or full.
-        PromptFormatError: see `chat_of`.
+        PromptFormatError: see `answering`.
         ConstraintError: the answer cannot be held to what is asked for.
     """
     context = await gather_context(services, body, body.model, owner)
@@ -80,7 +80,6 @@ async def begin_in_background(
     Raises:
         ApiError: 400, it is not to be kept; 404, there is no such model; 429, too many are computed; and as
             `gather_context` does.
-        PromptFormatError: see `chat_of`.
     """
     if body.store is False:
         raise ApiError(400, "`background` needs `store`: the response is fetched later", param="store")

@@ -11,7 +11,7 @@ from typing import Any
 from puna.server import state
 from puna.server.answers.items import as_items, keep, referenced
 from puna.server.answers.response_request import chat_of
-from puna.server.errors import ApiError
+from puna.server.errors import ApiError, about
 from puna.server.schemas.chat import ChatBody
 from puna.server.schemas.items import InputItem, Item
 from puna.server.schemas.prompts import PLACE
@@ -51,8 +51,7 @@ async def gather_context(services: Services, body: ResponseInput, model: str, ow
         owner: whose things may be used.
 
     Raises:
-        ApiError: 400, it cannot go on from that; 404, something is not there.
-        PromptFormatError: see `chat_of`.
+        ApiError: 400, it cannot go on from that, or see `chat_of`; 404, something is not there.
     """
     if body.previous_response_id is not None and body.conversation_id is not None:
         raise ApiError(
@@ -64,7 +63,8 @@ async def gather_context(services: Services, body: ResponseInput, model: str, ow
     earlier: list[dict[str, Any]] = []
     if body.previous_response_id is not None:
         running = services.background.running
-        chain = await store.read(state.responses.chain, owner, body.previous_response_id, running)
+        with about("previous_response_id", missing="previous_response_not_found"):
+            chain = await store.read(state.responses.chain, owner, body.previous_response_id, running)
         status = chain[-1].body["status"]
         if status in ("queued", "in_progress"):
             raise ApiError(
@@ -72,12 +72,15 @@ async def gather_context(services: Services, body: ResponseInput, model: str, ow
             )
         earlier = state.responses.said(chain)
     elif body.conversation_id is not None:
-        earlier = await store.read(state.conversations.said, owner, body.conversation_id)
-    found = await find_referenced(store, body.input, owner)
+        with about("conversation"):
+            earlier = await store.read(state.conversations.said, owner, body.conversation_id)
+    with about("input"):
+        found = await find_referenced(store, body.input, owner)
     prompt, standing = None, [body.instructions or ""]
     if body.prompt is not None:
         version = int(body.prompt.version) if body.prompt.version else None
-        stored = await store.read(state.prompts.find, owner, body.prompt.id, version)
+        with about("prompt"):
+            stored = await store.read(state.prompts.find, owner, body.prompt.id, version)
         standing.insert(0, fill_in(stored.text or "", body.prompt))
         prompt = {**body.prompt.model_dump(), "version": str(stored.version)}
     if earlier or found:  # it may be megabytes, which take a while
@@ -127,7 +130,9 @@ def _assembled(
 ) -> ResponseContext:
     new = keep(body.input, found)
     items = [*as_items(earlier), *new]
-    return ResponseContext(chat_of(body, model, items, standing), items, new, prompt)
+    with about("input"):
+        chat = chat_of(body, model, items, standing)
+    return ResponseContext(chat, items, new, prompt)
 
 
 def fill_in(text: str, prompt: PromptRef) -> str:

@@ -108,6 +108,77 @@ def test_an_error_is_about_the_form_that_was_meant(
     assert (answer.status_code, error["message"], error["param"]) == (400, said, said.partition(":")[0])
 
 
+def tool(**function: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "weather", **function}}
+
+
+REMOTE = {"type": "object", "properties": {"city": {"$ref": "https://example.org/city"}}}
+FORM = {"type": "regex", "regex": "("}
+NAMED = {"type": "function", "function": {"name": "moon"}}
+ALLOWED = {"mode": "auto", "tools": [NAMED]}
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "param"),
+    [
+        (RESPONSES, {}, "input"),
+        (RESPONSES, {"input": "hum", "conversation": "conv_none"}, "conversation"),
+        (RESPONSES, {"input": "hum", "previous_response_id": "resp_none"}, "previous_response_id"),
+        (RESPONSES, {"input": "hum", "prompt": {"id": "pmpt_none"}}, "prompt"),
+        (RESPONSES, {"input": "hum", "text": {"format": FORM}}, "text.format"),
+        (f"{RESPONSES}/input_tokens", {"input": "hum", "text": {"format": FORM}}, "text.format"),
+        (RESPONSES, {"input": "hum", "tools": [{"type": "function", "name": "a b"}]}, "tools"),
+        (
+            RESPONSES,
+            {
+                "input": "hum",
+                "tools": [{"type": "function", "name": "weather"}],
+                "tool_choice": {"type": "function", "name": "moon"},
+            },
+            "tool_choice",
+        ),
+        (CHAT, {"messages": SAID, "response_format": FORM}, "response_format"),
+        (CHAT, {"messages": SAID, "tools": [tool()], "tool_choice": NAMED}, "tool_choice"),
+        (
+            CHAT,
+            {
+                "messages": SAID,
+                "tools": [tool()],
+                "tool_choice": {"type": "allowed_tools", "allowed_tools": ALLOWED},
+            },
+            "tool_choice",
+        ),
+        (CHAT, {"messages": SAID, "tools": [tool(name="a b")]}, "tools"),
+        (CHAT, {"messages": SAID, "tools": [tool(), tool()]}, "tools"),
+        (CHAT, {"messages": SAID, "tools": [tool(strict=True, parameters={"type": "array"})]}, "tools"),
+        (CHAT, {"messages": SAID, "tools": [tool(strict=True, parameters=REMOTE)]}, "tools"),
+        (CHAT, {"messages": SAID, "tools": [tool()], "response_format": FORM}, "response_format"),
+        ("/v1/completions", {"prompt": ""}, "prompt"),
+        ("/v1/completions", {"prompt": [2**30]}, "prompt"),
+        ("/v1/completions", {"prompt": [2**30], "echo": True, "max_tokens": 0, "logprobs": 1}, "prompt"),
+        ("/v1/completions", {"prompt": "hum", "response_format": FORM}, "response_format"),
+        ("/v1/embeddings", {"input": ""}, "input"),
+        ("/v1/embeddings", {"input": [2**30]}, "input"),
+        ("/v1/embeddings", {"input": "hum", "dimensions": 3}, "dimensions"),
+        ("/v1/prompts", {"prompt": "Hum of {{ wool }}."}, "variables"),
+    ],
+)
+def test_an_error_that_is_found_later_names_its_field_too(
+    live: Live, route: str, body: dict[str, Any], param: str
+) -> None:
+    given = body if route == "/v1/prompts" else {"model": "tiny", **body}
+    answer = live.http.post(route, json=given)
+    assert (answer.status_code in (400, 404), answer.json()["error"]["param"]) == (True, param), answer.text
+
+
+@pytest.mark.parametrize("rest", ["", "/input_items"])
+def test_an_error_names_no_field_that_was_not_sent(live: Live, rest: str) -> None:
+    answer = live.http.get(f"{RESPONSES}/resp_none{rest}")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (404, None, None)
+    assert error["message"].startswith("Response 'resp_none' not found.")
+
+
 def test_an_error_names_a_parameter_of_the_path_or_query(live: Live) -> None:
     answer = live.http.get("/v1/chat/completions", params={"limit": "many"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "limit")

@@ -13,6 +13,7 @@ from puna.server.answers.chat_answer import FINGERPRINT
 from puna.server.answers.generation import Generation
 from puna.server.answers.logprobs import completion_logprobs, prompt_logprobs
 from puna.server.answers.passes import score_all
+from puna.server.errors import about
 from puna.server.hosting.hosted import Loaded
 from puna.server.ids import new_id
 from puna.server.schemas.completions import (
@@ -105,9 +106,10 @@ class CompletionAnswer:
 
     async def _score(self) -> None:
         if self._body.echo and self._body.logprobs is not None:
-            found = await score_all(
-                self._model, self._prompts, self._client, self._generation.deadline, self._body.logprobs
-            )
+            with about("prompt"):
+                found = await score_all(
+                    self._model, self._prompts, self._client, self._generation.deadline, self._body.logprobs
+                )
             for ids, scores in zip(self._prompts, found, strict=True):
                 self._scores.append(await asyncio.to_thread(prompt_logprobs, self._tokenizer, ids, scores))
 

@@ -15,6 +15,7 @@ from puna.prompt.call_grammar import free_answer, must_call
 from puna.prompt.call_text import PYTHON_TAG
 from puna.prompt.tool_schema import ToolSet
 from puna.prompt.tools import ToolDefinition
+from puna.server.errors import ApiError, about
 from puna.server.schemas.chat import (
     AllowedTools,
     AssistantMessage,
@@ -70,6 +71,7 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
         body: the request.
 
     Raises:
+        ApiError: 400, the tools or their choice are not such as can be used.
         PromptFormatError: the messages or tools are not such as this model takes.
         ConstraintError: an answer cannot be held to what is asked for.
     """
@@ -83,22 +85,32 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
                 llama.chat_format.encode_chat(messages, continue_last=goes_on), None, wanted_format
             )
         choice, offered = _choice(body)
-        tools = as_tools([tool.model_dump(exclude_none=True) for tool in offered])
-        size = len(json.dumps([tool.parameters for tool in tools]))
-        if size > _MAX_TOOLS_CHARACTERS:
-            raise PromptFormatError(
-                f"the parameters of all tools may have {_MAX_TOOLS_CHARACTERS} characters, got {size}"
-            )
+        with about("tools"):
+            tools = _definitions(offered)
         preamble = Preamble(tools=tuple(tools), tool_choice=choice)
+        with about("tool_choice"):
+            _ = preamble.demand  # an error where the choice is no tool
         may_call = [t for t in preamble.offered if choice in ("auto", "required", t.name)]
-        tool_set = ToolSet(may_call) if may_call else None
-        constraint = _constraint(llama, body, may_call, choice) if may_call else wanted_format
+        with about("tools"):
+            tool_set = ToolSet(may_call) if may_call else None
+        with about("tools" if wanted_format is None else None):  # with both it may be either
+            constraint = _constraint(llama, body, may_call, choice) if may_call else wanted_format
+            _prepare(llama, constraint)
         goes_on = _goes_on(body, constraint)
         prompt = llama.chat_format.encode_chat(messages, continue_last=goes_on, preamble=preamble)
-        _prepare(llama, constraint)
         return ChatPlan(prompt, tool_set, constraint, must_call=bool(may_call) and choice != "auto")
     except RecursionError as error:
         raise PromptFormatError("a call's arguments or a tool's parameters are nested too deeply") from error
+
+
+def _definitions(offered: Sequence[Tool]) -> list[ToolDefinition]:
+    tools = as_tools([tool.model_dump(exclude_none=True) for tool in offered])
+    size = len(json.dumps([tool.parameters for tool in tools]))
+    if size > _MAX_TOOLS_CHARACTERS:
+        raise PromptFormatError(
+            f"the parameters of all tools may have {_MAX_TOOLS_CHARACTERS} characters, got {size}"
+        )
+    return tools
 
 
 def _choice(body: ChatBody) -> tuple[str, list[Tool]]:
@@ -111,7 +123,8 @@ def _choice(body: ChatBody) -> tuple[str, list[Tool]]:
     allowed = {tool.function.name for tool in wanted.allowed_tools.tools}
     missing = allowed - {tool.function.name for tool in tools}
     if missing:
-        raise PromptFormatError(f"`tool_choice` allows {min(missing)!r:.200}, which is no tool")
+        said = f"`tool_choice` allows {min(missing)!r:.200}, which is no tool"
+        raise ApiError(400, said, param="tool_choice")
     return wanted.allowed_tools.mode, [tool for tool in tools if tool.function.name in allowed]
 
 
@@ -142,9 +155,12 @@ def _constraint(
 def _goes_on(body: ChatBody, constraint: Constraint | None) -> bool:
     """Whether the answer goes on with the last message."""
     if body.continue_final_message and constraint is not None:
-        raise ConstraintError(
+        raise ApiError(
+            400,
             "an answer that goes on with a message cannot be held to a form or a call, which begin anew; end "
-            "the messages with the user's"
+            "the messages with the user's",
+            code="invalid_constraint",
+            param="continue_final_message",
         )
     return body.continue_final_message is True
 

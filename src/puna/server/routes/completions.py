@@ -13,7 +13,7 @@ from puna.llama import Llama
 from puna.server.answers.completion_answer import CompletionAnswer
 from puna.server.answers.conversation import QUICK_CHARACTERS
 from puna.server.answers.generation import Wanted
-from puna.server.errors import ApiError
+from puna.server.errors import ApiError, about
 from puna.server.hosting.hosted import Loaded
 from puna.server.schemas.completions import Completion, CompletionBody
 from puna.server.schemas.response_format import constraint_of
@@ -66,7 +66,8 @@ async def _answer(services: Services, model: Loaded, body: CompletionBody, clien
         for i in range((body.n or 1) if max_tokens else 0)
     ]
     wanted = [Wanted(prompt, each) for prompt in prompts for each in params]
-    generation = services.generate(model, wanted, client)
+    with about("prompt"):
+        generation = services.generate(model, wanted, client)
     return CompletionAnswer(generation, model, prompts, body, client=client)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from puna.server.answers.deadline import Deadline
 from puna.server.answers.passes import embed_all
-from puna.server.errors import ApiError
+from puna.server.errors import ApiError, about
 from puna.server.schemas.embeddings import Embeddings, EmbeddingsBody, EmbeddingUsage
 from puna.server.services import Client, Services, TheServices
 from puna.server.wire.reply import unless_gone
@@ -44,7 +44,8 @@ async def _embed(services: Services, body: EmbeddingsBody, client: str) -> str:
         inputs = [
             await asyncio.to_thread(encode, text) if isinstance(text, str) else text for text in body.inputs()
         ]
-        vectors = await embed_all(model, inputs, client, deadline)
+        with about("input"):
+            vectors = await embed_all(model, inputs, client, deadline)
     return await asyncio.to_thread(_written, body, sum(map(len, inputs)), vectors)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from puna.server.schemas.base import Body, Reply
 
@@ -22,14 +22,15 @@ class PromptText(Body):
     """A prompt's text and variables."""
 
     prompt: str | None = Field(None, description="With `{{ name }}` where a variable goes.")
-    variables: list[Variable] | None = Field(None, max_length=64, fail_fast=True)
+    variables: list[Variable] | None = Field(None, max_length=64, fail_fast=True, validate_default=True)
 
-    @model_validator(mode="after")
-    def _has_its_variables(self) -> PromptText:
-        missing = set(PLACE.findall(self.prompt or "")) - set(self.variables or [])
+    @field_validator("variables")
+    @classmethod
+    def _are_all(cls, given: list[str] | None, others: ValidationInfo) -> list[str] | None:
+        missing = set(PLACE.findall(others.data.get("prompt") or "")) - set(given or [])
         if missing:
             raise ValueError(f"the prompt uses {min(missing)!r:.80}, which is not in `variables`")
-        return self
+        return given
 
 
 class NewPrompt(PromptText):

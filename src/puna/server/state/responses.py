@@ -202,11 +202,11 @@ def chain(
     query = select(*_COLUMNS, links.c.previous).join(links, linked)
     rows = list(connection.execute(query.order_by(links.c.depth.desc())))
     if not rows:
-        raise _no_previous(key)
+        raise _not_found(key)
     if len(rows) > MAX_CHAIN:
         raise ApiError(400, f"more than {MAX_CHAIN} responses go on from one another; begin anew")
     if rows[0].previous is not None:
-        raise _no_previous(rows[0].previous)
+        raise _not_found(rows[0].previous)
     return [_response(row, running) for row in rows]
 
 
@@ -266,14 +266,7 @@ def _note_items(connection: Connection, number: int, new: Sequence[dict[str, Any
         connection.execute(insert(response_items), [{"response": number, "id": item["id"]} for item in new])
 
 
-def _not_found(key: str, *, code: str | None = None, param: str | None = None) -> ApiError:
+def _not_found(key: str) -> ApiError:
     return ApiError(
-        404,
-        f"Response '{key:.200}' not found. Use 'client.responses.list()' to list available Responses.",
-        code=code,
-        param=param,
+        404, f"Response '{key:.200}' not found. Use 'client.responses.list()' to list available Responses."
     )
-
-
-def _no_previous(key: str) -> ApiError:
-    return _not_found(key, code="previous_response_not_found", param="previous_response_id")
