@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -168,7 +168,11 @@ class NativeEngine:
                 f"the prompt has {len(prompt)} tokens and at most {self.context_tokens - room} fit the "
                 f"context of {self.context_tokens}; {advice}"
             )
-        for token in (min(prompt), max(prompt)):
+        self.check_ids(prompt)
+
+    def check_ids(self, tokens: Collection[int]) -> None:
+        """Raise where ids are no tokens; see `Engine.check_ids`."""
+        for token in (min(tokens, default=0), max(tokens, default=0)):
             if not 0 <= token < self._vocab_size:
                 raise ConfigError(f"token {token} is not in the vocabulary of {self._vocab_size}")
         if self._left_out and not self._left_out.isdisjoint(prompt):
@@ -180,6 +184,7 @@ class NativeEngine:
     def submit(self, request: Request) -> None:
         """Queue a request; see `Engine.submit`."""
         self.check_prompt(request.prompt)
+        self.check_ids(request.params.logit_bias)
         constraint = request.params.constraint
         matcher = None if constraint is None else self._compiler.matcher(constraint, request.stop_ids)
         sequence = RunningSequence(

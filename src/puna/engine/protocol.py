@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -44,12 +44,20 @@ class Engine(Protocol):
         """
         ...
 
+    def check_ids(self, tokens: Collection[int]) -> None:
+        """Raise where ids are no tokens.
+
+        Raises:
+            ConfigError: one is outside the vocabulary.
+        """
+        ...
+
     def submit(self, request: Request) -> None:
         """Queue a request; its sink gets the events.
 
         Raises:
             CapacityError: the prompt does not fit the context, or never could fit the cache.
-            ConfigError: the prompt is empty or has ids outside the vocabulary.
+            ConfigError: the prompt is empty, or it or `logit_bias` has ids outside the vocabulary.
             EngineError: the engine is closed.
             ConstraintError: the request's constraint cannot be compiled.
         """

@@ -11,6 +11,7 @@ from puna.server.answers.choices import Choices
 from puna.server.answers.conversation import is_quick, plan_chat
 from puna.server.answers.generation import Wanted
 from puna.server.answers.truncation import plan_truncated
+from puna.server.errors import about
 from puna.server.schemas.chat import ChatBody
 from puna.server.services import Services
 
@@ -30,11 +31,14 @@ async def answering(
         truncates: leave out the oldest messages where not all fit.
 
     Raises:
-        ApiError: 404, there is no such model; 429, too many answers wait; 503, it cannot be loaded.
+        ApiError: 400, see `plan_chat`, or `logit_bias` has ids outside the vocabulary; 404, there is no such
+            model; 429, too many answers wait; 503, it cannot be loaded.
         PromptFormatError: the messages or tools are not such as this model takes.
         ConstraintError: an answer cannot be held to what is asked for.
     """
     async with services.pool.use(body.model) as model:
+        with about("logit_bias"):
+            model.llama.engine.check_ids(body.biases)
         n = body.n or 1
         model.admission.check(client, n)
         planning = plan_truncated if truncates else plan_chat

@@ -198,6 +198,8 @@ def test_what_does_not_fit_is_refused_with_both_numbers(tiny: tuple[PackedModel,
         engine.embed(prompt(40))
     with pytest.raises(ConfigError, match="prompt is empty"):
         Caller(engine, [])
+    with pytest.raises(ConfigError, match="token 261 is not in the vocabulary of 260"):
+        Caller(engine, prompt(5), logit_bias={7: 1.0, 261: 1.0})
     with pytest.raises(ConfigError, match="token 260 is not in the vocabulary of 260"):
         Caller(engine, [1, 260])
     engine.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -59,6 +59,9 @@ class ScriptedEngine:
     def check_prompt(self, prompt: Sequence[int], room: int = 1) -> None:
         if len(prompt) + room > self.context_tokens:
             raise CapacityError("the prompt is too long")
+
+    def check_ids(self, tokens: Collection[int]) -> None:
+        pass
 
     def submit(self, request: Request) -> None:
         self.prompts.append(list(request.prompt))

@@ -157,6 +157,8 @@ ALLOWED = {"mode": "auto", "tools": [NAMED]}
         ("/v1/completions", {"prompt": [2**30]}, "prompt"),
         ("/v1/completions", {"prompt": [2**30], "echo": True, "max_tokens": 0, "logprobs": 1}, "prompt"),
         ("/v1/completions", {"prompt": "hum", "response_format": FORM}, "response_format"),
+        ("/v1/completions", {"prompt": "hum", "logit_bias": {"99999999": 1}}, "logit_bias"),
+        (CHAT, {"messages": SAID, "logit_bias": {"99999999": 1}, "stream": True}, "logit_bias"),
         ("/v1/embeddings", {"input": ""}, "input"),
         ("/v1/embeddings", {"input": [2**30]}, "input"),
         ("/v1/embeddings", {"input": "hum", "dimensions": 3}, "dimensions"),

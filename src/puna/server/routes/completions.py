@@ -60,6 +60,8 @@ async def _answer(services: Services, model: Loaded, body: CompletionBody, clien
     else:
         prompts, constraint = await asyncio.to_thread(_plan, model.llama, body)
     _bound_scores(body, prompts)
+    with about("logit_bias"):
+        model.llama.engine.check_ids(body.biases)
     max_tokens = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
     params = [
         body.params(i, max_tokens=max_tokens, logprobs=body.logprobs, constraint=constraint)

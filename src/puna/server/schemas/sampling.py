@@ -82,6 +82,11 @@ class Sampling(Drawing, ModelName):
         """`stop` as a list."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
+    @property
+    def biases(self) -> dict[int, float]:
+        """`logit_bias` by ids."""
+        return {int(token): bias for token, bias in (self.logit_bias or {}).items()}
+
     def params(
         self, choice: int, *, max_tokens: int | None, logprobs: int | None, constraint: Constraint | None
     ) -> SamplingParams:
@@ -101,7 +106,7 @@ class Sampling(Drawing, ModelName):
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return SamplingParams(
             **given,
-            logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
+            logit_bias=self.biases,
             seed=None if self.seed is None else (self.seed + choice) % _SEEDS,
             stop=self.stop_texts,
             max_tokens=max_tokens,
