@@ -48,6 +48,10 @@ def log_probabilities(llama: Llama, ids: list[int]) -> NDArray[np.float64]:
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
+def name_of(llama: Llama, token: int) -> str:
+    return llama.tokenizer.decode([token], show_special=True)
+
+
 def expected(llama: Llama, ids: list[int], n_context: int) -> tuple[float, bool]:
     rows = log_probabilities(llama, ids)[n_context - 1 : -1]
     target = ids[n_context:]
@@ -98,11 +102,24 @@ def test_a_prompt_alone_has_its_log_probabilities(live: Live, llama: Llama, rows
         13
     ] * 4
     assert logprobs["token_logprobs"][0] is logprobs["top_logprobs"][0] is None
-    for row, names in zip(log_probabilities(llama, rows[0])[:-1], logprobs["top_logprobs"][1:], strict=True):
-        best = np.argsort(-row, kind="stable")[:5].tolist()
+    found = log_probabilities(llama, rows[0])[:-1]
+    for row, names, token in zip(found, logprobs["top_logprobs"][1:], rows[0][1:], strict=True):
+        told = [*np.argsort(-row, kind="stable")[:5].tolist(), token]
         # Bytes that are no characters by themselves share a name: the likeliest has it.
-        known = {llama.tokenizer.decode([token], show_special=True): row[token] for token in reversed(best)}
+        known = {name_of(llama, each): row[each] for each in sorted(told, key=lambda each: row[each])}
         assert names == pytest.approx(known, abs=1e-4)
+
+
+def test_what_was_drawn_is_told_where_it_is_not_among_the_likeliest(live: Live, llama: Llama) -> None:
+    body = {"prompt": "hum", "echo": False, "temperature": 2, "top_p": 1, "max_tokens": 32}
+    for n_top in (0, 1):
+        (choice,) = ask(live, **body, logprobs=n_top)
+        told = choice["logprobs"]
+        entries = list(zip(told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True))
+        assert [names.get(name, logprob) >= logprob for name, logprob, names in entries] == [True] * 32
+        assert all(name in names for name, _, names in entries)
+        assert {len(names) for _, _, names in entries} <= {1, n_top + 1}
+        assert max(len(names) for _, _, names in entries) == n_top + 1
 
 
 def test_a_prompt_alone_as_a_stream(live: Live, rows: list[list[int]]) -> None:

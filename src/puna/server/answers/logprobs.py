@@ -68,8 +68,12 @@ def prompt_logprobs(
 
 
 def _top(tokenizer: Tokenizer, entry: TokenLogprob) -> dict[str, float]:
-    """The likeliest tokens by name; where parts of characters have the same name, the likeliest of them."""
-    return {_name(tokenizer, token): max(logprob, _LOWEST) for token, logprob in reversed(entry.top)}
+    """The likeliest tokens and the one that stands there by name, as OpenAI has them.
+
+    Where parts of characters have the same name, it is the likeliest of them.
+    """
+    chances = [(entry.token, entry.logprob), *reversed(entry.top)]
+    return {_name(tokenizer, token): max(logprob, _LOWEST) for token, logprob in chances}
 
 
 def _offsets(tokens: Sequence[str], start: int) -> list[int]:
