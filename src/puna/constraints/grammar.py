@@ -228,7 +228,7 @@ def refusal(constraint: Constraint, complaint: str) -> ConstraintError:
         constraint: what was asked for.
         complaint: llguidance's own words.
     """
-    reason = one_line(complaint)[:_MAX_REASON]
+    reason = _in_plain_words(one_line(complaint))[:_MAX_REASON]
     if not isinstance(constraint, JsonSchema):
         kind = {Regex: "regular expression", Lark: "grammar", Choices: "list of choices"}[type(constraint)]
         return ConstraintError(f"the {kind} cannot be used: {reason}")
@@ -244,6 +244,18 @@ def refusal(constraint: Constraint, complaint: str) -> ConstraintError:
             "check the answer"
         )
     return ConstraintError(f"the schema cannot be used{place and f' at {place}'}: {reason}")
+
+
+def _in_plain_words(reason: str) -> str:
+    if reason == "NoExtensionBias":  # no token may come first
+        return (
+            "no answer suits it, since it or a part of it needs itself without end; give it another way out"
+        )
+    return re.sub(
+        r"Resource '([^']*)' is not present in a registry and .* does not fetch resources",
+        r"`$ref` names another document, '\1', and none is fetched; put it under `$defs` and refer to that",
+        reason,
+    )
 
 
 def one_line(complaint: str) -> str:

@@ -184,7 +184,12 @@ BAD: list[tuple[Constraint, str]] = [
     (JsonSchema({"propertyNames": {"format": "email"}}), "at #: `propertyNames` cannot be enforced"),
     (JsonSchema({"type": "text"}), "at #: Invalid type: text"),
     (JsonSchema({"properties": {"a": {"$ref": "#/$defs/none"}}}), "at #/properties/a: Pointer"),
-    (JsonSchema({"$ref": "https://example.org/s.json"}), "does not fetch resources"),
+    (
+        JsonSchema({"items": {"$ref": "https://example.org/s.json"}}),
+        "at #/items: `.ref` names another document, 'https://example.org/s.json', and none is fetched; put "
+        "it under `.defs` and refer to that$",
+    ),
+    (JsonSchema({"$ref": "#"}), "cannot be used: no answer suits it, since it or a part of it needs itself"),
     (JsonSchema({"items": {"type": "string", "pattern": "(?=a)b"}}), "at #/items: regex parse error"),
     (JsonSchema({"type": "integer", "minimum": 5, "maximum": 3}), "at #: Unsatisfiable schema: minimum"),
     (JsonSchema({"enum": []}), "Unsatisfiable"),

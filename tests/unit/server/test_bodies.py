@@ -185,6 +185,15 @@ def test_what_asks_for_nothing_passes(live: Live) -> None:
         assert reply.status_code == 200, reply.text
 
 
+def test_a_body_in_another_encoding_is_told_so(live: Live) -> None:
+    body = json.dumps(chat(user="Cuzco, Per\u00fa"), ensure_ascii=False).encode("latin-1")
+    reply = live.http.post(CHAT, content=body, headers={"Content-Type": "application/json"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_json")
+    place = body.index(b"\xfa")
+    said = f"the body must be UTF-8, and its byte {place} is not; encode the text as UTF-8"
+    assert reply.json()["error"]["message"] == said
+
+
 HALF = "\ud800"
 TOOL = {"type": "function", "name": "weather", "description": HALF, "parameters": {"default": "NUMBER"}}
 

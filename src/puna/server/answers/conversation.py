@@ -95,7 +95,7 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
             tool_set = ToolSet(may_call) if may_call else None
         with about("tools" if wanted_format is None else None):  # with both it may be either
             constraint = _constraint(llama, body, may_call, choice) if may_call else wanted_format
-            _prepare(llama, constraint)
+            _prepare_calls(llama, constraint, may_call, wanted_format)
         goes_on = _goes_on(body, constraint)
         prompt = llama.chat_format.encode_chat(messages, continue_last=goes_on, preamble=preamble)
         return ChatPlan(prompt, tool_set, constraint, must_call=bool(may_call) and choice != "auto")
@@ -168,6 +168,31 @@ def _goes_on(body: ChatBody, constraint: Constraint | None) -> bool:
 def _prepare(llama: Llama, constraint: Constraint | None) -> None:
     if constraint is not None:
         llama.engine.prepare(constraint)
+
+
+def _prepare_calls(
+    llama: Llama,
+    constraint: Constraint | None,
+    tools: Sequence[ToolDefinition],
+    wanted_format: Constraint | None,
+) -> None:
+    """Prepare what is made of tools and a form; an error is about one of them, and not about our rules."""
+    try:
+        _prepare(llama, constraint)
+    except ConstraintError:
+        _prepare(llama, wanted_format)
+        for tool in tools:
+            if tool.is_strict and not tool.is_builtin:
+                with about("tools"):
+                    _prepare_tool(llama, tool)
+        raise
+
+
+def _prepare_tool(llama: Llama, tool: ToolDefinition) -> None:
+    try:
+        _prepare(llama, JsonSchema(tool.parameters))
+    except ConstraintError as error:
+        raise ConstraintError(f"tool {tool.name!r}: {error}; or leave out its `strict`") from error
 
 
 def _mappings(messages: Sequence[Message]) -> list[dict[str, Any]]:

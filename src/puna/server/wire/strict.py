@@ -54,7 +54,10 @@ class StrictRequest(Request):
                     self._json = _parsed(body)
                 else:
                     self._json = await asyncio.to_thread(_parsed, body)
-            except (CheckpointError, UnicodeDecodeError) as error:
+            except UnicodeDecodeError as error:
+                said = f"the body must be UTF-8, and its byte {error.start} is not; encode the text as UTF-8"
+                raise ApiError(400, said, code="invalid_json") from error
+            except CheckpointError as error:
                 raise ApiError(400, str(error)[:500], code="invalid_json") from error
         return self._json
 
