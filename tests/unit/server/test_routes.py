@@ -205,6 +205,8 @@ def test_the_server_tells_about_itself(live: Live) -> None:
 def test_the_page_of_the_document_needs_nobody_else(live: Live) -> None:
     page = live.http.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
+    framed = page.headers["x-frame-options"], page.headers["content-security-policy"]
+    assert framed == ("DENY", "frame-ancestors 'none'")
     wanted = re.findall(r'(?:src|href|url)(?:=|: )["\']([^"\']+)', page.text)
     assert len(wanted) == 4
     for address in wanted:

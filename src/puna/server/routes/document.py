@@ -17,6 +17,8 @@ from fastapi.staticfiles import StaticFiles
 
 __all__ = ["add_document"]
 
+# No other page may show it as a part of its own and have a user press its buttons.
+_UNFRAMED = {"X-Frame-Options": "DENY", "Content-Security-Policy": "frame-ancestors 'none'"}
 _DOCUMENT, _PAGE, _FILES = "/openapi.json", "/docs", "/docs/files"
 
 
@@ -38,10 +40,12 @@ async def _document(request: Request) -> JSONResponse:
 
 
 async def _page() -> HTMLResponse:
-    return get_swagger_ui_html(
+    page = get_swagger_ui_html(
         openapi_url=_DOCUMENT,
         title="Puna",
         swagger_js_url=f"{_FILES}/swagger-ui-bundle.js",
         swagger_css_url=f"{_FILES}/swagger-ui.css",
         swagger_favicon_url=f"{_FILES}/favicon.png",
     )
+    page.headers.update(_UNFRAMED)
+    return page
