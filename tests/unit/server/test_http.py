@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -41,6 +42,24 @@ def live(scripted_model: HostedModel) -> Iterator[Live]:
     scripted_model.loaded = None
     with running([scripted_model], read_timeout_s=1) as server:
         yield server
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ("hm\r\n\r\n", "Invalid HTTP request received."),
+        (f"{GET}X: {'a' * 40_000}", "The headers are too long."),
+    ],
+)
+def test_what_is_no_http_gets_an_error_as_any_other(live: Live, sent: str, said: str) -> None:
+    head, _, body = raw(live, sent.encode()).partition(b"\r\n\r\n")
+    status, *headers = head.decode().lower().split("\r\n")
+    assert status == "http/1.1 400 bad request"
+    assert {"content-type: application/json", f"content-length: {len(body)}", "connection: close"} <= set(
+        headers
+    )
+    told = {"message": said, "type": "invalid_request_error", "param": None, "code": None}
+    assert json.loads(body) == {"error": told}
 
 
 @pytest.mark.parametrize("name", REFUSED)

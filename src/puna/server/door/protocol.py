@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from types import SimpleNamespace
 
 import httptools
@@ -10,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from puna.server.door.unread import unread_bytes
+from puna.server.errors import ApiError
 from puna.server.settings import ServerSettings
 from puna.server.watch.log import log
 
@@ -107,7 +109,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._await_head()  # empty lines begin no request, and would keep the connection for ever
 
     def send_400_response(self, msg: str) -> None:
-        """See uvicorn."""
+        """See uvicorn, which sends plain text."""
         if self._has_request and not self.cycle.more_body:  # it is answered first
             self._is_deaf = True
             self.cycle.keep_alive = False
@@ -116,7 +118,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self._leaving is not None or (self._has_request and self.cycle.response_started):
             self.transport.close()  # a second answer would seem to be one to the next request
         else:
-            super().send_400_response(msg)
+            body = json.dumps(ApiError(400, msg).body()).encode()
+            head = [b"HTTP/1.1 400 Bad Request", *map(b": ".join, self.server_state.default_headers)]
+            head += [b"content-type: application/json", b"content-length: %d" % len(body)]
+            self.transport.write(b"\r\n".join([*head, b"connection: close", b"", body]))
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """See httptools."""
