@@ -70,6 +70,19 @@ def test_responses_and_what_they_answer_are_written_one_by_one_beside_the_loop(
     assert written == [*[("Message", False)] * 3, ("ListReply", False)]
 
 
+def test_prompts_and_their_versions_are_written_one_by_one_beside_the_loop(
+    live: Live, written: list[tuple[str, bool]]
+) -> None:
+    made = [post(live, "/prompts", prompt=text) for text in ("hum", "half a pair: \ud800")]
+    body = {"prompt": "spit", "version": 1, "set_as_default": False}
+    added = live.http.put(f"/v1/prompts/{made[0]['prompt_id']}", json=body).json()
+    written.clear()
+    assert live.http.get("/v1/prompts").json() == {"data": made[::-1]}
+    versions = live.http.get(f"/v1/prompts/{made[0]['prompt_id']}/versions").json()
+    assert versions == {"data": [made[0], added]}
+    assert written == [("Prompt", False)] * 4
+
+
 def test_completions_and_what_they_answer_are_written_one_by_one_beside_the_loop(
     live: Live, written: list[tuple[str, bool]]
 ) -> None:

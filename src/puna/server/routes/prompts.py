@@ -10,6 +10,7 @@ from puna.server import state
 from puna.server.schemas.prompts import MAX_VERSION, DefaultBody, NewPrompt, Prompt, PromptBody, Prompts
 from puna.server.services import Owner, TheServices
 from puna.server.state.prompts import PromptVersion
+from puna.server.wire.page import whole_reply
 from puna.server.wire.reply import json_reply
 from puna.server.wire.strict import StrictRoute
 
@@ -38,7 +39,7 @@ async def create_prompt(body: NewPrompt, services: TheServices, owner: Owner) ->
 async def list_prompts(services: TheServices, owner: Owner) -> Response:
     """Every prompt's default version."""
     found = await services.state.read(state.prompts.list_all, owner)
-    return json_reply(Prompts(data=[_prompt(each) for each in found]))
+    return await whole_reply(found, _prompt)
 
 
 @router.get("/{prompt_id}", response_model=Prompt)
@@ -87,7 +88,7 @@ async def set_default_version(
 async def list_prompt_versions(prompt_id: str, services: TheServices, owner: Owner) -> Response:
     """Every version of a prompt."""
     found = await services.state.read(state.prompts.versions, owner, prompt_id)
-    return json_reply(Prompts(data=[_prompt(each) for each in found]))
+    return await whole_reply(found, _prompt)
 
 
 def _prompt(found: PromptVersion) -> Prompt:
