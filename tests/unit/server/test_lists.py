@@ -96,3 +96,20 @@ def test_completions_and_what_they_answer_are_written_one_by_one_beside_the_loop
     messages = live.http.get(f"/v1/chat/completions/{made[0]}/messages").json()["data"]
     assert [message["content"] for message in messages] == [each["content"] for each in SAID]
     assert written == [*[("StoredMessage", False)] * 3, ("ListReply", False)]
+
+
+def test_one_that_is_kept_is_sent_as_it_was_without_another_look(
+    live: Live, written: list[tuple[str, bool]]
+) -> None:
+    body: Any = {"model": "scripted"}
+    response = post(live, "/responses", input=SAID, include=["message.output_text.logprobs"], **body)
+    completion = post(live, "/chat/completions", messages=SAID, store=True, logprobs=True, **body)
+    written.clear()
+    assert live.http.get(f"/v1/responses/{response['id']}").json() == response
+    found = live.http.get(f"/v1/chat/completions/{completion['id']}").json()
+    assert found == {**completion, "metadata": {}, "input_messages": SAID}
+    assert post(live, f"/chat/completions/{completion['id']}", metadata={"wool": "grey"}) == {
+        **found,
+        "metadata": {"wool": "grey"},
+    }
+    assert written == []

@@ -16,7 +16,7 @@ from puna.server.services import Owner, TheServices
 from puna.server.state.completions import StoredCompletion
 from puna.server.state.pages import Page, paged
 from puna.server.wire.page import page_reply
-from puna.server.wire.reply import json_reply
+from puna.server.wire.reply import json_reply, stored_reply
 from puna.server.wire.strict import StrictRoute
 
 __all__ = [
@@ -61,7 +61,7 @@ async def list_chat_completions(
 @router.get("/{completion_id}", response_model=StoredChat)
 async def get_chat_completion(completion_id: str, services: TheServices, owner: Owner) -> Response:
     """One completion."""
-    return json_reply(_chat(await services.state.read(state.completions.find, owner, completion_id)))
+    return stored_reply(_values(await services.state.read(state.completions.find, owner, completion_id)))
 
 
 @router.post("/{completion_id}", response_model=StoredChat)
@@ -70,9 +70,8 @@ async def update_chat_completion(
 ) -> Response:
     """Replace a completion's `metadata`."""
     labels = body.metadata or {}
-    return json_reply(
-        _chat(await services.state.write(state.completions.label, owner, completion_id, labels))
-    )
+    changed = await services.state.write(state.completions.label, owner, completion_id, labels)
+    return stored_reply(_values(changed))
 
 
 @router.delete("/{completion_id}", response_model=Deleted)
@@ -98,9 +97,11 @@ async def list_chat_messages(
 
 
 def _chat(stored: StoredCompletion) -> StoredChat:
-    return StoredChat.model_validate(
-        {**stored.body, "metadata": stored.labels, "input_messages": stored.messages}
-    )
+    return StoredChat.model_validate(_values(stored))
+
+
+def _values(stored: StoredCompletion) -> dict[str, Any]:
+    return {**stored.body, "metadata": stored.labels, "input_messages": stored.messages}
 
 
 def _message(stored: dict[str, Any]) -> StoredMessage:

@@ -17,7 +17,7 @@ from puna.server.services import Owner, TheServices
 from puna.server.state.pages import Page, paged
 from puna.server.state.responses import StoredResponse
 from puna.server.wire.page import page_reply
-from puna.server.wire.reply import STREAMED, event_stream, json_reply
+from puna.server.wire.reply import STREAMED, event_stream, json_reply, stored_reply
 from puna.server.wire.strict import StrictRoute
 
 __all__ = [
@@ -64,7 +64,7 @@ async def get_response(
     running = services.background.running
     found = await services.state.read(state.responses.find, owner, response_id, running)
     if not stream:
-        return json_reply(_response(found))
+        return stored_reply(found.body)
     log = services.background.logs.find(response_id)
     if log is None:
         raise ApiError(
@@ -90,7 +90,7 @@ async def cancel_response(response_id: str, services: TheServices, owner: Owner)
     running = services.background.running
     found = await services.state.write(state.responses.cancel, owner, response_id, running)
     services.background.cancel(response_id)
-    return json_reply(_response(found))
+    return stored_reply(found.body)
 
 
 @router.get("/{response_id}/input_items", response_model=ItemPage)
@@ -106,10 +106,6 @@ async def list_input_items(
     chain = await services.state.read(state.responses.chain, owner, response_id)
     said = [*state.responses.said(chain[:-1]), *chain[-1].input]
     return await page_reply(paged(said, Page(after, limit, order)), as_item)
-
-
-def _response(found: StoredResponse) -> Response:
-    return Response.model_validate(found.body)
 
 
 def _listed(found: StoredResponse) -> ListedResponse:
