@@ -175,8 +175,8 @@ class NativeEngine:
         for token in (min(tokens, default=0), max(tokens, default=0)):
             if not 0 <= token < self._vocab_size:
                 raise ConfigError(f"token {token} is not in the vocabulary of {self._vocab_size}")
-        if self._left_out and not self._left_out.isdisjoint(prompt):
-            token = min(self._left_out.intersection(prompt))
+        if self._left_out and not self._left_out.isdisjoint(tokens):
+            token = min(self._left_out.intersection(tokens))
             raise ConfigError(
                 f"token {token} is not in the vocabulary: it is a row of the model without a text"
             )
