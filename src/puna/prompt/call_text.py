@@ -20,7 +20,7 @@ from puna.prompt.format import Piece, Special
 from puna.prompt.messages import ToolCall
 from puna.prompt.tools import BUILTIN_TOOLS, CODE_INTERPRETER
 
-__all__ = ["MAX_DEPTH", "PYTHON_TAG", "CallStyle", "assistant_pieces", "spell_json"]
+__all__ = ["MAX_DEPTH", "PYTHON_TAG", "CallStyle", "assistant_pieces", "check_depth", "spell_json"]
 
 PYTHON_TAG = "<|python_tag|>"
 
@@ -105,7 +105,7 @@ def _spell(call: ToolCall, style: CallStyle) -> str | None:
     if _is_query(call):
         return f"{call.name}.call(query={_string(str(call.arguments['query']))})"
     if style.form == "python_list":
-        _check_depth(call, call.arguments)
+        check_depth(call, call.arguments)
         return f"[{call.name}({_keywords(call.arguments)})]"
     if style.form == "function_tag":
         return f"<function={call.name}>{_json(call, call.arguments)}</function>"
@@ -129,7 +129,7 @@ def _is_plain(code: str) -> bool:
 
 
 def _json(call: ToolCall, value: Mapping[str, Any]) -> str:
-    _check_depth(call, call.arguments)
+    check_depth(call, call.arguments)
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -138,14 +138,24 @@ def _json(call: ToolCall, value: Mapping[str, Any]) -> str:
         ) from error
 
 
-def _check_depth(call: ToolCall, value: Any, depth: int = 0) -> None:
+def check_depth(call: ToolCall, value: Any, depth: int = 0) -> None:
+    """Refuse arguments, or a value in them, nested deeper than `MAX_DEPTH`.
+
+    Args:
+        call: whose they are.
+        value: what is looked at.
+        depth: how deep it stands itself.
+
+    Raises:
+        PromptFormatError: they are.
+    """
     if isinstance(value, Mapping | list | tuple):
         if depth >= MAX_DEPTH:
             raise PromptFormatError(
                 f"the arguments of the call of {call.name!r} may be nested {MAX_DEPTH} deep, they are deeper"
             )
         for item in value.values() if isinstance(value, Mapping) else value:
-            _check_depth(call, item, depth + 1)
+            check_depth(call, item, depth + 1)
 
 
 def _keywords(arguments: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from puna.errors import PromptFormatError
-from puna.prompt.call_text import spell_json
+from puna.prompt.call_text import check_depth, spell_json
 from puna.prompt.family import ToolForm
 from puna.prompt.format import check_continues, encode_plain, text_only
 from puna.prompt.messages import Assistant, Content, Image, Message, System, Tool, ToolCall, User
@@ -84,8 +84,9 @@ class TemplateFormat:
             variables: more that this template can be told; their texts hold no special tokens either.
 
         Raises:
-            PromptFormatError: the template is damaged or refuses these messages, or `continue_last` is
-                set and the last message is not the assistant's or cannot be left open.
+            PromptFormatError: the template is damaged or refuses these messages, the arguments of a call are
+                nested too deep, or `continue_last` is set and the last message is not the assistant's or
+                cannot be left open.
         """
         if continue_last:
             check_continues(messages)
@@ -253,6 +254,7 @@ def _content(content: Content) -> str | list[dict[str, Any]]:
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
+    check_depth(call, call.arguments)
     function = {"name": call.name, "arguments": dict(call.arguments)}
     return {"type": "function", "function": function} | ({} if call.id is None else {"id": call.id})
 

@@ -396,6 +396,16 @@ def test_tools_and_the_date_reach_the_template(tiny: Tokenizer) -> None:
     assert rendered([System("s"), User("q")]) == f"{told}system:s\n{demand};user:q;"
 
 
+def test_arguments_of_calls_are_nested_as_deep_as_in_other_formats(tiny: Tokenizer) -> None:
+    chat = TemplateFormat(tiny, "{% for m in messages %}{{ m.tool_calls[0] | tojson }}{% endfor %}", {})
+    arguments: dict[str, Any] = {"a": 1}
+    for _ in range(63):
+        arguments = {"a": arguments}
+    chat.encode_chat([Assistant("", tool_calls=(ToolCall("f", arguments),))])
+    with pytest.raises(PromptFormatError, match="the arguments of the call of 'f' may be nested 64 deep"):
+        chat.encode_chat([Assistant("", tool_calls=(ToolCall("f", {"a": arguments}),))])
+
+
 def test_base_model_has_no_chat(tiny: Tokenizer, tiny_vocabulary: Vocabulary) -> None:
     form: Any = chat_format(tiny_vocabulary, tiny)
     assert (form.name, form.stop_ids) == ("base", {2})

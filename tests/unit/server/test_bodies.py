@@ -89,6 +89,50 @@ def test_long_conversations_and_token_ids_are_not_too_many(live: Live) -> None:
         assert "objects and lists" not in reply.text
 
 
+def call(arguments: str) -> dict[str, Any]:
+    return {**CALL, "function": {"name": "weather", "arguments": arguments}}
+
+
+def call_item(arguments: str) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": "c", "name": "weather", "arguments": arguments}
+
+
+def with_calls(path: str, *arguments: str) -> dict[str, Any]:
+    """A body with earlier calls."""
+    if path == RESPONSES:
+        return response(input=[*USER, *map(call_item, arguments)])
+    return chat(messages=[*USER, {"role": "assistant", "tool_calls": [*map(call, arguments)]}])
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_many_objects_in_the_arguments_of_calls_are_refused_too(live: Live, path: str) -> None:
+    lists = ",".join(["[]"] * (MAX_CONTAINERS // 2 - 2))
+    fits, more = f'{{"a":[{lists}]}}', f'{{"a":[{lists},[]]}}'
+    reply = live.http.post(path, json=with_calls(path, fits, fits))
+    assert "objects and lists" not in reply.text
+    reply = live.http.post(path, json=with_calls(path, fits, more))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "too_many_objects")
+    what = (
+        f"the arguments of all calls may have {MAX_CONTAINERS} objects and lists, got {MAX_CONTAINERS + 1};"
+    )
+    assert what in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_arguments_of_calls_are_as_deep_as_a_body(live: Live, path: str) -> None:
+    for depth, status in ((64, 200), (65, 400)):
+        reply = live.http.post(path, json=with_calls(path, '{"a":' * depth + "1" + "}" * depth))
+        assert reply.status_code == status, reply.text
+    assert "may be nested 64 deep" in reply.json()["error"]["message"]
+
+
+def test_arguments_that_are_no_json_pass_as_they_are(live: Live) -> None:
+    for arguments in ('{"city": ', "hm", '"' + "[" * 40_000, '{"text": "' + "{" * 40_000 + '"}'):
+        reply = live.http.post(CHAT, json=with_calls(CHAT, arguments))
+        assert "objects and lists" not in reply.text
+        assert reply.status_code == 200 or reply.json()["error"]["code"] == "context_length_exceeded"
+
+
 def test_messages_pass_as_clients_send_them(live: Live) -> None:
     dumped = {"annotations": None, "audio": None, "function_call": None, "refusal": None, "tool_calls": None}
     said: Any = [

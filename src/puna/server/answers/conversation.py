@@ -30,6 +30,7 @@ from puna.server.schemas.chat import (
     ToolMessage,
 )
 from puna.server.schemas.response_format import constraint_of
+from puna.server.wire.strict import check_containers
 
 __all__ = ["QUICK_CHARACTERS", "ChatPlan", "is_quick", "plan_chat"]
 
@@ -71,11 +72,13 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
         body: the request.
 
     Raises:
-        ApiError: 400, the tools or their choice are not such as can be used.
+        ApiError: 400, the tools or their choice are not such as can be used, or the arguments of earlier calls
+            have too many objects and lists.
         PromptFormatError: the messages or tools are not such as this model takes.
         ConstraintError: an answer cannot be held to what is asked for.
     """
     try:
+        _check_arguments(body.messages)
         messages = as_messages(_mappings(body.messages))
         wanted_format = constraint_of(body.response_format)
         if not body.tools:
@@ -224,6 +227,14 @@ def _mappings(messages: Sequence[Message]) -> list[dict[str, Any]]:
             role = "system" if isinstance(message, SystemMessage) else message.role
             mappings.append({"role": role, "content": _content(message.content)})
     return mappings
+
+
+def _check_arguments(messages: Sequence[Message]) -> None:
+    """Refuse calls that would come to too much: to the body that they came in they are mere texts."""
+    spoken = [message for message in messages if isinstance(message, AssistantMessage)]
+    calls = [call.function for message in spoken for call in message.tool_calls or ()]
+    written = [call.arguments.encode(errors="replace") for call in calls]
+    check_containers(written, "the arguments of all calls")
 
 
 def _length(message: Message) -> int:

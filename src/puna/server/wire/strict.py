@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from puna.errors import CheckpointError
 from puna.models.files import parse_json_object
 from puna.server.errors import ApiError
 
-__all__ = ["StrictRequest", "StrictRoute"]
+__all__ = ["StrictRequest", "StrictRoute", "check_containers"]
 
 _QUICK_BYTES = 65_536  # are parsed in a millisecond or two
 _MAX_KEYS = 4096  # of one object; unknown ones are told one by one
@@ -62,23 +62,35 @@ class StrictRequest(Request):
         return self._json
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
-    found = _containers(body)
+def check_containers(texts: Sequence[bytes], what: str) -> None:
+    """Look at JSON before anything is made of it.
+
+    Args:
+        texts: all that a request has of it.
+        what: has it, for the message.
+
+    Raises:
+        ApiError: 400, there are too many objects and lists.
+    """
+    found = sum(text.count(b"{") + text.count(b"[") for text in texts)
+    if found > _MAX_CONTAINERS:
+        found = sum(map(_containers, texts))
     if found > _MAX_CONTAINERS:
         raise ApiError(
             400,
-            f"a body may have {_MAX_CONTAINERS} objects and lists, got {found}; send less in one request",
+            f"{what} may have {_MAX_CONTAINERS} objects and lists, got {found}; send less in one request",
             code="too_many_objects",
         )
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    check_containers([body], "a body")
     return parse_json_object(body.decode("utf-8"), "the body", _MAX_KEYS, parse_float=_finite)
 
 
-def _containers(body: bytes) -> int:
+def _containers(text: bytes) -> int:
     """How many objects and lists JSON has, without making them; in texts their brackets do not count."""
-    found = body.count(b"{") + body.count(b"[")
-    if found <= _MAX_CONTAINERS:
-        return found
-    plain = body.replace(rb"\\", b"").replace(rb"\"", b"")  # what is left of quotes begins and ends texts
+    plain = text.replace(rb"\\", b"").replace(rb"\"", b"")  # what is left of quotes begins and ends texts
     letters = np.frombuffer(plain, dtype=np.uint8)
     in_text = np.bitwise_xor.accumulate(letters == ord('"'))
     return int(np.count_nonzero(((letters == ord("{")) | (letters == ord("["))) & ~in_text))
