@@ -12,6 +12,7 @@ from puna.server.answers.conversation import is_quick, plan_chat
 from puna.server.answers.generation import Wanted
 from puna.server.answers.truncation import plan_truncated
 from puna.server.errors import about
+from puna.server.hosting.hosted import Loaded
 from puna.server.schemas.chat import ChatBody
 from puna.server.services import Services
 
@@ -67,7 +68,6 @@ async def answering(
         )
 
 
-async def count_tokens(services: Services, body: ChatBody) -> int:
-    """How many tokens a conversation's prompt has; raises as `answering` does."""
-    async with services.pool.use(body.model) as model:
-        return len((await asyncio.to_thread(plan_chat, model.llama, body)).prompt)
+async def count_tokens(model: Loaded, body: ChatBody) -> int:
+    """How many tokens a conversation's prompt has; raises as `plan_chat` does."""
+    return len((await asyncio.to_thread(plan_chat, model.llama, body)).prompt)

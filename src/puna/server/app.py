@@ -44,6 +44,7 @@ def _api(services: Services) -> FastAPI:
     async def life(_: FastAPI) -> AsyncIterator[None]:
         yield
         await services.background.close()
+        services.preparation.close()
         await services.pool.close()
         await services.state.close()
 

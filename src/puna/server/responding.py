@@ -17,7 +17,7 @@ from puna.server.answers.response_answer import ResponseAnswer
 from puna.server.answers.response_request import begin_response
 from puna.server.errors import ApiError, as_api_error
 from puna.server.event_log import EventLog
-from puna.server.response_context import ResponseContext, gather_context
+from puna.server.response_context import ResponseContext, gather_in_turn
 from puna.server.schemas.response_events import ResponseEvent
 from puna.server.schemas.response_replies import Response
 from puna.server.schemas.responses import ResponseBody
@@ -36,11 +36,11 @@ async def respond(services: Services, body: ResponseBody, client: str, owner: st
         owner: whose things may be used, and who may see it.
 
     Raises:
-        ApiError: as `gather_context` and `answering` do; 404 or 400, its conversation is gone or full.
+        ApiError: as `gather_in_turn` and `answering` do; 404 or 400, its conversation is gone or full.
         PromptFormatError: see `answering`.
         ConstraintError: the answer cannot be held to what is asked for.
     """
-    context = await gather_context(services, body, body.model, owner)
+    context = await gather_in_turn(services, body, body.model, client, owner)
     answer = _answer(body, begin_response(body, context.prompt))
     async with _running(services, body, context, answer, client) as events:
         async for _ in events:
@@ -53,7 +53,7 @@ async def respond_in_events(
     services: Services, body: ResponseBody, client: str, owner: str
 ) -> AsyncGenerator[ResponseEvent]:
     """The events of a response as they come; arguments and errors before the first one as for `respond`."""
-    context = await gather_context(services, body, body.model, owner)
+    context = await gather_in_turn(services, body, body.model, client, owner)
     answer = _answer(body, begin_response(body, context.prompt))
     has_begun = False
     try:
@@ -79,11 +79,11 @@ async def begin_in_background(
 
     Raises:
         ApiError: 400, it is not to be kept; 404, there is no such model; 429, too many are computed; and as
-            `gather_context` does.
+            `gather_in_turn` does.
     """
     if body.store is False:
         raise ApiError(400, "`background` needs `store`: the response is fetched later", param="store")
-    context = await gather_context(services, body, body.model, owner)
+    context = await gather_in_turn(services, body, body.model, client, owner)
     services.pool.find(body.model)
     response = begin_response(body, context.prompt).model_copy(update={"status": "queued"})
     with services.background.place():

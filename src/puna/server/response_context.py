@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from puna.server import state
@@ -19,7 +20,7 @@ from puna.server.schemas.responses import PromptRef, ResponseInput
 from puna.server.services import Services
 from puna.server.state.store import State
 
-__all__ = ["ResponseContext", "fill_in", "find_referenced", "gather_context"]
+__all__ = ["ResponseContext", "fill_in", "find_referenced", "gather_context", "gather_in_turn"]
 
 _MAX_CHARACTERS = 4 << 20  # of a prompt once it is filled in, and of named items; as much as a body may have
 
@@ -86,6 +87,27 @@ async def gather_context(services: Services, body: ResponseInput, model: str, ow
     if earlier or found:  # it may be megabytes, which take a while
         return await asyncio.to_thread(_assembled, body, model, earlier, found, standing, prompt)
     return _assembled(body, model, earlier, found, standing, prompt)
+
+
+async def gather_in_turn(
+    services: Services, body: ResponseInput, model: str, client: str, owner: str
+) -> ResponseContext:
+    """Find everything that a response goes on from; see `gather_context`. To read what is kept takes a turn.
+
+    Args:
+        services: the server's.
+        body: the request.
+        model: what is to answer.
+        client: who asks, for fair turns.
+        owner: whose things may be used.
+
+    Raises:
+        ApiError: as `gather_context`, and 429 where too many wait for such a turn.
+    """
+    gather = partial(gather_context, services, body, model, owner)
+    if body.previous_response_id or body.conversation_id or body.prompt or referenced(body.input):
+        return await services.preparation.run(client, gather)
+    return await gather()
 
 
 async def find_referenced(

@@ -16,6 +16,7 @@ from puna.server.background import Background
 from puna.server.door.asgi import client_of
 from puna.server.hosting.hosted import Loaded
 from puna.server.hosting.pool import ModelPool
+from puna.server.hosting.preparation import Preparation
 from puna.server.ids import new_id
 from puna.server.settings import ServerSettings
 from puna.server.state.store import State
@@ -34,6 +35,7 @@ class Services:
         metrics: what is counted.
         state: what is kept.
         background: what is computed while no client waits.
+        preparation: what takes long beside the models.
         tracer: records traces.
         instance: an id of this run.
         started_s: when it began, by the monotonic clock.
@@ -44,6 +46,7 @@ class Services:
     metrics: Metrics
     state: State
     background: Background
+    preparation: Preparation = field(default_factory=Preparation)
     tracer: Tracer = field(default_factory=NoOpTracer)
     instance: str = field(default_factory=partial(new_id, "srv_"))
     started_s: float = field(default_factory=time.monotonic)

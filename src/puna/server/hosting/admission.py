@@ -76,6 +76,7 @@ class Admission:
         max_running: int,
         max_waiting: int,
         max_wait_s: float,
+        what: str = "answers",
     ) -> None:
         """Start with nothing running.
 
@@ -85,12 +86,14 @@ class Admission:
             max_running: answers at once.
             max_waiting: answers that may wait.
             max_wait_s: an answer may wait where its turn is expected within that time.
+            what: has turns, for messages.
         """
         self._capacity = capacity_tokens
         self._block_tokens = block_tokens
         self._max_running = max_running
         self._max_waiting = max_waiting
         self._max_wait_s = max_wait_s
+        self._what = what
         self._waiting: dict[str, deque[_Ticket]] = {}
         self._reserved_by: Counter[str] = Counter()
         self._mean_s = 1.0  # how long an answer runs, of late
@@ -132,7 +135,7 @@ class Admission:
             after = self._advice_s(client, n_answers)
             raise ApiError(
                 429,
-                f"the server is busy: {self.n_waiting} answers wait already; try again in {after} s",
+                f"the server is busy: {self.n_waiting} {self._what} wait already; try again in {after} s",
                 code="rate_limit_exceeded",
                 headers={"Retry-After": str(after)},
             )

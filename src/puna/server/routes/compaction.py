@@ -10,7 +10,7 @@ from puna.server.answering import answering
 from puna.server.answers.compaction import summary_request, wrapped
 from puna.server.answers.response_answer import usage_of_response
 from puna.server.ids import new_id
-from puna.server.response_context import gather_context
+from puna.server.response_context import gather_in_turn
 from puna.server.schemas.items import Compaction, Item, Message
 from puna.server.schemas.response_replies import Compacted
 from puna.server.schemas.responses import CompactBody, ResponseInput
@@ -36,7 +36,7 @@ async def compact(
 async def _compact(services: Services, body: CompactBody, client: str, owner: str) -> Compacted:
     given = body.model_dump(include={"instructions", "previous_response_id"})
     whole = ResponseInput(input=body.input or [], **given)
-    context = await gather_context(services, whole, body.model, owner)
+    context = await gather_in_turn(services, whole, body.model, client, owner)
     summary = ""
     async with answering(services, summary_request(context.chat), client, truncates=True) as choices:
         async for _, _, event in choices.arriving():

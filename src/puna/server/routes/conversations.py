@@ -8,14 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Response
 
 from puna.server import state
-from puna.server.answers.items import as_item, keep, stored
+from puna.server.answers.items import as_item, keep, referenced, stored
 from puna.server.response_context import find_referenced
 from puna.server.schemas.base import Deleted, MetadataBody
 from puna.server.schemas.conversations import Conversation, ConversationBody, ItemsBody
 from puna.server.schemas.items import InputItem, Item
 from puna.server.schemas.lists import After, Limit, OrderOf
 from puna.server.schemas.response_replies import ItemPage
-from puna.server.services import Owner, Services, TheServices
+from puna.server.services import Client, Owner, Services, TheServices
 from puna.server.state.conversations import Conversation as StoredConversation
 from puna.server.state.pages import Page, PageOf
 from puna.server.wire.page import page_reply
@@ -41,10 +41,11 @@ router = APIRouter(prefix="/conversations", tags=["conversations"], route_class=
 async def create_conversation(
     body: Annotated[ConversationBody, Body(default_factory=ConversationBody)],
     services: TheServices,
+    client: Client,
     owner: Owner,
 ) -> Response:
     """Begin a conversation; without a body an empty one."""
-    first = await _kept(services, body.items or [], owner)
+    first = await _kept(services, body.items or [], client, owner)
     made = await services.state.write(state.conversations.add, owner, body.metadata or {}, first)
     return json_reply(_conversation(made))
 
@@ -92,10 +93,10 @@ async def list_items(
 
 @router.post("/{conversation_id}/items", response_model=ItemPage)
 async def create_items(
-    conversation_id: str, body: ItemsBody, services: TheServices, owner: Owner
+    conversation_id: str, body: ItemsBody, services: TheServices, client: Client, owner: Owner
 ) -> Response:
     """Add to the end of a conversation."""
-    new = await _kept(services, body.items, owner)
+    new = await _kept(services, body.items, client, owner)
     added = await services.state.write(state.conversations.add_items, owner, conversation_id, new)
     return await page_reply(PageOf(added, False), as_item)
 
@@ -114,9 +115,12 @@ async def delete_item(conversation_id: str, item_id: str, services: TheServices,
     return json_reply(_conversation(rest))
 
 
-async def _kept(services: Services, given: list[InputItem], owner: str) -> list[dict[str, Any]]:
-    found = await find_referenced(services.state, given, owner)
-    return await asyncio.to_thread(lambda: stored(keep(given, found)))  # it may be megabytes
+async def _kept(services: Services, given: list[InputItem], client: str, owner: str) -> list[dict[str, Any]]:
+    async def made() -> list[dict[str, Any]]:
+        found = await find_referenced(services.state, given, owner)
+        return await asyncio.to_thread(lambda: stored(keep(given, found)))  # it may be megabytes
+
+    return await (services.preparation.run(client, made) if referenced(given) else made())
 
 
 def _conversation(found: StoredConversation) -> Conversation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
@@ -36,9 +37,11 @@ async def create_message(
 
 
 @router.post("/count_tokens", response_model=TokenCount)
-async def count_message_tokens(body: CountBody, services: TheServices) -> Response:
+async def count_message_tokens(body: CountBody, services: TheServices, client: Client) -> Response:
     """Say how long the prompt of a conversation would be."""
-    return json_reply(TokenCount(input_tokens=await count_tokens(services, chat_of(body))))
+    async with services.pool.use(body.model) as model:
+        count = partial(count_tokens, model, chat_of(body))
+        return json_reply(TokenCount(input_tokens=await services.preparation.run(client, count)))
 
 
 async def _whole(services: Services, body: MessagesBody, client: str) -> MessageReply:

@@ -33,9 +33,17 @@ async def create_response(
 
 
 @router.post("/input_tokens", response_model=InputTokens)
-async def count_input_tokens(body: InputTokensBody, services: TheServices, owner: Owner) -> HttpResponse:
+async def count_input_tokens(
+    body: InputTokensBody, services: TheServices, client: Client, owner: Owner
+) -> HttpResponse:
     """Say how long the prompt of a response would be."""
-    model = services.pool.name_or_only(body.model)
-    context = await gather_context(services, body, model, owner)
-    n_tokens = await count_tokens(services, context.chat)
+    name = services.pool.name_or_only(body.model)
+    async with services.pool.use(name) as model:
+
+        async def count() -> int:
+            # In one turn, so that nobody waits for the second half with all that the first has read.
+            context = await gather_context(services, body, name, owner)
+            return await count_tokens(model, context.chat)
+
+        n_tokens = await services.preparation.run(client, count)
     return json_reply(InputTokens(object="response.input_tokens", input_tokens=n_tokens))

@@ -13,7 +13,7 @@ from puna.server.errors import ApiError
 from puna.server.schemas.base import Deleted
 from puna.server.schemas.lists import After, Limit, ModelFilter, OrderOf
 from puna.server.schemas.response_replies import ItemPage, ListedResponse, Response, ResponsePage
-from puna.server.services import Owner, TheServices
+from puna.server.services import Client, Owner, TheServices
 from puna.server.state.pages import Page, paged
 from puna.server.state.responses import StoredResponse
 from puna.server.wire.page import page_reply
@@ -97,15 +97,20 @@ async def cancel_response(response_id: str, services: TheServices, owner: Owner)
 async def list_input_items(
     response_id: str,
     services: TheServices,
+    client: Client,
     owner: Owner,
     after: After = None,
     limit: Limit = 20,
     order: OrderOf = "desc",
 ) -> HttpResponse:
     """What a response answers: its own input, behind what was said in the responses that it goes on from."""
-    chain = await services.state.read(state.responses.chain, owner, response_id)
-    said = [*state.responses.said(chain[:-1]), *chain[-1].input]
-    return await page_reply(paged(said, Page(after, limit, order)), as_item)
+
+    async def page() -> HttpResponse:
+        chain = await services.state.read(state.responses.chain, owner, response_id)
+        said = [*state.responses.said(chain[:-1]), *chain[-1].input]
+        return await page_reply(paged(said, Page(after, limit, order)), as_item)
+
+    return await services.preparation.run(client, page)
 
 
 def _listed(found: StoredResponse) -> ListedResponse:
