@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ from puna.errors import StateError
 from puna.server import state
 from puna.server.errors import ApiError
 from puna.server.event_log import EventLogs
+from puna.server.hosting.admission import has_share
 from puna.server.state.store import State
 from puna.server.watch.log import log, log_error
 
@@ -36,7 +38,7 @@ class Background:
         self._store = store
         self._max_tasks = max_tasks
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._n_beginning = 0
+        self._n_places: Counter[str] = Counter()  # by client, those of responses that are about to begin, too
         self._pulse: asyncio.Task[None] | None = None
 
     @property
@@ -45,36 +47,43 @@ class Background:
         return frozenset(self._tasks)
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, client: str) -> Iterator[None]:
         """Hold a place for one more, which is to `run` before the ``with`` block ends.
+
+        Args:
+            client: who asks; it leaves places to others, as it does in the queue of a model.
 
         Raises:
             ApiError: 429, there is none.
         """
-        n_taken = len(self._tasks) + self._n_beginning
-        if n_taken >= self._max_tasks:
+        n_taken = self._n_places.total()
+        n_left = self._max_tasks - n_taken - 1
+        if n_left < 0 or not has_share(self._n_places[client] + 1, n_left):
             raise ApiError(
                 429,
                 f"{n_taken} responses are computed in the background already",
                 code="rate_limit_exceeded",
                 headers={"Retry-After": "5"},
             )
-        self._n_beginning += 1
+        self._n_places[client] += 1
         try:
             yield
         finally:
-            self._n_beginning -= 1
+            self._give_back(client)
 
-    def run(self, key: str, work: Awaitable[None]) -> None:
+    def run(self, key: str, client: str, work: Awaitable[None]) -> None:
         """Begin to compute a response.
 
         Args:
             key: its id.
+            client: whose place it has.
             work: writes what becomes of it; is cancelled where the response is not wanted any more.
         """
         task = asyncio.ensure_future(work)
         self._tasks[key] = task
         task.add_done_callback(lambda done: self._forget(key, done))
+        self._n_places[client] += 1
+        task.add_done_callback(lambda _: self._give_back(client))
         if self._pulse is None or self._pulse.done():
             self._pulse = asyncio.create_task(self._keep_alive())
 
@@ -95,6 +104,11 @@ class Background:
         if self._pulse is not None:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
+
+    def _give_back(self, client: str) -> None:
+        self._n_places[client] -= 1
+        if not self._n_places[client]:
+            del self._n_places[client]
 
     def _forget(self, key: str, task: asyncio.Task[None]) -> None:
         del self._tasks[key]

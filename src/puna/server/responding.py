@@ -86,11 +86,11 @@ async def begin_in_background(
     context = await gather_in_turn(services, body, body.model, client, owner)
     services.pool.find(body.model)
     response = begin_response(body, context.prompt).model_copy(update={"status": "queued"})
-    with services.background.place():
+    with services.background.place(client):
         await _keep(services, response, context, owner)
         log = services.background.logs.begin(response.id) if body.stream else None
         work = _compute(services, body, context, response, client, owner)
-        services.background.run(response.id, work)
+        services.background.run(response.id, client, work)
     return response, log
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import Iterator
@@ -101,10 +102,32 @@ def test_a_response_whose_end_cannot_be_written_has_failed(
 async def test_places_in_the_background_are_held_from_the_beginning() -> None:
     background = Background(None, max_tasks=1)  # type: ignore[arg-type]
     full = pytest.raises(ApiError, match="1 responses are computed in the background already")
-    with background.place(), full, background.place():
+    with background.place("a"), full, background.place("b"):
         pass
-    with background.place():
+    with background.place("a"):
         pass
+
+
+async def test_nobody_has_all_places_in_the_background() -> None:
+    background, over = Background(None, max_tasks=9), asyncio.Event()  # type: ignore[arg-type]
+
+    def begin(client: str) -> None:
+        with background.place(client):
+            background.run(f"{client} {len(background._tasks)}", client, over.wait())  # type: ignore[arg-type]
+
+    for _ in range(7):
+        begin("greedy")
+    with pytest.raises(ApiError, match="7 responses are computed in the background already") as caught:
+        begin("greedy")
+    assert (caught.value.status_code, caught.value.headers) == (429, {"Retry-After": "5"})
+    begin("b")
+    begin("c")
+    with pytest.raises(ApiError, match="9 responses"):
+        begin("d")
+    over.set()
+    await background.close()
+    begin("greedy")
+    await background.close()
 
 
 def begin_stream(client: openai.OpenAI, given: str, **more: Any) -> list[Any]:

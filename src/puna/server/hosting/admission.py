@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from puna.server.errors import ApiError, shutting_down
 
-__all__ = ["Admission", "Turn"]
+__all__ = ["Admission", "Turn", "has_share"]
 
 _LONGEST_ADVICE_S = 60
 _REST = 0.25  # of the usual time of an answer, for one that takes longer
@@ -55,6 +55,16 @@ class Turn:
     n_tokens: int
     started_s: float = field(default_factory=lambda: time.monotonic())
     is_silent: bool = True
+
+
+def has_share(n_own: int, n_left: int) -> bool:
+    """Whether a client leaves enough to others.
+
+    Args:
+        n_own: places that it would have.
+        n_left: places that would be left to them then.
+    """
+    return n_own <= _SHARE * (max(n_left, 0) + 1)
 
 
 class Admission:
@@ -267,7 +277,7 @@ class Admission:
 
     def _has_share(self, client: str, n_answers: int) -> bool:
         n_own = self._n_waiting_of(client) + n_answers - self._n_free
-        return n_own <= _SHARE * (max(self._n_left(n_answers), 0) + 1)
+        return has_share(n_own, self._n_left(n_answers))
 
     def _n_waiting_of(self, client: str) -> int:
         return len(self._waiting.get(client, ()))
