@@ -8,6 +8,7 @@ import pytest
 from tests.unit.server.live import Live
 from tests.unit.server.test_responses import WEATHER
 
+CALL = {"type": "function_call", "call_id": "c", "name": "x", "arguments": "{}"}
 NOTHING = {"type": "function", "name": "x"}
 WRONG: dict[str, Any] = {
     "no input": {},
@@ -31,6 +32,7 @@ WRONG: dict[str, Any] = {
         "tools": [WEATHER],
     },
     "background without store": {"input": "x", "background": True, "store": False},
+    "more calls than a message has": {"input": [{"role": "assistant", "content": "x"}, *[CALL] * 129]},
     "an id that is none": {"input": "x", "previous_response_id": "a b"},
     "NUL in an id": {"input": "x", "conversation": "\0"},
     "an unknown include": {"input": "x", "include": ["everything"]},
@@ -52,6 +54,7 @@ def test_refusals_say_why(live: Live) -> None:
         "a tool of the server": "'web_search' are not supported",
         "a picture": "'input_image'",
         "an unknown item": "'web_search_call'",
+        "more calls than a message has": "128 calls may follow one another",
     }
     for name, text in texts.items():
         answer = live.http.post("/v1/responses", json={"model": "scripted", **WRONG[name]})

@@ -7,9 +7,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from puna.errors import PromptFormatError
 from puna.server.answers.compaction import unwrapped
 from puna.server.ids import new_id
 from puna.server.schemas.chat import (
+    MAX_TOOLS,
     AssistantMessage,
     CalledFunction,
     EarlierCall,
@@ -80,7 +82,11 @@ def as_items(values: Iterable[dict[str, Any]]) -> list[Item]:
 
 
 def as_chat(items: Sequence[Item]) -> list[ChatMessage]:
-    """The messages of a chat that items are. Calls belong to what the model said before them."""
+    """The messages of a chat that items are. Calls belong to what the model said before them.
+
+    Raises:
+        PromptFormatError: too many calls follow one another, or a summary was not made here.
+    """
     messages: list[ChatMessage] = []
     for item in items:
         if isinstance(item, Message):
@@ -92,6 +98,10 @@ def as_chat(items: Sequence[Item]) -> list[ChatMessage]:
                 messages.append(last)
             function = CalledFunction(name=item.name, arguments=item.arguments)
             last.tool_calls = [*(last.tool_calls or []), EarlierCall(id=item.call_id, function=function)]
+            if len(last.tool_calls) > MAX_TOOLS:  # as in the body of a chat
+                raise PromptFormatError(
+                    f"{MAX_TOOLS} calls may follow one another, got more; put their results in between"
+                )
         elif isinstance(item, FunctionOutput):
             output = (
                 item.output if isinstance(item.output, str) else "".join(part.text for part in item.output)
