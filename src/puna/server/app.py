@@ -44,7 +44,8 @@ def _api(services: Services) -> FastAPI:
     async def life(_: FastAPI) -> AsyncIterator[None]:
         yield
         await services.background.close()
-        services.preparation.close()
+        services.reading.close()
+        services.counting.close()
         await services.pool.close()
         await services.state.close()
 

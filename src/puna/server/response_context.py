@@ -106,7 +106,7 @@ async def gather_in_turn(
     """
     gather = partial(gather_context, services, body, model, owner)
     if body.previous_response_id or body.conversation_id or body.prompt or referenced(body.input):
-        return await services.preparation.run(client, gather)
+        return await services.reading.run(client, gather)
     return await gather()
 
 

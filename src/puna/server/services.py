@@ -35,7 +35,8 @@ class Services:
         metrics: what is counted.
         state: what is kept.
         background: what is computed while no client waits.
-        preparation: what takes long beside the models.
+        reading: turns for long conversations that are kept.
+        counting: turns for texts of which only the tokens are wanted; they need no database.
         tracer: records traces.
         instance: an id of this run.
         started_s: when it began, by the monotonic clock.
@@ -46,7 +47,8 @@ class Services:
     metrics: Metrics
     state: State
     background: Background
-    preparation: Preparation = field(default_factory=Preparation)
+    reading: Preparation = field(default_factory=Preparation)
+    counting: Preparation = field(default_factory=Preparation)
     tracer: Tracer = field(default_factory=NoOpTracer)
     instance: str = field(default_factory=partial(new_id, "srv_"))
     started_s: float = field(default_factory=time.monotonic)

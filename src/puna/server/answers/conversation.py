@@ -72,7 +72,7 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
         body: the request.
 
     Raises:
-        ApiError: 400, the tools or their choice are not such as can be used, or the arguments of earlier calls
+        ApiError: 400, the tools or their choice cannot be used, or the arguments of earlier calls
             have too many objects and lists.
         PromptFormatError: the messages or tools are not such as this model takes.
         ConstraintError: an answer cannot be held to what is asked for.

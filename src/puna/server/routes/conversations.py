@@ -120,7 +120,7 @@ async def _kept(services: Services, given: list[InputItem], client: str, owner: 
         found = await find_referenced(services.state, given, owner)
         return await asyncio.to_thread(lambda: stored(keep(given, found)))  # it may be megabytes
 
-    return await (services.preparation.run(client, made) if referenced(given) else made())
+    return await (services.reading.run(client, made) if referenced(given) else made())
 
 
 def _conversation(found: StoredConversation) -> Conversation:

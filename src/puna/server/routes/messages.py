@@ -41,7 +41,7 @@ async def count_message_tokens(body: CountBody, services: TheServices, client: C
     """Say how long the prompt of a conversation would be."""
     async with services.pool.use(body.model) as model:
         count = partial(count_tokens, model, chat_of(body))
-        return json_reply(TokenCount(input_tokens=await services.preparation.run(client, count)))
+        return json_reply(TokenCount(input_tokens=await services.counting.run(client, count)))
 
 
 async def _whole(services: Services, body: MessagesBody, client: str) -> MessageReply:

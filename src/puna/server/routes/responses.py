@@ -45,5 +45,5 @@ async def count_input_tokens(
             context = await gather_context(services, body, name, owner)
             return await count_tokens(model, context.chat)
 
-        n_tokens = await services.preparation.run(client, count)
+        n_tokens = await services.reading.run(client, count)
     return json_reply(InputTokens(object="response.input_tokens", input_tokens=n_tokens))

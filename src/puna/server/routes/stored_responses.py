@@ -110,7 +110,7 @@ async def list_input_items(
         said = [*state.responses.said(chain[:-1]), *chain[-1].input]
         return await page_reply(paged(said, Page(after, limit, order)), as_item)
 
-    return await services.preparation.run(client, page)
+    return await services.reading.run(client, page)
 
 
 def _listed(found: StoredResponse) -> ListedResponse:

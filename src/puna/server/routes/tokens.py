@@ -23,7 +23,7 @@ async def tokenize(body: TokenizeBody, services: TheServices, client: Client) ->
     async with services.pool.use(body.model) as model:
         llama = model.llama
         encode = llama.chat_format.encode_text if body.add_special_tokens else llama.tokenizer.encode
-        ids = await services.preparation.run(client, partial(asyncio.to_thread, encode, body.prompt))
+        ids = await services.counting.run(client, partial(asyncio.to_thread, encode, body.prompt))
         return json_reply(Tokenized(tokens=ids, count=len(ids), max_model_len=llama.engine.context_tokens))
 
 
@@ -32,4 +32,4 @@ async def detokenize(body: DetokenizeBody, services: TheServices, client: Client
     """Turn token ids back into text."""
     async with services.pool.use(body.model) as model:
         decode = partial(asyncio.to_thread, model.llama.tokenizer.decode, body.tokens)
-        return json_reply(Detokenized(prompt=await services.preparation.run(client, decode)))
+        return json_reply(Detokenized(prompt=await services.counting.run(client, decode)))
