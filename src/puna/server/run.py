@@ -29,7 +29,7 @@ from puna.server.services import Services
 from puna.server.settings import ServerSettings
 from puna.server.state.store import State
 from puna.server.watch.libraries import libraries_logged
-from puna.server.watch.log import log
+from puna.server.watch.log import log, log_in_thread
 from puna.server.watch.metrics import Metrics
 from puna.server.watch.traces import tracing
 
@@ -195,14 +195,14 @@ def serve(
         KeyboardInterrupt: Ctrl-C, before clients may come; the only model may still be loading.
         PunaError: the only model cannot be loaded.
     """
-    settings = with_files(settings)
-    pool = ModelPool(models, settings, memory_bytes)
-    with (
-        libraries_logged(),
-        bind(settings) as listener,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        runner.run(_serve(pool, settings, listener, on_ready, on_stuck))
+    with log_in_thread(), libraries_logged():
+        settings = with_files(settings)
+        pool = ModelPool(models, settings, memory_bytes)
+        with (
+            bind(settings) as listener,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            runner.run(_serve(pool, settings, listener, on_ready, on_stuck))
     return not pool.is_loading
 
 

@@ -18,13 +18,13 @@ from puna.server.watch.libraries import libraries_logged
 SECRET = "a confidence"
 
 
-def lines_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    text = capsys.readouterr().err
+def lines_of(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    text = capfd.readouterr().err
     assert SECRET not in text
     return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in text.splitlines()]
 
 
-def test_records(capsys: pytest.CaptureFixture[str]) -> None:
+def test_records(capfd: pytest.CaptureFixture[str]) -> None:
     library = logging.getLogger("some.library")
     with libraries_logged():
         library.info(SECRET)
@@ -39,7 +39,7 @@ def test_records(capsys: pytest.CaptureFixture[str]) -> None:
     here = test_records.__code__.co_firstlineno
     source = {"logger": "some.library", "level": "warning"}
     failed = {"logger": "some.library", "level": "error", "kind": "ValueError"}
-    assert lines_of(capsys) == [
+    assert lines_of(capfd) == [
         {"event": "library", **source, "where": [f"test_libraries.py:{here + 4}"]},
         {"event": "error", **failed, "where": [f"test_libraries.py:{here + 6}"]},
         {"event": "uvicorn", "problem": "Cancel 2 tasks"},
@@ -47,7 +47,7 @@ def test_records(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_a_task_whose_end_nobody_sees(new_loop: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_task_whose_end_nobody_sees(new_loop: Any, capfd: pytest.CaptureFixture[str]) -> None:
     async def fail() -> None:
         raise ValueError(SECRET)
 
@@ -57,12 +57,12 @@ def test_a_task_whose_end_nobody_sees(new_loop: Any, capsys: pytest.CaptureFixtu
     with libraries_logged(), asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(forget())
         gc.collect()
-    (line,) = lines_of(capsys)
+    (line,) = lines_of(capfd)
     assert (line["event"], line["logger"], line["kind"]) == ("error", "asyncio", "ValueError")
     assert line["where"][-1].startswith("test_libraries.py:")
 
 
-def test_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings(capfd: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         show = warnings.showwarning
@@ -70,6 +70,6 @@ def test_warnings(capsys: pytest.CaptureFixture[str]) -> None:
             warnings.warn(SECRET, RuntimeWarning, stacklevel=1)
             line = sys._getframe().f_lineno - 1
         assert warnings.showwarning is show
-    assert lines_of(capsys) == [
+    assert lines_of(capfd) == [
         {"event": "warning", "kind": "RuntimeWarning", "where": [f"test_libraries.py:{line}"]}
     ]

@@ -130,14 +130,14 @@ def test_a_span_says_who_broke_an_answer_off(tiny_folder: Path, end: str, kind: 
 
 
 def test_a_collector_that_is_away_costs_no_answer(
-    tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+    tiny_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with collecting() as collector:
         url = collector.url
     with running([hosted(tiny_folder)], traces_url=url) as live:
         body = {"model": "tiny", "prompt": "a", "max_tokens": 1}
         assert live.http.post("/v1/completions", json=body).status_code == 200
-    assert '"event": "traces"' in capsys.readouterr().err
+    assert '"event": "traces"' in capfd.readouterr().err
 
 
 def test_an_address_that_is_none_is_refused() -> None:
