@@ -39,7 +39,7 @@ _GRACE_S = 2.0  # for answers that were cut to be sent
 _END_S = 15.0  # for all the rest; SQLite alone may wait 10 s for another process
 _IDLE_S = 75  # longer than clients keep a connection, or they would use one that is just being closed
 _LOOK_S = 0.1  # how soon a signal is seen
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server(uvicorn.Server):
@@ -111,7 +111,10 @@ class Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {sig: signal.signal(sig, self.handle_exit) for sig in _SIGNALS}
+        signals = _SIGNALS
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # it is where `nohup` has started this
+            signals = (*_SIGNALS, signal.SIGHUP)
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in signals}
         try:
             yield
         finally:

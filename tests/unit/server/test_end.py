@@ -102,6 +102,30 @@ def test_a_signal_lets_answers_finish_and_ends_well(long_folder: Path) -> None:
         assert server.wait(20) == 0
 
 
+def test_the_end_of_the_terminal_is_a_signal_to_end(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUNA_HOME", str(tmp_path))
+    with process(tiny_folder) as (server, _):
+        server.send_signal(signal.SIGHUP)
+        assert server.wait(20) == 0
+        check_log(server)
+    assert not list((tmp_path / "servers").iterdir())
+
+
+def test_nohup_lets_the_server_outlive_the_terminal(tiny_folder: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` hands it on
+    try:
+        with process(tiny_folder) as (server, url):
+            server.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+            httpx2.get(f"{url}/health").raise_for_status()
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(20) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_second_ctrl_c_ends_at_once(long_folder: Path) -> None:
     body = {**ENDLESS, "model": "long"}
     with (
