@@ -126,6 +126,7 @@ def serve(
 
     One model is loaded at once, several are on first use.
     """
+    _open_missing()
     from puna.cli.process import noted
     from puna.evaluate.machine import this_machine
     from puna.models.catalogue import DEFAULT_MODEL
@@ -192,6 +193,16 @@ def serve(
             is_over, status = False, _INTERRUPTED
     if not is_over:
         _leave(status)
+
+
+def _open_missing() -> None:
+    """Open what the process was started without of stdin, stdout and stderr.
+
+    Else the event loop's files would get their numbers, and what is printed would go there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _leave(status: int) -> NoReturn:

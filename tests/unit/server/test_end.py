@@ -126,6 +126,24 @@ def test_nohup_lets_the_server_outlive_the_terminal(tiny_folder: Path) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_process_without_stdin_stdout_and_stderr_serves_and_ends_well(tiny_folder: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    closed = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    command = (sys.executable, "-m", "puna", "serve", str(tiny_folder), "--port", port, "--threads", "1")
+    with subprocess.Popen([*closed, *command]) as server:
+        try:
+            url = f"http://127.0.0.1:{port}/v1"
+            while server.poll() is None and is_refused(url):
+                time.sleep(0.05)
+            httpx2.get(f"{url}/health").raise_for_status()
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(20) == 0
+        finally:
+            server.kill()
+
+
 def test_a_second_ctrl_c_ends_at_once(long_folder: Path) -> None:
     body = {**ENDLESS, "model": "long"}
     with (
