@@ -14,6 +14,7 @@ from puna.server.schemas.items import Reasoning
 from puna.server.state.tables import Json
 
 MAX_CONTAINERS = 32_768
+MAX_COMMAS = 262_144
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
 RESPONSES = "/v1/responses"
@@ -68,6 +69,22 @@ def test_so_many_objects_are_counted(live: Live) -> None:
     body["input"].append([])
     reply = live.http.post("/v1/embeddings", json=body)
     assert f"objects and lists, got {MAX_CONTAINERS + 1};" in reply.json()["error"]["message"]
+
+
+def test_many_numbers_are_refused_before_they_are_read(live: Live) -> None:
+    body = {"model": "tiny", "tokens": [1] * MAX_COMMAS}  # the comma between both fields is one more
+    assert live.http.post("/v1/detokenize", json=body).status_code == 200
+    body["tokens"].append(1)  # type: ignore[attr-defined]
+    reply = live.http.post("/v1/detokenize", json=body)
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert error["code"] == "too_many_values"
+    assert f"may have {MAX_COMMAS} commas between values, got {MAX_COMMAS + 1};" in error["message"]
+
+
+def test_commas_in_texts_are_between_no_values(live: Live) -> None:
+    body = {"model": "tiny", "prompt": "a," * (MAX_COMMAS + 1)}
+    assert live.http.post("/v1/tokenize", json=body).status_code == 200
 
 
 @pytest.mark.parametrize(

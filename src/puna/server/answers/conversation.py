@@ -30,7 +30,7 @@ from puna.server.schemas.chat import (
     ToolMessage,
 )
 from puna.server.schemas.response_format import constraint_of
-from puna.server.wire.strict import check_containers
+from puna.server.wire.strict import check_counts
 
 __all__ = ["QUICK_CHARACTERS", "ChatPlan", "is_quick", "plan_chat"]
 
@@ -234,7 +234,7 @@ def _check_arguments(messages: Sequence[Message]) -> None:
     spoken = [message for message in messages if isinstance(message, AssistantMessage)]
     calls = [call.function for message in spoken for call in message.tool_calls or ()]
     written = [call.arguments.encode(errors="replace") for call in calls]
-    check_containers(written, "the arguments of all calls")
+    check_counts(written, "the arguments of all calls")
 
 
 def _length(message: Message) -> int:

@@ -16,7 +16,7 @@ __all__ = ["Completion", "CompletionBody", "CompletionChoice", "CompletionLogpro
 MAX_PROMPTS = 256
 
 Ids = Annotated[
-    list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=2**20, fail_fast=True)
+    list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=2**18, fail_fast=True)
 ]
 
 

@@ -16,13 +16,17 @@ from puna.errors import CheckpointError
 from puna.models.files import parse_json_object
 from puna.server.errors import ApiError
 
-__all__ = ["StrictRequest", "StrictRoute", "check_containers"]
+__all__ = ["StrictRequest", "StrictRoute", "check_counts"]
 
 _QUICK_BYTES = 65_536  # are parsed in a millisecond or two
 _MAX_KEYS = 4096  # of one object; unknown ones are told one by one
-# Each takes some 600 bytes and 3 us of the event loop. 4,096 messages, each with a call or a part in it, have
-# half as many; token ids are numbers of a few lists.
-_MAX_CONTAINERS = 32_768
+# What a body may have so many of, and how an error names it. Each object or list takes some 600 bytes and
+# 3 us of the event loop; 4,096 messages, each with a call or a part in it, have half as many. Token ids take
+# less, but are read in one go, which holds up everybody.
+_LIMITS = (
+    (b"{[", 32_768, "objects and lists", "too_many_objects"),
+    (b",", 262_144, "commas between values", "too_many_values"),
+)
 
 
 class StrictRequest(Request):
@@ -62,7 +66,7 @@ class StrictRequest(Request):
         return self._json
 
 
-def check_containers(texts: Sequence[bytes], what: str) -> None:
+def check_counts(texts: Sequence[bytes], what: str) -> None:
     """Look at JSON before anything is made of it.
 
     Args:
@@ -70,30 +74,29 @@ def check_containers(texts: Sequence[bytes], what: str) -> None:
         what: has it, for the message.
 
     Raises:
-        ApiError: 400, there are too many objects and lists.
+        ApiError: 400, there are too many objects and lists, or values.
     """
-    found = sum(text.count(b"{") + text.count(b"[") for text in texts)
-    if found > _MAX_CONTAINERS:
-        found = sum(map(_containers, texts))
-    if found > _MAX_CONTAINERS:
-        raise ApiError(
-            400,
-            f"{what} may have {_MAX_CONTAINERS} objects and lists, got {found}; send less in one request",
-            code="too_many_objects",
-        )
+    for signs, most, counted, code in _LIMITS:
+        found = sum(text.count(sign) for text in texts for sign in signs)
+        if found > most:
+            found = sum(_count(text, signs) for text in texts)
+        if found > most:
+            raise ApiError(
+                400, f"{what} may have {most} {counted}, got {found}; send less in one request", code=code
+            )
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
-    check_containers([body], "a body")
+    check_counts([body], "a body")
     return parse_json_object(body.decode("utf-8"), "the body", _MAX_KEYS, parse_float=_finite)
 
 
-def _containers(text: bytes) -> int:
-    """How many objects and lists JSON has, without making them; in texts their brackets do not count."""
+def _count(text: bytes, signs: bytes) -> int:
+    """How many of some signs JSON has, without reading it; those in texts do not count."""
     plain = text.replace(rb"\\", b"").replace(rb"\"", b"")  # what is left of quotes begins and ends texts
     letters = np.frombuffer(plain, dtype=np.uint8)
     in_text = np.bitwise_xor.accumulate(letters == ord('"'))
-    return int(np.count_nonzero(((letters == ord("{")) | (letters == ord("["))) & ~in_text))
+    return int(np.count_nonzero(np.isin(letters, list(signs)) & ~in_text))
 
 
 def _finite(text: str) -> float:
