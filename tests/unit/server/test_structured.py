@@ -21,6 +21,7 @@ from tests.unit.server.conftest import hosted
 from tests.unit.server.live import Live, running
 
 from puna.constraints import Choices, Compiler, JsonSchema, Regex
+from puna.errors import ConstraintError
 
 SCHEMA: Any = {
     "type": "object",
@@ -49,6 +50,29 @@ ADD = tool("add", n={"type": "integer", "minimum": 0, "maximum": 9}, unit={"enum
 NOW = tool("now")
 
 
+def test_a_vocabulary_is_looked_at_when_its_model_is_loaded(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hosted(tiny_folder).load() as llama:
+        monkeypatch.delattr("llguidance.LLTokenizer")
+        for constraint in (Regex("hum"), JsonSchema({"type": "integer"})):
+            llama.engine.prepare(constraint)
+
+
+def test_a_model_is_loaded_though_its_vocabulary_cannot_be_constrained(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise ValueError("a token is too long")
+
+    monkeypatch.setattr("llguidance.LLTokenizer", refuse)
+    with (
+        hosted(tiny_folder).load() as llama,
+        pytest.raises(ConstraintError, match="cannot be constrained: a token is too long"),
+    ):
+        llama.engine.prepare(Regex("hum"))
+
+
 def test_what_waited_is_compiled_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "tiny"
     folder.mkdir()
@@ -70,7 +94,7 @@ def test_what_waited_is_compiled_beside_the_loop(tmp_path: Path, monkeypatch: py
     body = {"model": "tiny", "prompt": "hum", "max_tokens": 8, "response_format": BY_SCHEMA, "n": 3}
     with running([hosted(folder)], max_running=1) as live:
         live.http.post("/v1/completions", json=body).raise_for_status()
-    assert in_loop == [False] * 3
+    assert in_loop == [False] * 4  # one when the model is loaded
 
 
 @pytest.fixture(scope="module")

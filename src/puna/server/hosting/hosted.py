@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from puna.constraints import JsonSchema
 from puna.engine.native import threads_for
+from puna.errors import ConstraintError
 from puna.llama import Llama
 from puna.models.fit import context_for, memory
 from puna.models.local import LocalModel
@@ -98,7 +101,7 @@ def host_local(
         from puna.models.packed import pack_checkpoint
 
         packed = pack_checkpoint(model.checkpoint, settings.format, None)
-        return Llama(
+        llama = Llama(
             model.name,
             model.checkpoint,
             packed,
@@ -110,6 +113,10 @@ def host_local(
             draft=draft.checkpoint if draft else None,
             cache_tokens=cache_tokens,
         )
+        # The first constraint looks at the vocabulary, and holds up everybody for some 0.3 s: not answers.
+        with suppress(ConstraintError):  # it is told to who has one
+            llama.engine.prepare(JsonSchema())
+        return llama
 
     return HostedModel(
         id=model.name,
