@@ -41,8 +41,7 @@ async def test_items_of_responses_that_were_kept_before_are_found(kept: State, o
         connection.execute(text("UPDATE puna_version SET version_num = '0001'"))
 
     await kept.write(go_back)
-    assert kept._engine is not None
-    _bring_up_to_date(kept._engine, "here")
+    await kept.maintain(lambda engine: _bring_up_to_date(engine, "here"))
     found = await kept.read(state.responses.find_items, owner, [f"in-{key}", f"out-{key}"])
     assert len(found) == 2
 
@@ -61,8 +60,10 @@ async def test_the_database_is_for_its_user_only(file: Path) -> None:
     assert not file.with_name("puna.db-wal").exists()  # all of it is in the one file
 
 
-async def test_two_servers_share_a_database(kept: State, owner: str, file: Path) -> None:
-    other = State(ServerSettings(database_url=kept._url and kept._url.render_as_string()), file)
+async def test_two_servers_share_a_database(
+    kept: State, database_url: str | None, owner: str, file: Path
+) -> None:
+    other = State(ServerSettings(database_url=database_url), file)
     conversation = await kept.write(state.conversations.add, owner, {}, [])
 
     async def add(store: State, name: str) -> None:

@@ -143,7 +143,7 @@ def test_a_key_sees_what_was_made_with_it(scripted_model: HostedModel) -> None:
 def test_state_that_cannot_be_had_fails_what_needs_it(scripted_model: HostedModel) -> None:
     scripted_model.loaded = None
     with running([scripted_model]) as live:
-        file = live.services.state._file
+        file = live.services.state._connections._file
         file.parent.mkdir()
         file.write_bytes(b"damaged" * 1000)
         answer = live.http.post("/v1/chat/completions", json=STORED)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -16,7 +17,7 @@ from puna.errors import ConfigError, StateError
 from puna.server.errors import ApiError
 from puna.server.state.migrations import REVISIONS
 
-__all__ = ["explained", "open_database", "parse_url"]
+__all__ = ["explained", "is_damaged", "make_file", "open_database", "parse_url"]
 
 _VERSION_TABLE = "puna_version"
 _MIGRATION_LOCK = 0x70756E61  # of PostgreSQL, for all its clients: "puna"
@@ -65,7 +66,7 @@ def parse_url(url: str) -> URL:
 
 
 def open_database(url: URL | None, file: Path, max_bytes: int) -> Engine:
-    """Open the database, which is made where there is none and brought up to date where it is older.
+    """Open the database, which gets its tables where it has none and is brought up to date where it is older.
 
     Args:
         url: of PostgreSQL; None for SQLite.
@@ -77,8 +78,9 @@ def open_database(url: URL | None, file: Path, max_bytes: int) -> Engine:
     """
     where = f"the database {url.database!r} on {url.host!r}" if url else str(file)
     if url is None:
-        _make_file(file)
-        engine = create_engine(f"sqlite:///{file}")
+        # `rw`: a connection that comes later makes no file where somebody moved this one away.
+        query = {"uri": "true", "mode": "rw"}
+        engine = create_engine(URL.create("sqlite", database=f"file:{quote(str(file))}", query=query))
         _set_up_sqlite(engine, max_bytes)
     else:
         engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
@@ -113,7 +115,7 @@ def explained(where: str) -> Iterator[None]:
                 "`store: false`",
                 code="state_full",
             ) from error
-        if "malformed" in cause or "not a database" in cause:
+        if is_damaged(error):
             reason = "it is damaged; put a copy of it back, or move it away and the server begins anew"
         elif "locked" in cause:
             reason = f"another process held it for {_BUSY_MS // 1000} s"
@@ -125,7 +127,18 @@ def explained(where: str) -> Iterator[None]:
         raise StateError(f"the server's state in {where} cannot be used: {reason}") from error
 
 
-def _make_file(file: Path) -> None:
+def is_damaged(error: DBAPIError) -> bool:
+    """Whether an error says that SQLite's file is none, or not whole."""
+    cause = str(error.orig)
+    return "malformed" in cause or "not a database" in cause
+
+
+def make_file(file: Path) -> None:
+    """Make an empty file for SQLite where there is none, which only its user can read.
+
+    Raises:
+        StateError: it cannot be made.
+    """
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))

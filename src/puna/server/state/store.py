@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import Connection, Engine
 
 from puna.models.store import home
 from puna.server.settings import ServerSettings
-from puna.server.state.database import explained, open_database, parse_url
+from puna.server.state.connections import Connections
+from puna.server.state.database import parse_url
 from puna.server.state.upkeep import Upkeep
-from puna.server.watch.log import log
 
 __all__ = ["State"]
 
@@ -44,17 +41,13 @@ class State:
         Raises:
             ConfigError: the address of the database is none.
         """
-        self._url: URL | None = None
-        if settings.database_url:
-            self._url = parse_url(settings.database_url)
-        self._file = file or home() / "state" / "puna.db"
-        self._max_bytes = settings.max_state_bytes
+        url = parse_url(settings.database_url) if settings.database_url else None
+        file = file or home() / "state" / "puna.db"
+        self._connections = Connections(url, file, settings.max_state_bytes)
         keep_s = None if settings.keep_state_days is None else settings.keep_state_days * 86400
         self._upkeep = Upkeep(self, keep_s)
-        self._engine: Engine | None = None
-        self._opening = threading.Lock()
         # SQLite has one writer at a time; a queue here is fairer than a busy file.
-        self._writers = ThreadPoolExecutor(_THREADS if self._url else 1, "puna-state-write")
+        self._writers = ThreadPoolExecutor(_THREADS if url else 1, "puna-state-write")
         self._readers = ThreadPoolExecutor(_THREADS, "puna-state-read")
 
     async def read(
@@ -93,15 +86,14 @@ class State:
 
     async def maintain(self, work: Callable[[Engine], T]) -> T:
         """Do something to the database outside of any transaction, while this server writes nothing else."""
-        return await self._in(self._writers, lambda: work(self._opened()))
+        return await self._in(self._writers, lambda: self._maintain(work))
 
     async def close(self) -> None:
         """Let go of the database, after what is being written."""
         await self._upkeep.close()
         for threads in (self._writers, self._readers):
             await asyncio.to_thread(threads.shutdown)
-        if self._engine is not None:
-            self._engine.dispose()
+        self._connections.close()
 
     async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         done = await asyncio.get_running_loop().run_in_executor(threads, work)
@@ -111,29 +103,9 @@ class State:
     def _run(
         self, writes: bool, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        with self._transaction(writes) as connection:
+        with self._connections.transaction(writes) as connection:
             return work(connection, *args, **kwargs)
 
-    @contextmanager
-    def _transaction(self, writes: bool) -> Iterator[Connection]:
-        with (
-            explained(self._where),
-            self._opened().execution_options(puna_writes=writes).begin() as connection,
-        ):
-            yield connection
-
-    @property
-    def _where(self) -> str:
-        return f"the database {self._url.database!r}" if self._url else str(self._file)
-
-    def _opened(self) -> Engine:
-        with self._opening:
-            if self._engine is None:
-                started_s = time.monotonic()
-                self._engine = open_database(self._url, self._file, self._max_bytes)
-                log(
-                    "state_opened",
-                    kind=self._engine.dialect.name,
-                    ms=round(1000 * (time.monotonic() - started_s), 1),
-                )
-            return self._engine
+    def _maintain(self, work: Callable[[Engine], T]) -> T:
+        with self._connections.engine() as engine:
+            return work(engine)
