@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -28,7 +29,7 @@ from puna.cli import main
 main()
 """
 
-WAITING = "SELECT relation::regclass::text FROM pg_locks WHERE NOT granted"
+WAITING = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'puna_conversations'::regclass"
 
 
 @contextmanager
@@ -80,10 +81,15 @@ def test_the_process_ends_though_the_database_does_not_answer(
         httpx2.post(f"{url}/conversations", json={}).raise_for_status()  # there are tables now
         other.execute("LOCK TABLE puna_conversations IN ACCESS EXCLUSIVE MODE")
         asked = threads.submit(httpx2.post, f"{url}/conversations", json={}, timeout=60)
-        wait_for(lambda: ("puna_conversations",) in other.execute(WAITING).fetchall())
-        for each in signals:
-            server.send_signal(each)
-            wait_for(lambda: is_refused(url))
-        assert server.wait(30) == 1
+        wait_for(lambda: other.execute(WAITING).fetchall())
+        ((waits,),) = other.execute(WAITING).fetchall()
+        os.kill(waits, signal.SIGSTOP)  # or it would end by itself what waits for long
+        try:
+            for each in signals:
+                server.send_signal(each)
+                wait_for(lambda: is_refused(url))
+            assert server.wait(30) == 1
+        finally:
+            os.kill(waits, signal.SIGCONT)
         assert (asked.result().status_code, asked.result().json()["error"]["code"]) == (503, "shutting_down")
     assert not list((home() / "servers").iterdir())

@@ -21,11 +21,19 @@ __all__ = ["explained", "is_damaged", "make_file", "open_database", "parse_url"]
 
 _VERSION_TABLE = "puna_version"
 _MIGRATION_LOCK = 0x70756E61  # of PostgreSQL, for all its clients: "puna"
-_BUSY_MS = 10_000
+_WAIT_MS = 10_000  # for what other processes hold
 _PAGE_BYTES = 4096
+# A server that is not heard of any more is given up, though it never said so. Its address may say otherwise.
+_POSTGRES = {
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 1,
+    "tcp_user_timeout": _WAIT_MS,
+}
 # FULL: what was committed survives a power cut, not only the end of the process.
 _PRAGMAS = {
-    "busy_timeout": _BUSY_MS,
+    "busy_timeout": _WAIT_MS,
     "journal_mode": "WAL",
     "synchronous": "FULL",
     "foreign_keys": "ON",
@@ -83,7 +91,9 @@ def open_database(url: URL | None, file: Path, max_bytes: int) -> Engine:
         engine = create_engine(URL.create("sqlite", database=f"file:{quote(str(file))}", query=query))
         _set_up_sqlite(engine, max_bytes)
     else:
-        engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        unsaid = {name: value for name, value in _POSTGRES.items() if name not in url.query}
+        engine = create_engine(url, pool_pre_ping=True, connect_args=unsaid)
+        _set_up_postgres(engine)
     try:
         with explained(where):
             _bring_up_to_date(engine, where)
@@ -118,7 +128,7 @@ def explained(where: str) -> Iterator[None]:
         if is_damaged(error):
             reason = "it is damaged; put a copy of it back, or move it away and the server begins anew"
         elif "locked" in cause:
-            reason = f"another process held it for {_BUSY_MS // 1000} s"
+            reason = f"another process held it for {_WAIT_MS // 1000} s"
         elif "readonly" in cause or "unable to open" in cause:
             reason = "this user cannot write there"
         else:
@@ -168,12 +178,23 @@ def _set_up_sqlite(engine: Engine, max_bytes: int) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _set_up_postgres(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: Any) -> None:
+        # Not among what a connection begins with, which poolers between here and there may refuse.
+        connection.execute(f"SET statement_timeout = {_WAIT_MS}")
+        connection.commit()
+
+
 def _bring_up_to_date(engine: Engine, where: str) -> None:
     with engine.begin() as connection:
         if _version(connection, where) == REVISIONS[-1]:
             return
     with engine.execution_options(puna_writes=True).begin() as connection:
         if connection.dialect.name == "postgresql":
+            connection.execute(
+                text("SET LOCAL statement_timeout = 0")
+            )  # for large tables, and for the others
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
         if _version(connection, where) != REVISIONS[-1]:  # nobody else was faster
             _migrate(connection)

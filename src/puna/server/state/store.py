@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -14,6 +12,7 @@ from puna.models.store import home
 from puna.server.settings import ServerSettings
 from puna.server.state.connections import Connections
 from puna.server.state.database import parse_url
+from puna.server.state.threads import Threads
 from puna.server.state.upkeep import Upkeep
 
 __all__ = ["State"]
@@ -47,8 +46,8 @@ class State:
         keep_s = None if settings.keep_state_days is None else settings.keep_state_days * 86400
         self._upkeep = Upkeep(self, keep_s)
         # SQLite has one writer at a time; a queue here is fairer than a busy file.
-        self._writers = ThreadPoolExecutor(_THREADS if url else 1, "puna-state-write")
-        self._readers = ThreadPoolExecutor(_THREADS, "puna-state-read")
+        self._writers = Threads(_THREADS if url else 1, "puna-state-write")
+        self._readers = Threads(_THREADS, "puna-state-read")
 
     async def read(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -63,7 +62,7 @@ class State:
         Raises:
             StateError: the database cannot be used.
         """
-        return await self._in(self._readers, lambda: self._run(False, work, *args, **kwargs))
+        return await self._in(self._readers, lambda decide: self._run(False, decide, work, *args, **kwargs))
 
     async def write(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -71,10 +70,11 @@ class State:
         """Change something; all of it, or nothing where `work` raises. Arguments as for `read`.
 
         Raises:
-            StateError: the database cannot be used.
-            ApiError: 507, it is full.
+            StateError: the database cannot be used and nothing is changed, or its file is gone and so may be
+                what was changed.
+            ApiError: 507, it is full; 503, nobody knows whether it is changed.
         """
-        return await self._in(self._writers, lambda: self._run(True, work, *args, **kwargs))
+        return await self._in(self._writers, lambda decide: self._run(True, decide, work, *args, **kwargs))
 
     async def delete(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -86,26 +86,34 @@ class State:
 
     async def maintain(self, work: Callable[[Engine], T]) -> T:
         """Do something to the database outside of any transaction, while this server writes nothing else."""
-        return await self._in(self._writers, lambda: self._maintain(work))
+        return await self._in(self._writers, lambda decide: self._maintain(decide, work))
 
     async def close(self) -> None:
         """Let go of the database, after what is being written."""
         await self._upkeep.close()
-        for threads in (self._writers, self._readers):
-            await asyncio.to_thread(threads.shutdown)
+        await self._writers.close()
+        await self._readers.close()
         self._connections.close()
 
-    async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        done = await asyncio.get_running_loop().run_in_executor(threads, work)
+    async def _in(self, threads: Threads, work: Callable[[Callable[[], None]], T]) -> T:
+        done = await threads.run(work)
         self._upkeep.begin()  # only now: nothing is opened before the first use
         return done
 
     def _run(
-        self, writes: bool, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+        self,
+        writes: bool,
+        decide: Callable[[], None],
+        work: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
         with self._connections.transaction(writes) as connection:
-            return work(connection, *args, **kwargs)
+            done = work(connection, *args, **kwargs)
+            decide()
+        return done
 
-    def _maintain(self, work: Callable[[Engine], T]) -> T:
+    def _maintain(self, decide: Callable[[], None], work: Callable[[Engine], T]) -> T:
+        decide()
         with self._connections.engine() as engine:
             return work(engine)
