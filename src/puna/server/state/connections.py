@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -16,10 +17,12 @@ from sqlalchemy.exc import DBAPIError
 from puna.errors import StateError
 from puna.server.state.database import explained, is_damaged, make_file, open_database
 from puna.server.state.retention import wipe
+from puna.server.state.room import Room
 from puna.server.watch.log import log
 
-__all__ = ["Connections"]
+__all__ = ["Connections", "Kind"]
 
+Kind = Literal["read", "write", "free"]
 _Files = tuple[tuple[int, int] | None, ...]
 
 
@@ -45,22 +48,28 @@ class Connections:
         self._file = file
         self._where = f"the database {url.database!r}" if url else str(file)
         self._names = () if url else tuple(Path(f"{file}{suffix}") for suffix in ("", "-wal", "-shm"))
+        self._room = None if url else Room(file)
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
 
     @contextmanager
-    def transaction(self, writes: bool) -> Iterator[Connection]:
+    def transaction(self, kind: Kind) -> Iterator[Connection]:
         """Run a transaction; what it wrote is kept where the ``with`` block ends without an error.
 
         Args:
-            writes: whether it may.
+            kind: "free" makes room, and has some set aside for it on a full disk.
 
         Raises:
             StateError: the database cannot be used.
             ApiError: 507, it is full.
         """
-        with self.engine() as engine, engine.execution_options(puna_writes=writes).begin() as connection:
-            yield connection
+        with self.engine() as engine:
+            if self._room is not None and kind == "write":
+                self._room.set_aside()
+            elif self._room is not None and kind == "free":
+                self._room.give()
+            with engine.execution_options(puna_writes=kind != "read").begin() as connection:
+                yield connection
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
@@ -109,8 +118,9 @@ class Connections:
         with self._lock:
             if self._opened is None:
                 started_s = time.monotonic()
-                if self._url is None:
+                if self._room is not None:
                     make_file(self._file)
+                    self._room.give()  # opening takes some, too
                 before = self._found()
                 engine = open_database(self._url, self._file, self._max_bytes)
                 files = self._found()

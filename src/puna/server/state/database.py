@@ -14,8 +14,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from puna.errors import ConfigError, StateError
-from puna.server.errors import ApiError
 from puna.server.state.migrations import REVISIONS
+from puna.server.state.room import no_room
 
 __all__ = ["explained", "is_damaged", "make_file", "open_database", "parse_url"]
 
@@ -119,12 +119,7 @@ def explained(where: str) -> Iterator[None]:
     except DBAPIError as error:
         cause = str(error.orig)
         if "database or disk is full" in cause or "disk full" in cause.lower():
-            raise ApiError(
-                507,
-                "the server has no room to store more; delete what is not needed any more, or send "
-                "`store: false`",
-                code="state_full",
-            ) from error
+            raise no_room() from error
         if is_damaged(error):
             reason = "it is damaged; put a copy of it back, or move it away and the server begins anew"
         elif "locked" in cause:

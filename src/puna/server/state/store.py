@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 
 from puna.models.store import home
 from puna.server.settings import ServerSettings
-from puna.server.state.connections import Connections
+from puna.server.state.connections import Connections, Kind
 from puna.server.state.database import parse_url
 from puna.server.state.threads import Threads
 from puna.server.state.upkeep import Upkeep
@@ -62,7 +62,7 @@ class State:
         Raises:
             StateError: the database cannot be used.
         """
-        return await self._in(self._readers, lambda decide: self._run(False, decide, work, *args, **kwargs))
+        return await self._in(self._readers, lambda decide: self._run("read", decide, work, *args, **kwargs))
 
     async def write(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -74,13 +74,19 @@ class State:
                 what was changed.
             ApiError: 507, it is full; 503, nobody knows whether it is changed.
         """
-        return await self._in(self._writers, lambda decide: self._run(True, decide, work, *args, **kwargs))
+        return await self._in(self._writers, lambda decide: self._run("write", decide, work, *args, **kwargs))
+
+    async def free(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Change something as `write` does so that less is kept; a full disk has room set aside for it."""
+        return await self._in(self._writers, lambda decide: self._run("free", decide, work, *args, **kwargs))
 
     async def delete(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Change something as `write` does, and have SQLite's file without what was deleted soon after."""
-        done = await self.write(work, *args, **kwargs)
+        """Do as `free` does, and have SQLite's file without what was deleted soon after."""
+        done = await self.free(work, *args, **kwargs)
         self._upkeep.want()
         return done
 
@@ -102,13 +108,13 @@ class State:
 
     def _run(
         self,
-        writes: bool,
+        kind: Kind,
         decide: Callable[[], None],
         work: Callable[Concatenate[Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        with self._connections.transaction(writes) as connection:
+        with self._connections.transaction(kind) as connection:
             done = work(connection, *args, **kwargs)
             decide()
         return done

@@ -80,11 +80,11 @@ class Upkeep:
     async def _sweep(self, keep_s: float) -> None:
         old = await self._store.read(retention.find_old, int(time.time() - keep_s))
         while old:
-            n_done = await self._store.write(retention.forget, old)
+            n_done = await self._store.free(retention.forget, old)
             del old[:n_done]
 
     async def _clear(self) -> bool:
         """Have what was deleted leave the disk; False where somebody still reads it."""
-        while await self._store.write(retention.shrink):
+        while await self._store.free(retention.shrink):
             pass
         return await self._store.maintain(retention.wipe)
