@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -47,9 +48,7 @@ async def is_there(store: State, owner: str, key: str) -> bool:
 
 
 async def forget_all(store: State, before: int) -> None:
-    old = await store.read(retention.find_old, before)
-    while old:
-        del old[: await store.write(retention.forget, old)]
+    await upkeep.Upkeep(store, None)._sweep(time.time() - before)
 
 
 def make_old(connection: Connection, owner: str) -> None:
@@ -78,6 +77,7 @@ async def test_what_is_old_is_forgotten_but_for_what_is_gone_on_from(
     kept: State, owner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "_PIECE_S", 0.0)  # one row a piece
+    monkeypatch.setattr(retention, "SLICE_ROWS", 2)
     old, young, *chain = [new_id(f"r{i}-") for i in range(6)]
     for key, previous in ((old, None), *zip(chain, [None, *chain], strict=False)):
         await kept.write(state.responses.add, owner, response(key, previous))
@@ -93,6 +93,18 @@ async def test_what_is_old_is_forgotten_but_for_what_is_gone_on_from(
     assert not await is_there(kept, owner, old)
     assert (await kept.read(state.responses.list_page, owner, Page(), None)).entries == []
     await kept.write(state.completions.add, owner, completion(old))
+
+
+async def test_no_more_rows_are_looked_at_at_once_than_may_be(
+    kept: State, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "SLICE_ROWS", 2)
+    for _ in range(5):
+        await kept.write(state.completions.add, owner, completion(new_id("c-")))
+    await kept.write(make_old, owner)
+    end = await kept.read(retention.last, tables.completions)
+    found = await kept.read(retention.find_old, tables.completions, end, 2)
+    assert found == [(tables.completions, end), (tables.completions, end - 1)]
 
 
 async def test_what_is_old_goes_when_a_server_begins_whatever_its_requests_come_to(

@@ -9,33 +9,42 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 
-from sqlalchemy import Connection, Engine, Table, delete, exists, select
+from sqlalchemy import Connection, Engine, Table, delete, exists, func, select
 
 from puna.server.state.tables import completions, responses
 
-__all__ = ["find_old", "forget", "shrink", "wipe"]
+__all__ = ["FORGOTTEN", "SLICE_ROWS", "find_old", "forget", "last", "shrink", "wipe"]
+
+FORGOTTEN = (responses, completions)
+"""What is kept for a while only."""
+
+SLICE_ROWS = 10_000
+"""So many are looked at at once: reading takes as long as there is, and who reads for too long is cut off."""
 
 _PIECE_S = 0.05
 _PATIENCE_MS = 100
 
 
-def find_old(connection: Connection, before: int) -> list[tuple[Table, int]]:
-    """What is kept for a while only and is old: chat completions and responses.
+def last(connection: Connection, table: Table) -> int:
+    """The number of a table's last row; 0: it has none."""
+    return connection.execute(select(func.max(table.c.number))).scalar() or 0
+
+
+def find_old(connection: Connection, table: Table, end: int, before: int) -> list[tuple[Table, int]]:
+    """What is old among `SLICE_ROWS` rows.
 
     Args:
-        connection: reads; it takes a while.
+        connection: reads.
+        table: of `FORGOTTEN`.
+        end: the number of the last row to be looked at.
         before: seconds since 1970.
 
     Returns:
-        Tables and numbers of rows, those first that go on from others.
+        The table and numbers of rows, those first that go on from others.
     """
-    return [
-        (table, number)
-        for table in (responses, completions)
-        for number in connection.execute(
-            select(table.c.number).where(table.c.created_at < before).order_by(table.c.number.desc())
-        ).scalars()
-    ]
+    number = table.c.number
+    query = select(number).where(number > end - SLICE_ROWS, number <= end, table.c.created_at < before)
+    return [(table, each) for each in connection.execute(query.order_by(number.desc())).scalars()]
 
 
 def forget(connection: Connection, old: Sequence[tuple[Table, int]]) -> int:

@@ -78,10 +78,15 @@ class Upkeep:
                     await self._is_wanted.wait()
 
     async def _sweep(self, keep_s: float) -> None:
-        old = await self._store.read(retention.find_old, int(time.time() - keep_s))
-        while old:
-            n_done = await self._store.free(retention.forget, old)
-            del old[:n_done]
+        before = int(time.time() - keep_s)
+        for table in retention.FORGOTTEN:
+            end = await self._store.read(retention.last, table)
+            while end > 0:
+                old = await self._store.read(retention.find_old, table, end, before)
+                while old:
+                    n_done = await self._store.free(retention.forget, old)
+                    del old[:n_done]
+                end -= retention.SLICE_ROWS
 
     async def _clear(self) -> bool:
         """Have what was deleted leave the disk; False where somebody still reads it."""
