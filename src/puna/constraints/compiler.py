@@ -1,7 +1,7 @@
 """From constraints to matchers for one vocabulary, within bounds on time and memory.
 
 Constraints come from strangers. What bounds them: the size of their text, llguidance's own limits on the work
-of compiling and of a step, and how many compiled ones are kept.
+of compiling and of a step, the time that masks take (`matcher.py`), and how many compiled ones are kept.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from functools import cached_property
+from time import thread_time
 from typing import TYPE_CHECKING
 
 from puna.constraints.forms import Constraint, JsonSchema, Lark
 from puna.constraints.grammar import grammar_of, refusal
 from puna.constraints.json_ends import JsonEnds, JsonVocabulary
-from puna.constraints.matcher import Matcher
+from puna.constraints.matcher import MAX_DELAY_S, MAX_MASK_S, Matcher
 from puna.errors import ConstraintError
 from puna.tokens import Tokenizer
 
@@ -101,9 +102,12 @@ class Compiler:
 
     def _try(self, constraint: Constraint, trial: LLMatcher) -> None:
         """Insist that an answer can begin, and that a step back is possible, as guesses need it."""
+        started_s = thread_time()
         words = memoryview(trial.compute_bitmask()).cast("I")
         if trial.is_error():
             raise refusal(constraint, trial.get_error())
+        if thread_time() - started_s > MAX_MASK_S + MAX_DELAY_S:
+            raise refusal(constraint, "it takes too long to find what may come first; make it simpler")
         first = next(
             (32 * i + bit for i, word in enumerate(words) for bit in range(32) if word >> bit & 1), -1
         )

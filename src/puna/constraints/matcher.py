@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from time import thread_time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,15 @@ from puna.errors import ConstraintError
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-__all__ = ["Matcher"]
+__all__ = ["MAX_DELAY_S", "MAX_MASK_S", "Matcher"]
+
+# The library bounds what a parse holds and not what it takes to compute it, which in an ambiguous grammar is
+# up to a hundred times as much. Masks of other grammars take up to 10 ms.
+MAX_MASK_S = 0.05
+"""CPU time of a mask, on the average."""
+
+MAX_DELAY_S = 0.1
+"""By how much masks in a row may take longer."""
 
 
 class Matcher:
@@ -49,6 +58,7 @@ class Matcher:
         self._stop_ids = tuple(stop_ids)
         self._on_error = on_error
         self._ends = ends
+        self._delay_s = 0.0
         self.error: ConstraintError | None = None
 
     @property
@@ -88,14 +98,18 @@ class Matcher:
             masks: ``[1 + guess, words]``, rows in C order, to be filled.
             guess: tokens as `permitted` or `forced` gave them.
         """
+        started_s = thread_time()
         row_bytes = masks.shape[1] * masks.itemsize
         if guess:
             with_guess = self._grammar.unsafe_compute_mask_ptr_with_draft_token  # type: ignore[attr-defined]
             with_guess(masks.ctypes.data, row_bytes, guess)
         else:
             self._grammar.unsafe_compute_mask_ptr(masks.ctypes.data, row_bytes)
+        self._delay_s = max(self._delay_s + thread_time() - started_s - len(masks) * MAX_MASK_S, 0)
         if self._grammar.is_error():
-            self._fail()
+            self._fail(self._grammar.get_error())
+        elif self._delay_s > MAX_DELAY_S:
+            self._fail("it takes too long to find what may come next")
         may_end = masks[:, self._end // 32] >> (self._end % 32) & 1
         for token in self._stop_ids:
             bit = np.uint32(1 << token % 32)
@@ -110,7 +124,7 @@ class Matcher:
             ConstraintError: the constraint does not allow it, or has run into a limit.
         """
         if not self._grammar.consume_token(token):
-            raise self._fail()
+            raise self._fail(self._grammar.get_error())
         if self._ends is not None:
             self._ends.take(token)
 
@@ -119,10 +133,9 @@ class Matcher:
         forced = self.forced(1)
         return forced == [token] if forced else self._grammar.validate_tokens([token]) == 1
 
-    def _fail(self) -> ConstraintError:
+    def _fail(self, reason: str) -> ConstraintError:
         self._on_error()
-        reason = one_line(self._grammar.get_error())
         self.error = ConstraintError(
-            f"the constraint cannot be followed further: {reason:.200}; make it simpler"
+            f"the constraint cannot be followed further: {one_line(reason):.200}; make it simpler"
         )
         return self.error

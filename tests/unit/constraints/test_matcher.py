@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from tests.unit.constraints.bombs import END
 from tests.unit.constraints.walks import allowed_by, masks_of
 
+import puna.constraints.compiler as compiler_module
+import puna.constraints.matcher as matcher_module
 from puna.constraints import Choices, Compiler, Constraint, JsonSchema, Lark, Regex
+from puna.errors import ConstraintError
 from puna.tokens import Tokenizer
 
 PERSON = {
@@ -90,3 +95,54 @@ def test_masks_of_what_is_forced_have_nothing_else(compiler: Compiler) -> None:
             n_forced += len(forced)
             matcher.take(token)
     assert n_forced > 20
+
+
+def pretend(masks_ms: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let masks take so long by the clock, one after the other."""
+    times = np.cumsum([[0, ms] for ms in masks_ms]).tolist()
+    for module in (compiler_module, matcher_module):
+        monkeypatch.setattr(module, "thread_time", lambda: times.pop(0) / 1000)
+
+
+@pytest.mark.parametrize(
+    ("masks_ms", "n_right"),
+    [
+        ((90, 90, 90), 2),
+        ((160,), 0),
+        ((149, 20, 20, 20, 140, 50, 50, 50, 65), 8),  # what is fast makes up for what is slow
+        ((50,) * 30, 30),
+        ((5, 140, 1) * 10, 30),
+    ],
+    ids=str,
+)
+def test_masks_that_take_too_long_end_the_answer(
+    masks_ms: Sequence[int], n_right: int, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matcher, n = compiler.matcher(Regex("(a|b)+"), [END]), 0
+    pretend(masks_ms, monkeypatch)
+    while n < len(masks_ms) and matcher.error is None:
+        matcher.fill(np.zeros((1, compiler.n_words), np.uint32), [])
+        n += matcher.error is None
+    assert n == n_right
+    if n < len(masks_ms):
+        assert "takes too long to find what may come next; make it simpler" in str(matcher.error)
+
+
+def test_each_token_of_a_guess_has_its_time(compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    constraint = Choices([" thermodynamics"])
+    matcher = compiler.matcher(constraint, [END])
+    guess = matcher.forced(9)
+    pretend((len(guess) * 50 + 140, len(guess) * 50 + 70), monkeypatch)
+    masks_of(matcher, compiler, guess)
+    with pytest.raises(ConstraintError, match="too long"):
+        masks_of(matcher, compiler, guess)
+
+
+def test_a_constraint_whose_first_mask_takes_too_long_is_refused(
+    smollm: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = Compiler(smollm, smollm.vocab_size)
+    pretend((151, 149), monkeypatch)
+    with pytest.raises(ConstraintError, match="regular expression cannot be used: it takes too long to find"):
+        compiler.prepare(Regex("(a|b)+"))
+    compiler.prepare(Regex("(a|b)+"))
