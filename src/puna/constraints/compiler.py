@@ -7,7 +7,6 @@ of compiling and of a step, the time that masks take (`matcher.py`), and how man
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 from functools import cached_property
 from time import thread_time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from puna.constraints.forms import Constraint, JsonSchema, Lark
 from puna.constraints.grammar import grammar_of, refusal
 from puna.constraints.json_ends import JsonEnds, JsonVocabulary
+from puna.constraints.kept import Kept, Key
 from puna.constraints.matcher import MAX_DELAY_S, MAX_MASK_S, Matcher
 from puna.errors import ConstraintError
 from puna.tokens import Tokenizer
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 __all__ = ["Compiler"]
-
-_MAX_KEPT = 16
-_MAX_KEPT_CHARACTERS = 1_048_576
 
 
 class Compiler:
@@ -46,46 +43,44 @@ class Compiler:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self.n_words = (vocab_size + 1 + 31) // 32  # one bit more says that the answer may end
-        self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = Kept()
         self._making = threading.Lock()
 
-    def prepare(self, constraint: Constraint) -> None:
+    def prepare(self, constraint: Constraint, owner: str = "") -> None:
         """Compile a constraint, which may take up to seconds, so that `matcher` is quick.
+
+        Args:
+            constraint: what answers may be.
+            owner: whose it is: others do not notice that it is kept. Default: everybody's.
 
         Raises:
             ConstraintError: it cannot be compiled.
         """
-        self._compiled(constraint)
+        self._compiled(constraint, owner)
 
-    def matcher(self, constraint: Constraint, stop_ids: Iterable[int]) -> Matcher:
+    def matcher(self, constraint: Constraint, stop_ids: Iterable[int], owner: str = "") -> Matcher:
         """What follows one answer.
 
         Args:
             constraint: what the answer may be.
             stop_ids: tokens that end an answer.
+            owner: as of `prepare`.
 
         Raises:
             ConstraintError: the constraint cannot be compiled.
         """
-        text, compiled = self._compiled(constraint)
+        key, compiled = self._compiled(constraint, owner)
         within = [token for token in stop_ids if token < self._vocab_size]
         ends = JsonEnds(self._json_vocabulary) if isinstance(constraint, JsonSchema) else None
-        return Matcher(compiled.deep_copy(), self._vocab_size, within, lambda: self._forget(text), ends)
+        return Matcher(compiled.deep_copy(), self._vocab_size, within, lambda: self._kept.forget(key), ends)
 
-    def _compiled(self, constraint: Constraint) -> tuple[str, LLMatcher]:
-        text = grammar_of(constraint)
-        with self._lock:
-            found = self._kept.get(text)
-            if found is not None:
-                self._kept.move_to_end(text)
-                return text, found
-        compiled = self._compile(constraint, text)
-        with self._lock:
-            self._kept[text] = compiled
-            while len(self._kept) > _MAX_KEPT or sum(map(len, self._kept)) > _MAX_KEPT_CHARACTERS:
-                self._kept.popitem(last=False)
-        return text, compiled
+    def _compiled(self, constraint: Constraint, owner: str) -> tuple[Key, LLMatcher]:
+        key = owner, grammar_of(constraint)
+        compiled = self._kept.find(key)
+        if compiled is None:
+            compiled = self._compile(constraint, key[1])
+            self._kept.add(key, compiled)
+        return key, compiled
 
     def _compile(self, constraint: Constraint, text: str) -> LLMatcher:
         from llguidance import LLMatcher
@@ -119,11 +114,6 @@ class Compiler:
             raise refusal(constraint, trial.get_error())
         if not trial.rollback(1):
             raise refusal(constraint, f"`max_tokens`, `stop` and such are not supported: {trial.get_error()}")
-
-    def _forget(self, text: str) -> None:
-        """Drop a constraint that has run into a limit, with the memory that it holds."""
-        with self._lock:
-            self._kept.pop(text, None)
 
     @cached_property
     def _json_vocabulary(self) -> JsonVocabulary:

@@ -185,8 +185,9 @@ class NativeEngine:
         """Queue a request; see `Engine.submit`."""
         self.check_prompt(request.prompt)
         self.check_ids(request.params.logit_bias)
-        constraint = request.params.constraint
-        matcher = None if constraint is None else self._compiler.matcher(constraint, request.stop_ids)
+        constraint, matcher = request.params.constraint, None
+        if constraint is not None:
+            matcher = self._compiler.matcher(constraint, request.stop_ids, request.owner)
         sequence = RunningSequence(
             request, new_sampler(request), self._tokenizer, self.context_tokens, matcher
         )
@@ -200,9 +201,9 @@ class NativeEngine:
             self._wake()
             self._inbox.append(sequence)
 
-    def prepare(self, constraint: Constraint) -> None:
+    def prepare(self, constraint: Constraint, owner: str = "") -> None:
         """Compile a constraint ahead of requests; see `Engine.prepare`."""
-        self._compiler.prepare(constraint)
+        self._compiler.prepare(constraint, owner)
 
     def cancel(self, request: Request) -> None:
         """End a request at the next step; see `Engine.cancel`."""

@@ -63,8 +63,12 @@ class Engine(Protocol):
         """
         ...
 
-    def prepare(self, constraint: Constraint) -> None:
+    def prepare(self, constraint: Constraint, owner: str = "") -> None:
         """Compile a constraint, so that submitting a request with it takes no time; it is kept for a while.
+
+        Args:
+            constraint: that of the request.
+            owner: that of the request.
 
         Raises:
             ConstraintError: it cannot be compiled.

@@ -241,7 +241,7 @@ class Request:
         params: how to sample.
         stop_ids: tokens after which the model itself has finished.
         sink: called with every event, in order, from the engine's thread; it must return at once.
-        owner: whose it is; what is cached of others' prompts is not found. Default: everybody's.
+        owner: whose it is; what is kept for others is not found. Default: everybody's.
         seed: `params.seed` or the one drawn for this request.
     """
 

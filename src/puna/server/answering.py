@@ -43,11 +43,12 @@ async def answering(
         n = body.n or 1
         model.admission.check(client, n)
         planning = plan_truncated if truncates else plan_chat
+        owner = services.owner_of(client)
         # A long conversation takes a while, and for a short one the way to a thread would be longer.
         if is_quick(body):
-            plan = planning(model.llama, body)
+            plan = planning(model.llama, body, owner)
         else:
-            plan = await asyncio.to_thread(planning, model.llama, body)
+            plan = await asyncio.to_thread(planning, model.llama, body, owner)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         max_tokens = body.max_completion_tokens or body.max_tokens
         params = [
@@ -68,6 +69,6 @@ async def answering(
         )
 
 
-async def count_tokens(model: Loaded, body: ChatBody) -> int:
-    """How many tokens a conversation's prompt has; raises as `plan_chat` does."""
-    return len((await asyncio.to_thread(plan_chat, model.llama, body)).prompt)
+async def count_tokens(model: Loaded, body: ChatBody, owner: str) -> int:
+    """How many tokens a conversation's prompt has; arguments and errors as for `plan_chat`."""
+    return len((await asyncio.to_thread(plan_chat, model.llama, body, owner)).prompt)

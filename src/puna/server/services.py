@@ -69,12 +69,22 @@ class Services:
             model,
             wanted,
             client=client,
-            # How much of a prompt was cached is told: nobody shall find out so what others say.
-            owner=client if self.settings.keys else "",
+            owner=self.owner_of(client),
             timeout_s=self.settings.timeout_s,
             meter=meter,
             tracer=self.tracer,
         )
+
+    def owner_of(self, client: str) -> str:
+        """Whose prompts and constraints are kept together: nobody finds out by them what others say.
+
+        Args:
+            client: who asks.
+
+        Returns:
+            The name of a key; empty, for everybody's, where there are none.
+        """
+        return client if self.settings.keys else ""
 
 
 async def _services(request: Request) -> Services:

@@ -53,8 +53,8 @@ class ScriptedEngine:
         self.cancelled: list[Request] = []
         self._is_cancelled = threading.Condition()
 
-    def prepare(self, constraint: Constraint) -> None:
-        self._compiler.prepare(constraint)
+    def prepare(self, constraint: Constraint, owner: str = "") -> None:
+        self._compiler.prepare(constraint, owner)
 
     def check_prompt(self, prompt: Sequence[int], room: int = 1) -> None:
         if len(prompt) + room > self.context_tokens:

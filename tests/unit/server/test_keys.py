@@ -10,11 +10,13 @@ from pathlib import Path
 
 import openai
 import pytest
+from llguidance import LLMatcher
 from tests.unit.server.conftest import hosted
 from tests.unit.server.live import Live, running
 from typer.testing import CliRunner
 
 from puna.cli import app
+from puna.constraints import Compiler, Constraint
 from puna.errors import ConfigError
 from puna.server.door.keys import hashed, key_line, new_key, read_keys
 from puna.server.hosting.hosted import HostedModel
@@ -125,6 +127,30 @@ def test_a_key_does_not_find_what_is_cached_of_another_s_prompts(tiny_folder: Pa
         assert whole > 0
         assert n_cached(OTHER) == 0
         assert n_cached(OTHER) == whole
+
+
+def test_a_key_does_not_find_what_is_compiled_of_another_s_constraints(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    compile_one = Compiler._compile
+
+    def count(compiler: Compiler, constraint: Constraint, text: str) -> LLMatcher:
+        compiled.append(text)
+        return compile_one(compiler, constraint, text)
+
+    monkeypatch.setattr(Compiler, "_compile", count)
+    held = {"type": "regex", "regex": "a+"}
+    asked = {"messages": [{"role": "user", "content": "a"}], "model": "tiny", "max_tokens": 1}
+    wanted = [
+        ("/v1/completions", {"model": "tiny", "prompt": "a", "max_tokens": 1, "response_format": held}),
+        ("/v1/chat/completions", {**asked, "response_format": held}),
+    ]
+    with running([hosted(tiny_folder)], keys=(hashed("ada", KEY), hashed("bob", OTHER))) as live:
+        for path, body in wanted:
+            for key in (KEY, OTHER, KEY, OTHER):
+                assert live.http.post(path, json=body, headers={"x-api-key": key}).status_code == 200
+    assert len(compiled) == 2  # once for each key
 
 
 def test_two_keys_at_once_are_refused(live: Live) -> None:

@@ -21,6 +21,7 @@ from tests.unit.server.conftest import hosted
 from tests.unit.server.live import Live, running
 
 from puna.constraints import Choices, Compiler, JsonSchema, Regex
+from puna.constraints.kept import Kept
 from puna.errors import ConstraintError
 
 SCHEMA: Any = {
@@ -80,9 +81,9 @@ def test_what_waited_is_compiled_beside_the_loop(tmp_path: Path, monkeypatch: py
     in_loop: list[bool] = []
     matcher, compile_ = Compiler.matcher, Compiler._compile
 
-    def forgetful(self: Compiler, constraint: Any, stop_ids: Any) -> Any:
-        made = matcher(self, constraint, stop_ids)
-        self._kept.clear()  # as when many others come meanwhile
+    def forgetful(self: Compiler, constraint: Any, stop_ids: Any, owner: str) -> Any:
+        made = matcher(self, constraint, stop_ids, owner)
+        self._kept = Kept()  # as when many others come meanwhile
         return made
 
     def compiled(self: Compiler, constraint: Any, text: str) -> Any:

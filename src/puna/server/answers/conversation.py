@@ -64,12 +64,13 @@ def is_quick(body: ChatBody) -> bool:
     return sum(map(_length, body.messages)) <= QUICK_CHARACTERS
 
 
-def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
+def plan_chat(llama: Llama, body: ChatBody, owner: str) -> ChatPlan:
     """Encode a conversation; may take a while for a long one.
 
     Args:
         llama: the model.
         body: the request.
+        owner: whose constraint it is, see `Engine.prepare`.
 
     Raises:
         ApiError: 400, the tools or their choice cannot be used, or the arguments of earlier calls
@@ -82,7 +83,7 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
         messages = as_messages(_mappings(body.messages))
         wanted_format = constraint_of(body.response_format)
         if not body.tools:
-            _prepare(llama, wanted_format)
+            _prepare(llama, wanted_format, owner)
             goes_on = _goes_on(body, wanted_format)
             return ChatPlan(
                 llama.chat_format.encode_chat(messages, continue_last=goes_on), None, wanted_format
@@ -98,7 +99,7 @@ def plan_chat(llama: Llama, body: ChatBody) -> ChatPlan:
             tool_set = ToolSet(may_call) if may_call else None
         with about("tools" if wanted_format is None else None):  # with both it may be either
             constraint = _constraint(llama, body, may_call, choice) if may_call else wanted_format
-            _prepare_calls(llama, constraint, may_call, wanted_format)
+            _prepare_calls(llama, constraint, may_call, wanted_format, owner)
         goes_on = _goes_on(body, constraint)
         prompt = llama.chat_format.encode_chat(messages, continue_last=goes_on, preamble=preamble)
         return ChatPlan(prompt, tool_set, constraint, must_call=bool(may_call) and choice != "auto")
@@ -168,9 +169,9 @@ def _goes_on(body: ChatBody, constraint: Constraint | None) -> bool:
     return body.continue_final_message is True
 
 
-def _prepare(llama: Llama, constraint: Constraint | None) -> None:
+def _prepare(llama: Llama, constraint: Constraint | None, owner: str) -> None:
     if constraint is not None:
-        llama.engine.prepare(constraint)
+        llama.engine.prepare(constraint, owner)
 
 
 def _prepare_calls(
@@ -178,22 +179,23 @@ def _prepare_calls(
     constraint: Constraint | None,
     tools: Sequence[ToolDefinition],
     wanted_format: Constraint | None,
+    owner: str,
 ) -> None:
     """Prepare what is made of tools and a form; an error is about one of them, and not about our rules."""
     try:
-        _prepare(llama, constraint)
+        _prepare(llama, constraint, owner)
     except ConstraintError:
-        _prepare(llama, wanted_format)
+        _prepare(llama, wanted_format, owner)
         for tool in tools:
             if tool.is_strict and not tool.is_builtin:
                 with about("tools"):
-                    _prepare_tool(llama, tool)
+                    _prepare_tool(llama, tool, owner)
         raise
 
 
-def _prepare_tool(llama: Llama, tool: ToolDefinition) -> None:
+def _prepare_tool(llama: Llama, tool: ToolDefinition, owner: str) -> None:
     try:
-        _prepare(llama, JsonSchema(tool.parameters))
+        _prepare(llama, JsonSchema(tool.parameters), owner)
     except ConstraintError as error:
         raise ConstraintError(f"tool {tool.name!r}: {error}; or leave out its `strict`") from error
 

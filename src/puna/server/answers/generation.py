@@ -56,7 +56,7 @@ class Generation:
             model: what computes.
             wanted: the answers.
             client: who asks, for fair turns.
-            owner: whose prompts are cached together; empty: everybody's.
+            owner: whose prompts and constraints are kept together; empty: everybody's.
             timeout_s: time for all of them, waiting included.
             meter: is told what happens.
             tracer: records it.
@@ -140,8 +140,9 @@ class Generation:
             wanted = self._wanted[index]
             self._turns[index] = await self._model.admission.wait(self._client, self._longest(wanted))
             if wanted.params.constraint is not None:
-                # Others may have pushed it out meanwhile, and to compile it takes up to a second.
-                await asyncio.to_thread(self._model.llama.engine.prepare, wanted.params.constraint)
+                # It may have been pushed out meanwhile, and to compile it takes up to a second.
+                engine = self._model.llama.engine
+                await asyncio.to_thread(engine.prepare, wanted.params.constraint, self._owner)
             self._begin(index)
         except Exception as error:
             self._queue.put_nowait((index, Event(error=error)))

@@ -13,7 +13,7 @@ __all__ = ["plan_truncated"]
 _ANSWER_SHARE = 4  # of the context, a fourth is left for an answer that may have any length
 
 
-def plan_truncated(llama: Llama, body: ChatBody) -> ChatPlan:
+def plan_truncated(llama: Llama, body: ChatBody, owner: str) -> ChatPlan:
     """Encode a conversation, with as many of its newest messages as fit.
 
     What is kept begins with a message of the user, so that no result loses its call; standing instructions
@@ -22,13 +22,14 @@ def plan_truncated(llama: Llama, body: ChatBody) -> ChatPlan:
     Args:
         llama: the model.
         body: the request.
+        owner: see `plan_chat`.
 
     Raises:
         PromptFormatError: see `plan_chat`.
     """
     context = llama.engine.context_tokens
     n_answer = body.max_completion_tokens or body.max_tokens or context // _ANSWER_SHARE
-    plan = plan_chat(llama, body)
+    plan = plan_chat(llama, body, owner)
     if len(plan.prompt) + n_answer <= context:
         return plan
     # Where the conversation may begin; the first place is the whole.
@@ -36,7 +37,8 @@ def plan_truncated(llama: Llama, body: ChatBody) -> ChatPlan:
     low, high = 0, len(starts)
     while low < high:  # the first place from which on it fits
         middle = (low + high) // 2
-        shorter = plan_chat(llama, body.model_copy(update={"messages": _from(body.messages, starts[middle])}))
+        kept = body.model_copy(update={"messages": _from(body.messages, starts[middle])})
+        shorter = plan_chat(llama, kept, owner)
         if len(shorter.prompt) + n_answer <= context:
             plan, high = shorter, middle
         else:

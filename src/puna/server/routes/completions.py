@@ -55,10 +55,11 @@ async def _chunks(services: Services, body: CompletionBody, client: str) -> Asyn
 async def _answer(services: Services, model: Loaded, body: CompletionBody, client: str) -> CompletionAnswer:
     model.admission.check(client, max(body.n_wanted, 1))
     n_characters = sum(len(prompt) for prompt in body.prompts() if isinstance(prompt, str))
+    owner = services.owner_of(client)
     if body.response_format is None and n_characters <= QUICK_CHARACTERS:
-        prompts, constraint = _plan(model.llama, body)
+        prompts, constraint = _plan(model.llama, body, owner)
     else:
-        prompts, constraint = await asyncio.to_thread(_plan, model.llama, body)
+        prompts, constraint = await asyncio.to_thread(_plan, model.llama, body, owner)
     _bound_scores(body, prompts)
     with about("logit_bias"):
         model.llama.engine.check_ids(body.biases)
@@ -86,10 +87,10 @@ def _bound_scores(body: CompletionBody, prompts: Sequence[Sequence[int]]) -> Non
             )
 
 
-def _plan(llama: Llama, body: CompletionBody) -> tuple[list[list[int]], Constraint | None]:
+def _plan(llama: Llama, body: CompletionBody, owner: str) -> tuple[list[list[int]], Constraint | None]:
     """Prompts as ids, and what the answers must be, ready for use."""
     constraint = constraint_of(body.response_format)
     if constraint is not None:
-        llama.engine.prepare(constraint)
+        llama.engine.prepare(constraint, owner)
     encode = llama.chat_format.encode_text
     return [encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts()], constraint

@@ -40,7 +40,7 @@ async def create_message(
 async def count_message_tokens(body: CountBody, services: TheServices, client: Client) -> Response:
     """Say how long the prompt of a conversation would be."""
     async with services.pool.use(body.model) as model:
-        count = partial(count_tokens, model, chat_of(body))
+        count = partial(count_tokens, model, chat_of(body), services.owner_of(client))
         return json_reply(TokenCount(input_tokens=await services.counting.run(client, count)))
 
 

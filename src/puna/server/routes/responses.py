@@ -43,7 +43,7 @@ async def count_input_tokens(
         async def count() -> int:
             # In one turn, so that nobody waits for the second half with all that the first has read.
             context = await gather_context(services, body, name, owner)
-            return await count_tokens(model, context.chat)
+            return await count_tokens(model, context.chat, services.owner_of(client))
 
         n_tokens = await services.reading.run(client, count)
     return json_reply(InputTokens(object="response.input_tokens", input_tokens=n_tokens))
