@@ -94,6 +94,36 @@ def test_echo_tells_log_probabilities_of_the_prompt(client: openai.OpenAI, llama
     assert found.text_offset[:8] == list(range(8))
 
 
+@pytest.mark.parametrize(
+    ("model", "prompt", "offsets"),
+    [
+        ("tiny", "\u00e9\U0001f468 x", [0, 0, 1, 1, 1, 1, 2, 3]),  # a byte a token
+        ("scripted", [256, 97, 98], [0, 17, 18]),  # a special token, which stands in the text
+    ],
+)
+def test_tokens_begin_where_the_text_has_them(
+    model: str, prompt: str | list[int], offsets: list[int], client: openai.OpenAI
+) -> None:
+    answer = client.completions.create(
+        model=model, prompt=prompt, seed=1, max_tokens=3, echo=True, logprobs=0
+    )
+    found = answer.choices[0].logprobs
+    assert found is not None
+    assert found.text_offset is not None
+    assert found.text_offset[: len(offsets)] == offsets
+    shown = client.completions.create(model=model, prompt=prompt, max_tokens=0, echo=True).choices[0].text
+    assert found.text_offset[len(offsets)] == len(shown)  # where the answer begins
+
+
+def test_tokens_begin_where_they_do_though_their_text_was_held_back(client: openai.OpenAI) -> None:
+    answer = client.completions.create(
+        model="scripted", prompt="stop here", stop=["END after all"], max_tokens=20, logprobs=0
+    )
+    assert answer.choices[0].text == "before END after"
+    assert answer.choices[0].logprobs is not None
+    assert answer.choices[0].logprobs.text_offset == list(range(16))
+
+
 def test_embeddings_are_the_python_api_s(client: openai.OpenAI, llama: Llama) -> None:
     expected = llama.embed(["hum", "spit at"])
     for encoding in ("float", "base64"):

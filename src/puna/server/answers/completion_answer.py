@@ -13,6 +13,7 @@ from puna.server.answers.chat_answer import FINGERPRINT
 from puna.server.answers.generation import Generation
 from puna.server.answers.logprobs import completion_logprobs, prompt_logprobs
 from puna.server.answers.passes import score_all
+from puna.server.answers.text_offsets import TextOffsets
 from puna.server.errors import about
 from puna.server.hosting.hosted import Loaded
 from puna.server.ids import new_id
@@ -61,7 +62,7 @@ class CompletionAnswer:
         self._n_choices = len(prompts) * self._n
         self._usages: dict[int, Usage] = {}
         self._scores: list[CompletionLogprobs] = []  # of each prompt, where they are told
-        self._lengths: dict[int, int] = {}  # characters that each choice has sent
+        self._offsets = [TextOffsets(self._tokenizer) for _ in range(self._n_choices)]
 
     async def whole(self) -> Completion:
         """Wait for all choices."""
@@ -110,8 +111,10 @@ class CompletionAnswer:
                 found = await score_all(
                     self._model, self._prompts, self._client, self._generation.deadline, self._body.logprobs
                 )
-            for ids, scores in zip(self._prompts, found, strict=True):
-                self._scores.append(await asyncio.to_thread(prompt_logprobs, self._tokenizer, ids, scores))
+            for ids, given, scores in zip(self._prompts, self._body.prompts(), found, strict=True):
+                offsets = TextOffsets(self._tokenizer, show_special=not isinstance(given, str))
+                told = await asyncio.to_thread(prompt_logprobs, self._tokenizer, ids, scores, offsets)
+                self._scores.append(told)
 
     def _echo(self, index: int) -> CompletionChoice:
         """The prompt as the beginning of a choice."""
@@ -121,18 +124,16 @@ class CompletionAnswer:
         logprobs = None
         if self._body.logprobs is not None:
             logprobs = _copy(self._scores[place])  # it grows with the choice
-        self._lengths[index] = len(text)
+        self._offsets[index] = TextOffsets(self._tokenizer, len(text))
         return CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=None)
 
     def _choice(self, index: int, event: Event) -> CompletionChoice:
         if event.usage is not None:
             self._usages[index] = event.usage
         logprobs: CompletionLogprobs | None = None
-        start = self._lengths.get(index, 0)
         entries = [*event.logprobs, *([event.stop_logprob] if event.stop_logprob is not None else [])]
         if self._body.logprobs is not None and entries:
-            logprobs = completion_logprobs(self._tokenizer, entries, start)
-        self._lengths[index] = start + len(event.text)
+            logprobs = completion_logprobs(self._tokenizer, entries, self._offsets[index])
         reason: Literal["stop", "length"] | None = None
         if event.finish_reason is not None:
             reason = "stop" if event.finish_reason == "stop" else "length"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 from puna.engine.request import TokenLogprob
+from puna.server.answers.text_offsets import TextOffsets
 from puna.server.schemas.chat import ChatLogprobs, LogprobEntry, TokenChance
 from puna.server.schemas.completions import CompletionLogprobs
 from puna.tokens import Tokenizer
@@ -30,26 +30,25 @@ def chat_logprobs(tokenizer: Tokenizer, entries: Sequence[TokenLogprob]) -> Chat
 
 
 def completion_logprobs(
-    tokenizer: Tokenizer, entries: Sequence[TokenLogprob], offset: int
+    tokenizer: Tokenizer, entries: Sequence[TokenLogprob], offsets: TextOffsets
 ) -> CompletionLogprobs:
     """Log-probabilities in the form of plain completions.
 
     Args:
         tokenizer: the model's.
         entries: of the tokens.
-        offset: characters before the first of them.
+        offsets: where they begin.
     """
-    tokens = [_name(tokenizer, entry.token) for entry in entries]
     return CompletionLogprobs(
-        tokens=tokens,
+        tokens=[_name(tokenizer, entry.token) for entry in entries],
         token_logprobs=[max(entry.logprob, _LOWEST) for entry in entries],
         top_logprobs=[_top(tokenizer, entry) for entry in entries],
-        text_offset=_offsets(tokens, offset),
+        text_offset=[offsets.of(entry.token) for entry in entries],
     )
 
 
 def prompt_logprobs(
-    tokenizer: Tokenizer, ids: Sequence[int], scores: Sequence[TokenLogprob]
+    tokenizer: Tokenizer, ids: Sequence[int], scores: Sequence[TokenLogprob], offsets: TextOffsets
 ) -> CompletionLogprobs:
     """Log-probabilities of a prompt's tokens, of which the first has none.
 
@@ -57,13 +56,13 @@ def prompt_logprobs(
         tokenizer: the model's.
         ids: the prompt.
         scores: of every token but the first.
+        offsets: where they begin.
     """
-    tokens = [_name(tokenizer, token) for token in ids]
     return CompletionLogprobs(
-        tokens=tokens,
+        tokens=[_name(tokenizer, token) for token in ids],
         token_logprobs=[None, *(max(score.logprob, _LOWEST) for score in scores)],
         top_logprobs=[None, *(_top(tokenizer, score) for score in scores)],
-        text_offset=_offsets(tokens, 0),
+        text_offset=[offsets.of(token) for token in ids],
     )
 
 
@@ -74,11 +73,6 @@ def _top(tokenizer: Tokenizer, entry: TokenLogprob) -> dict[str, float]:
     """
     chances = [(entry.token, entry.logprob), *reversed(entry.top)]
     return {_name(tokenizer, token): max(logprob, _LOWEST) for token, logprob in chances}
-
-
-def _offsets(tokens: Sequence[str], start: int) -> list[int]:
-    """Where each token begins, in characters."""
-    return [start, *(start + n for n in accumulate(map(len, tokens)))][: len(tokens)]
 
 
 def _chance(tokenizer: Tokenizer, token: int, logprob: float) -> TokenChance:
