@@ -156,6 +156,27 @@ def test_so_many_log_probabilities_are_refused(live: Live) -> None:
     assert "got 688128" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("logprobs", [None, 0])
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([5] * (CONTEXT + 1), f"has {CONTEXT + 1} tokens and at most {CONTEXT} fit"),
+        ("", "the prompt is empty"),
+        ([5, 6, 999], "token 999 is not in the vocabulary"),
+    ],
+    ids=["long", "empty", "unknown"],
+)
+def test_a_prompt_alone_must_be_one(
+    prompt: str | list[int], message: str, logprobs: int | None, live: Live
+) -> None:
+    body = {"model": "tiny", "prompt": prompt, "max_tokens": 0, "echo": True, "logprobs": logprobs}
+    answer = live.http.post("/v1/completions", json=body)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]
+    fits = live.http.post("/v1/completions", json={**body, "prompt": [5] * CONTEXT})
+    assert fits.json()["choices"][0]["finish_reason"] == "length"
+
+
 def test_nothing_is_no_answer(live: Live) -> None:
     answer = live.http.post("/v1/completions", json={"model": "tiny", "prompt": "hum", "max_tokens": 0})
     assert answer.status_code == 400

@@ -70,6 +70,8 @@ async def _answer(services: Services, model: Loaded, body: CompletionBody, clien
     ]
     wanted = [Wanted(prompt, each) for prompt in prompts for each in params]
     with about("prompt"):
+        for prompt in prompts if not wanted else ():  # what is wanted is checked where it is submitted
+            model.llama.engine.check_prompt(prompt, room=0)
         generation = services.generate(model, wanted, client)
     return CompletionAnswer(generation, model, prompts, body, client=client)
 
