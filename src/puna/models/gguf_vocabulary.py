@@ -15,6 +15,7 @@ from puna.models.tokenizer_json import (
     MAX_TOKENS,
     NORMAL,
     UNKNOWN,
+    UNUSED,
     TokenizerJson,
     bpe_tokenizer_json,
     split_by_pattern,
@@ -60,7 +61,8 @@ def tokenizer_json_from_gguf(metadata: Mapping[str, Any]) -> TokenizerJson:
     """Turn the ``tokenizer.ggml.*`` keys of a GGUF file into a Hugging Face ``tokenizer.json``.
 
     Control tokens and the unknown token become special added tokens, user-defined tokens become
-    added tokens that are matched in any text.
+    added tokens that are matched in any text. The names that llama.cpp's converter gives to rows behind the
+    vocabulary, ``[PAD32000]``, become no tokens.
 
     Args:
         metadata: every key of the file, as plain Python lists, numbers and strings.
@@ -113,7 +115,7 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> TokenizerJson:
     return sentencepiece_tokenizer_json(
         "GGUF",
         tokens,
-        _read_list(metadata, "scores", len(tokens), float),
+        _read_list(metadata, "scores", len(metadata["tokenizer.ggml.tokens"]), float)[: len(tokens)],
         types,
         add_space_prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", True)),
     )
@@ -135,7 +137,10 @@ def _read_tokens(metadata: Mapping[str, Any]) -> tuple[list[str], list[int]]:
         first: dict[str, int] = {}
         i = next(i for i, token in enumerate(tokens) if first.setdefault(token, i) != i)
         raise CheckpointError(f"GGUF: tokens {first[tokens[i]]} and {i} are both {tokens[i]!r}")
-    return tokens, types
+    n = len(tokens)
+    while types[n - 1] == UNUSED and tokens[n - 1] == f"[PAD{n - 1}]":
+        n -= 1
+    return tokens[:n], types[:n]
 
 
 def _read_list(metadata: Mapping[str, Any], name: str, length: int | None, kind: type) -> list[Any]:

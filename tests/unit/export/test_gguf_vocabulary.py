@@ -70,6 +70,16 @@ def test_ids_without_a_token_get_an_unused_one(tiny_vocabulary: Vocabulary) -> N
     assert keys["tokenizer.ggml.token_type"][-3:] == [1, 5, 5]
 
 
+@pytest.mark.parametrize("name", ["tiny_vocabulary", "llama2_vocabulary"])
+def test_ids_behind_the_vocabulary_still_have_no_token(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    vocabulary = request.getfixturevalue(name)
+    n = Tokenizer(vocabulary).vocab_size
+    again = Tokenizer(through_a_file(vocabulary, n + 2, tmp_path))
+    assert again.left_out(n + 2) == [n, n + 1]
+
+
 def changed(vocabulary: Vocabulary, **sections: Any) -> Vocabulary:
     file = vocabulary.tokenizer_json
     return replace(vocabulary, tokenizer_json=TokenizerJson({**file.document, **sections}, file.table))

@@ -90,6 +90,16 @@ def test_smollm_splits_every_digit(smollm: Tokenizer) -> None:
     ]  # fmt: skip
 
 
+def test_rows_behind_the_vocabulary_are_no_tokens(tiny_metadata: dict[str, Any]) -> None:
+    tokens, types = tiny_metadata["tokenizer.ggml.tokens"], tiny_metadata["tokenizer.ggml.token_type"]
+    n = len(tokens)
+    tokens += ["[PAD7]", "<unused>", "[PAD]", f"[PAD{n + 3}]", f"[PAD{n + 4}]", f"[PAD{n + 5}]"]
+    types += [5, 5, 5, 1, 5, 5]
+    tokenizer = load(tiny_metadata)
+    assert tokenizer.left_out(n + 8) == [n + 4, n + 5, n + 6, n + 7]  # and nothing that could be a token
+    assert tokenizer.decode([n, n + 1, n + 2, n + 3]) == f"[PAD7]<unused>[PAD][PAD{n + 3}]"
+
+
 def test_user_defined_tokens_are_matched_and_not_special(tiny_metadata: dict[str, Any]) -> None:
     tokenizer = load(tiny_metadata)
     assert tokenizer.encode("<think>ab") == [3, 260]
