@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from puna.errors import StateError
 from puna.server import state
@@ -18,6 +18,7 @@ from puna.server.watch.log import log, log_error
 __all__ = ["Background"]
 
 _PULSE_S = 10.0
+_AGAIN_S = 3.0  # between two tries to write what came of a response
 
 
 class Background:
@@ -40,6 +41,7 @@ class Background:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._n_places: Counter[str] = Counter()  # by client, those of responses that are about to begin, too
         self._pulse: asyncio.Task[None] | None = None
+        self._is_drained = asyncio.Event()
 
     @property
     def running(self) -> frozenset[str]:
@@ -97,8 +99,25 @@ class Background:
         self.cancel(key)
         self.logs.forget(key)
 
+    async def may_try_again(self) -> bool:
+        """Wait for a while, or till the end of the drain, where the database could not be used.
+
+        Returns:
+            False, at once, where the drain has ended already.
+        """
+        if self._is_drained.is_set():
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_AGAIN_S):
+                await self._is_drained.wait()
+        return True
+
+    def end_drain(self) -> None:
+        """Take that the time for what still runs is up: what came of it is written now, or never."""
+        self._is_drained.set()
+
     async def close(self) -> None:
-        """Wait until all are through; those that run for too long are cut when the models go."""
+        """Wait until all are through; those that run for too long are cut when the drain ends."""
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self.logs.close()
         if self._pulse is not None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
+from puna.errors import StateError
 from puna.server import state
 from puna.server.answering import answering
 from puna.server.answers.items import stored
@@ -22,6 +23,7 @@ from puna.server.schemas.response_events import ResponseEvent
 from puna.server.schemas.response_replies import Response
 from puna.server.schemas.responses import ResponseBody
 from puna.server.services import Services
+from puna.server.watch.log import log
 
 __all__ = ["begin_in_background", "respond", "respond_in_events"]
 
@@ -115,18 +117,13 @@ async def _compute(
                 if not is_running:
                     is_running = True
                     running = queued.model_copy(update={"status": "in_progress"})
-                    await _finish(services, running, context, owner)
+                    await _write_running(services, running, context, owner)
                 tell(event)
     except asyncio.CancelledError:
         return  # whoever cancelled it has written so
     except Exception as error:
         answer.fail(as_api_error(error))
-    try:
-        is_wanted = await _finish(services, answer.response, context, owner)
-    except Exception as error:  # its conversation is gone, or full
-        answer.fail(as_api_error(error))
-        is_wanted = await _finish(services, answer.response, context, owner)
-    if is_wanted:
+    if await _write_end(services, answer, context, owner):
         tell(answer.last())
 
 
@@ -154,6 +151,35 @@ async def _keep(services: Services, response: Response, context: ResponseContext
     elif response.conversation is not None:
         said = [*kept.input, *kept.body["output"]]
         await services.state.write(state.conversations.add_items, owner, response.conversation.id, said)
+
+
+async def _write_running(services: Services, running: Response, context: ResponseContext, owner: str) -> None:
+    try:
+        await _finish(services, running, context, owner)
+    except (ApiError, StateError) as error:  # nothing depends on it: what counts is the end
+        log("state_failed", error=str(error))
+
+
+async def _write_end(
+    services: Services, answer: ResponseAnswer, context: ResponseContext, owner: str
+) -> bool:
+    """Write how a response in the background ended, again and again while the database is busy or full.
+
+    Returns:
+        False where it is not wanted any more. What could not be written has failed.
+    """
+    while True:
+        try:
+            return await _finish(services, answer.response, context, owner)
+        except Exception as error:
+            reason = as_api_error(error)
+        is_passing = reason.status_code in (503, 507)
+        if is_passing and await services.background.may_try_again():
+            continue
+        is_lost = is_passing or answer.response.status == "failed"
+        answer.fail(reason)  # its conversation is gone or full, say, and that can be written
+        if is_lost:
+            return True
 
 
 async def _finish(services: Services, response: Response, context: ResponseContext, owner: str) -> bool:

@@ -103,6 +103,7 @@ class Server(uvicorn.Server):
 
     async def _cut_later(self) -> None:
         await asyncio.sleep(self._services.settings.drain_s)
+        self._services.background.end_drain()
         await self._services.pool.close()
 
     @contextlib.contextmanager

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2
 import openai
 import pytest
-from tests.unit.server.live import Live
+from tests.unit.server.live import Live, running
 from tests.unit.server.scripted import ScriptedEngine
 from tests.unit.server.test_life import wait_for
 from tests.unit.server.test_responses import EVENTS, WEATHER, ask, streamed
 
 from puna import Llama
-from puna.server import event_log, responding
+from puna.errors import StateError
+from puna.server import background, event_log, responding, state
 from puna.server.background import Background
 from puna.server.errors import ApiError
+from puna.server.hosting.hosted import HostedModel
 from puna.server.state import responses
 
 
@@ -99,6 +103,49 @@ def test_a_response_whose_end_cannot_be_written_has_failed(
     assert error.message == "its conversation is gone"
 
 
+@pytest.mark.parametrize("error", [StateError("another process held it"), ApiError(507, "it is full")])
+def test_a_response_is_kept_once_the_database_can_be_used_again(
+    client: openai.OpenAI, live: Live, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    n_refused = refuse_to_finish(monkeypatch, error)
+    monkeypatch.setattr(background, "_AGAIN_S", 0.01)
+    events = iter(begin_in_stream(client, "one call", tools=[WEATHER]))
+    key = next(events).response.id
+    while next(events).type != "response.output_item.done":
+        pass
+    wait_for(lambda: len(n_refused) > 3)
+    assert client.responses.retrieve(key).status == "queued"
+    assert list(live.services.background._tasks) == [key]  # so other servers hear that it is computed
+    monkeypatch.undo()
+    (last,) = events
+    assert last.type == "response.completed"
+    assert client.responses.retrieve(key) == last.response
+
+
+def test_a_response_that_cannot_be_kept_before_the_drain_ends_has_failed(
+    scripted_model: HostedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_refused = refuse_to_finish(monkeypatch, StateError("another process held it"))
+    body = {"model": "scripted", "input": "one call", "background": True, "stream": True}
+    with ThreadPoolExecutor() as threads:
+        with running([scripted_model], drain_s=1) as server:
+            told = threads.submit(httpx2.post, f"{server.url}/responses", json=body, timeout=30)
+            wait_for(lambda: len(n_refused) > 1)
+        assert "event: response.failed\n" in told.result().text
+
+
+def refuse_to_finish(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[None]:
+    """Have no response in the background written any more; the list gets longer with every try."""
+    refused: list[None] = []
+
+    def refuse(*_: object) -> bool:
+        refused.append(None)
+        raise error
+
+    monkeypatch.setattr(state.responses, "finish", refuse)
+    return refused
+
+
 async def test_places_in_the_background_are_held_from_the_beginning() -> None:
     background = Background(None, max_tasks=1)  # type: ignore[arg-type]
     full = pytest.raises(ApiError, match="1 responses are computed in the background already")
@@ -130,9 +177,12 @@ async def test_nobody_has_all_places_in_the_background() -> None:
     await background.close()
 
 
+def begin_in_stream(client: openai.OpenAI, given: str, **more: Any) -> Iterable[Any]:
+    return client.responses.create(model="scripted", input=given, background=True, stream=True, **more)
+
+
 def begin_stream(client: openai.OpenAI, given: str, **more: Any) -> list[Any]:
-    stream = client.responses.create(model="scripted", input=given, background=True, stream=True, **more)
-    return list(stream)
+    return list(begin_in_stream(client, given, **more))
 
 
 def test_a_response_in_the_background_is_streamed_too(client: openai.OpenAI, live: Live) -> None:
