@@ -60,6 +60,16 @@ def n_completions(connection: Connection) -> int:
     return connection.execute(select(func.count()).select_from(tables.completions)).scalar_one()
 
 
+def number_of(connection: Connection, key: str) -> int | None:
+    table = tables.conversations
+    return connection.execute(select(table.c.number).where(table.c.id == key)).scalar_one_or_none()
+
+
+def n_items(connection: Connection, conversation: int) -> int:
+    within = tables.items.c.conversation == conversation
+    return connection.execute(select(func.count()).where(within)).scalar_one()
+
+
 def pages(connection: Connection) -> tuple[int, int]:
     """All pages of the file, and those that nothing is in."""
     count, free = (
@@ -161,6 +171,40 @@ async def test_a_write_waits_for_a_piece_of_the_upkeep_only(
     assert 0 < n_left < 50
     for each in (store, other):
         await each.close()
+
+
+async def test_a_write_waits_for_a_piece_of_a_conversation_that_is_deleted_only(
+    kept: State, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_PIECE_S", 0.0)
+    many = [{"id": f"{i}", "text": "x" * 50_000} for i in range(50)]
+    made = await kept.write(state.conversations.add, owner, {}, many)
+    number = await kept.read(number_of, made.id)
+    await kept.delete(state.conversations.remove, owner, made.id)
+    seen = set()
+    while n_left := await kept.write(n_items, number):
+        seen.add(n_left)
+    assert max(seen) < 50
+    assert len(seen) > 1
+
+
+async def test_what_a_server_that_was_killed_had_yet_to_delete_goes_when_one_begins(
+    kept: State, database_url: str | None, file: Path, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_PIECE_S", 0.0)
+    monkeypatch.setattr(upkeep, "_DELAY_S", 60.0)
+    many = [{"id": f"{i}", "text": "x" * 50_000} for i in range(5)]
+    made = await kept.write(state.conversations.add, owner, {}, many)
+    number = await kept.read(number_of, made.id)
+    await kept.write(state.conversations.remove, owner, made.id)
+    assert await kept.read(n_items, number) == 4
+    monkeypatch.setattr(upkeep, "_DELAY_S", 0.0)
+    other = State(ServerSettings(database_url=database_url), file)
+    async with asyncio.timeout(20):
+        while await other.read(number_of, made.id) is not None:
+            await asyncio.sleep(0.005)
+    assert await kept.read(n_items, number) == 0
+    await other.close()
 
 
 async def test_the_file_gets_smaller(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

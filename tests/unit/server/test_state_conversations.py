@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sqlalchemy import Connection, func, select
 from tests.unit.server.stored import ODD, response
 
 from puna.server import state
 from puna.server.errors import ApiError
-from puna.server.state import tables
+from puna.server.state import retention, tables, upkeep
 from puna.server.state.conversations import MAX_ITEMS
 from puna.server.state.pages import Page
 from puna.server.state.store import State
+from puna.server.state.tables import conversations, items
 
 
 async def test_a_conversation_gets_what_was_said(kept: State, owner: str) -> None:
@@ -55,6 +57,32 @@ async def test_items_are_found_by_their_ids_for_their_owner(
     monkeypatch.setattr(tables, "MAX_AT_ONCE", 10)
     with pytest.raises(ApiError, match="takes 23 bytes"):
         await kept.read(state.responses.find_items, owner, ["a"])
+
+
+async def test_a_conversation_with_many_items_is_gone_at_once(
+    kept: State, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_PIECE_S", 0.0)  # an item a piece
+    monkeypatch.setattr(upkeep, "_DELAY_S", 60.0)
+    many = [{"id": f"{i}", "text": "x" * 50_000} for i in range(5)]
+    made, copy = [await kept.write(state.conversations.add, owner, {}, many) for _ in range(2)]
+
+    def remove(connection: Connection) -> int:
+        within = items.c.conversation == conversations.c.number, conversations.c.id == copy.id
+        state.conversations.remove(connection, owner, copy.id)
+        return connection.execute(select(func.count()).where(*within)).scalar_one()
+
+    assert await kept.write(remove) == 4
+    for look in (state.conversations.find, state.conversations.said, state.conversations.remove):
+        with pytest.raises(ApiError, match="not found"):
+            await kept.write(look, owner, copy.id)
+    for left in (state.conversations.find_item, state.conversations.remove_item):
+        with pytest.raises(ApiError, match="not found"):
+            await kept.write(left, owner, copy.id, "4")
+    with pytest.raises(ApiError, match="not found"):
+        await kept.write(state.conversations.add_items, owner, copy.id, [{"id": "5"}])
+    await kept.write(state.conversations.remove, owner, made.id)
+    assert await kept.read(state.conversations.find_named, owner, ["4"]) == {}
 
 
 async def test_a_conversation_has_a_limit(kept: State, owner: str, monkeypatch: pytest.MonkeyPatch) -> None:

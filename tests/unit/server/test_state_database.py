@@ -18,7 +18,7 @@ from puna.server import state
 from puna.server.errors import ApiError
 from puna.server.ids import new_id
 from puna.server.settings import ServerSettings
-from puna.server.state import tables
+from puna.server.state import retention, tables
 from puna.server.state.database import _bring_up_to_date
 from puna.server.state.store import State
 
@@ -157,6 +157,30 @@ async def test_a_full_database_refuses_and_stays_whole(file: Path) -> None:
     for prompt in added:
         await store.write(state.prompts.remove, "", prompt.id)
     await store.write(state.prompts.add, "", "x" * 50_000, [])
+    await store.close()
+
+
+async def test_conversations_are_deleted_from_a_full_database(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_PIECE_S", 0.0)
+    store = State(ServerSettings(max_state_bytes=1024**2), file)
+    two = [{"id": "a"}, {"id": "b"}]
+    made = [await store.write(state.conversations.add, "", {}, two) for _ in range(100)]
+
+    def add(connection: Connection, count: int) -> None:
+        for _ in range(count):
+            state.conversations.add(connection, "", {}, [])
+
+    async def fill(count: int) -> None:
+        while True:
+            await store.write(add, count)
+
+    for count in (1000, 100, 10, 1):  # until not even one has room
+        with pytest.raises(ApiError, match="no room"):
+            await fill(count)
+    for each in made:
+        await store.write(state.conversations.remove, "", each.id)
     await store.close()
 
 

@@ -12,8 +12,9 @@ from puna.server.errors import ApiError
 from puna.server.ids import new_id
 from puna.server.state.pages import Page, PageOf
 from puna.server.state.paging import fetch_page
+from puna.server.state.retention import has_room, remove_conversation
 from puna.server.state.rows import check_length, insert_row, is_id, json_length, now, owned
-from puna.server.state.tables import conversations, items
+from puna.server.state.tables import NOBODY, conversations, items
 
 __all__ = [
     "Conversation",
@@ -87,9 +88,16 @@ def label(connection: Connection, owner: str, key: str, labels: dict[str, str]) 
 
 
 def remove(connection: Connection, owner: str, key: str) -> None:
-    """Delete a conversation with its items; raises as `find` does."""
-    if not connection.execute(delete(conversations).where(owned(conversations, owner, key))).rowcount:
-        raise _not_found(key)
+    """Delete a conversation with its items; raises as `find` does.
+
+    Where they are many it is nobody's from here on, and most of them go in pieces later.
+    """
+    number = _number(connection, owner, key, locks=True)
+    while not remove_conversation(connection, number):
+        if has_room(connection):  # a full database has it only behind some of the items
+            row = conversations.c.number == number
+            connection.execute(update(conversations).where(row).values(owner=NOBODY))
+            return
 
 
 def add_items(

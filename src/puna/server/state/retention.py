@@ -11,9 +11,20 @@ from contextlib import closing
 
 from sqlalchemy import Connection, Engine, Table, delete, exists, func, select
 
-from puna.server.state.tables import completions, responses
+from puna.server.state.tables import NOBODY, completions, conversations, items, responses
 
-__all__ = ["FORGOTTEN", "SLICE_ROWS", "find_old", "forget", "last", "shrink", "wipe"]
+__all__ = [
+    "FORGOTTEN",
+    "SLICE_ROWS",
+    "find_old",
+    "forget",
+    "has_room",
+    "last",
+    "remove_conversation",
+    "remove_left",
+    "shrink",
+    "wipe",
+]
 
 FORGOTTEN = (responses, completions)
 """What is kept for a while only."""
@@ -23,6 +34,7 @@ SLICE_ROWS = 10_000
 
 _PIECE_S = 0.05
 _PATIENCE_MS = 100
+_ROOM_PAGES = 8  # more than one row can need, with all that its indices may
 
 
 def last(connection: Connection, table: Table) -> int:
@@ -66,6 +78,47 @@ def forget(connection: Connection, old: Sequence[tuple[Table, int]]) -> int:
         if time.monotonic() > end_s:
             return n_done
     return len(old)
+
+
+def remove_conversation(connection: Connection, number: int) -> bool:
+    """Delete a conversation with its items, or, where they are many, a piece of them.
+
+    Args:
+        connection: writes.
+        number: of its row.
+
+    Returns:
+        Whether it is gone.
+    """
+    end_s = time.monotonic() + _PIECE_S
+    its = select(items.c.number).where(items.c.conversation == number).order_by(items.c.number)
+    for item in connection.execute(its).scalars().all():
+        connection.execute(delete(items).where(items.c.number == item))
+        if time.monotonic() > end_s:
+            return False
+    connection.execute(delete(conversations).where(conversations.c.number == number))
+    return True
+
+
+def remove_left(connection: Connection) -> bool:
+    """Delete a piece of the conversations that nobody owns any more.
+
+    Args:
+        connection: writes.
+
+    Returns:
+        Whether there may be more of them.
+    """
+    left = select(conversations.c.number).where(conversations.c.owner == NOBODY).limit(1)
+    number = connection.execute(left).scalar_one_or_none()
+    if number is not None:
+        remove_conversation(connection, number)
+    return number is not None
+
+
+def has_room(connection: Connection) -> bool:
+    """Whether a row can be changed even where SQLite's file is as large as it may become."""
+    return connection.dialect.name != "sqlite" or _n_free(connection) >= _ROOM_PAGES
 
 
 def shrink(connection: Connection) -> bool:

@@ -28,6 +28,7 @@ from sqlalchemy.types import TypeDecorator
 __all__ = [
     "MAX_AT_ONCE",
     "METADATA",
+    "NOBODY",
     "Json",
     "completion_labels",
     "completions",
@@ -42,6 +43,8 @@ MAX_ID = 128
 """Characters of an id."""
 MAX_AT_ONCE = 16 * 1024 * 1024
 """Characters of JSON that are read for one request; values take some ten times as many bytes."""
+NOBODY = "(deleted)"
+"""Owner of what is still to be deleted; no key can have that name."""
 _MAX_OWNER = 256
 
 METADATA = MetaData()

@@ -90,6 +90,8 @@ class Upkeep:
 
     async def _clear(self) -> bool:
         """Have what was deleted leave the disk; False where somebody still reads it."""
+        while await self._store.free(retention.remove_left):
+            pass
         while await self._store.free(retention.shrink):
             pass
         return await self._store.maintain(retention.wipe)
