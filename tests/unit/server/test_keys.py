@@ -150,7 +150,7 @@ def test_a_key_does_not_find_what_is_compiled_of_another_s_constraints(
         for path, body in wanted:
             for key in (KEY, OTHER, KEY, OTHER):
                 assert live.http.post(path, json=body, headers={"x-api-key": key}).status_code == 200
-    assert len(compiled) == 2  # once for each key
+    assert sum("/a+/" in text for text in compiled) == 2  # once for each key
 
 
 def test_two_keys_at_once_are_refused(live: Live) -> None:
