@@ -26,7 +26,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"logprobs": 5},
     {"temperature": 1.0, "top_p": 0.9, "logprobs": 3},
     {"temperature": 0.7, "top_k": 20, "repetition_penalty": 1.3, "frequency_penalty": 0.2},
-    {"logit_bias": {7: 2.0, N_TOKENS: 100.0}},
+    {"logit_bias": {7: 2.0}},
     {"ignore_eos": False, "constraint": Regex("[a-z ]{1,30}")},
     {"ignore_eos": False, "constraint": Regex("[a-z ]{1,30}"), "temperature": 1.0},
 ]
@@ -109,6 +109,8 @@ def test_prompts_with_such_an_id_are_refused(engine: NativeEngine) -> None:
     for ask in (engine.check_prompt, engine.embed, engine.score, lambda prompt: Caller(engine, prompt)):
         with pytest.raises(ConfigError, match=message):
             ask(prompt)
+    with pytest.raises(ConfigError, match=message):
+        Caller(engine, [1, 2], logit_bias={N_TOKENS: 1.0})
 
 
 def test_ids_that_no_row_has_are_refused(padded: dict[int, Tiny]) -> None:
