@@ -78,10 +78,21 @@ async def test_what_a_work_raises_is_told_and_ends_its_turn() -> None:
             await preparation.run("alice", fail)
 
 
-async def test_those_that_would_wait_for_too_long_are_refused() -> None:
+async def test_a_burst_may_wait() -> None:
     preparation = Preparation()
     works = Works(preparation)
-    tasks = [await works.start("alice", str(i)) for i in range(31)]  # each is expected to take 1 s
+    tasks = [await works.start("alice", str(i)) for i in range(190)]
+    preparation.close()
+    await works.end("0")
+    told = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [getattr(each, "status_code", None) for each in told] == [None] + [503] * 189
+
+
+async def test_those_that_would_wait_for_too_long_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("puna.server.hosting.preparation._USUAL_S", 1.0)
+    preparation = Preparation()
+    works = Works(preparation)
+    tasks = [await works.start("alice", str(i)) for i in range(31)]
     with pytest.raises(ApiError, match="busy: 30 requests wait already; try again in 31 s") as caught:
         await preparation.run("alice", partial(asyncio.sleep, 0))
     assert (caught.value.status_code, caught.value.headers) == (429, {"Retry-After": "31"})

@@ -87,6 +87,7 @@ class Admission:
         max_waiting: int,
         max_wait_s: float,
         what: str = "answers",
+        usual_s: float = 1.0,
     ) -> None:
         """Start with nothing running.
 
@@ -97,6 +98,7 @@ class Admission:
             max_waiting: answers that may wait.
             max_wait_s: an answer may wait where its turn is expected within that time.
             what: has turns, for messages.
+            usual_s: how long one runs, before any has told.
         """
         self._capacity = capacity_tokens
         self._block_tokens = block_tokens
@@ -106,7 +108,7 @@ class Admission:
         self._what = what
         self._waiting: dict[str, deque[_Ticket]] = {}
         self._reserved_by: Counter[str] = Counter()
-        self._mean_s = 1.0  # how long an answer runs, of late
+        self._mean_s = usual_s  # how long an answer runs, of late
         self._first_s = 1.0  # and until its first token
         self._turns: set[Turn] = set()
         self._has_room = True  # the cache, for the one that asks just now

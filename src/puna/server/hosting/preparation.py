@@ -17,6 +17,7 @@ T = TypeVar("T")
 _MAX_RUNNING = 1
 _MAX_WAITING = 256
 _MAX_WAIT_S = 30
+_USUAL_S = 0.01
 
 
 class Preparation:
@@ -31,6 +32,7 @@ class Preparation:
             max_waiting=_MAX_WAITING,
             max_wait_s=_MAX_WAIT_S,
             what="requests",
+            usual_s=_USUAL_S,
         )
 
     async def run(self, client: str, work: Callable[[], Awaitable[T]]) -> T:
