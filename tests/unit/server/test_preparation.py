@@ -88,6 +88,19 @@ async def test_a_burst_may_wait() -> None:
     assert [getattr(each, "status_code", None) for each in told] == [None] + [503] * 189
 
 
+async def test_nobody_waits_for_longer_than_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("puna.server.hosting.preparation._MAX_WAIT_S", 0.05)
+    preparation = Preparation()
+    works = Works(preparation)
+    first = await works.start("alice", "0")
+    with pytest.raises(ApiError, match=r"no turn came within 0\.05 s") as caught:
+        await preparation.run("bob", partial(asyncio.sleep, 0))
+    assert caught.value.status_code == 429
+    await works.end("0")
+    await first
+    await preparation.run("bob", partial(asyncio.sleep, 0))
+
+
 async def test_those_that_would_wait_for_too_long_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("puna.server.hosting.preparation._USUAL_S", 1.0)
     preparation = Preparation()

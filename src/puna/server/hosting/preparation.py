@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from puna.server.errors import ApiError
 from puna.server.hosting.admission import Admission
 
 __all__ = ["Preparation"]
@@ -48,7 +49,16 @@ class Preparation:
         Raises:
             ApiError: 429, too many wait already; 503, the server is shutting down; or what `work` raises.
         """
-        turn = await self._queue.wait(client, 1)
+        try:
+            async with asyncio.timeout(_MAX_WAIT_S):  # a database that hangs makes turns longer than expected
+                turn = await self._queue.wait(client, 1)
+        except TimeoutError:
+            raise ApiError(
+                429,
+                f"the server is busy: no turn came within {_MAX_WAIT_S} s; try again later",
+                code="rate_limit_exceeded",
+                headers={"Retry-After": str(_MAX_WAIT_S)},
+            ) from None
         # Who goes away does not end a thread, and so must not end its turn.
         task = asyncio.ensure_future(work())
         task.add_done_callback(lambda _: self._queue.end(turn))

@@ -16,7 +16,9 @@ __all__ = ["Threads"]
 
 T = TypeVar("T")
 
-_MAX_WAITING = 64
+_MAX_WAITING = (
+    192  # a burst may wait, and of 512 requests at once that leaves room for what needs no database
+)
 _WAIT_S = 10.0
 
 
