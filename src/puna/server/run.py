@@ -45,11 +45,12 @@ _SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
 class Server(uvicorn.Server):
     """uvicorn, but answers that still run when time is up are sent as far as they got."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, on_ready: Callable[[], object] = lambda: None) -> None:
         """Prepare to serve.
 
         Args:
             services: models, settings and metrics.
+            on_ready: is called once clients may come, and signals are looked for.
         """
         settings = services.settings
         config = uvicorn.Config(
@@ -67,6 +68,12 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.server_state = Connections(settings)
         self._services = services
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let clients come, and say so."""
+        await super().startup(sockets)
+        self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let answers finish, cut those that take longer than the drain time."""
@@ -228,15 +235,13 @@ async def _serve(
             background=Background(state, settings.max_waiting),
             instance=instance,
         )
-        server = Server(services)
+        server = Server(services, lambda: on_ready(listener.getsockname()[1], instance))
         threading.Thread(target=server.watch_end, args=(on_stuck,), name="puna-end", daemon=True).start()
         # What is there now stays; looking through all of it for garbage would hold up clients for 0.1 s.
         gc.collect()
         gc.freeze()
         if len(pool.models) == 1:
             await _load(pool, *pool.models)
-        listener.listen(socket.SOMAXCONN)  # clients may connect from here on; they are answered in a moment
-        on_ready(listener.getsockname()[1], instance)
         await server.serve([listener])
 
 

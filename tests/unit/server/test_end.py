@@ -106,10 +106,14 @@ def test_the_end_of_the_terminal_is_a_signal_to_end(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PUNA_HOME", str(tmp_path))
-    with process(tiny_folder) as (server, _):
-        server.send_signal(signal.SIGHUP)
-        assert server.wait(20) == 0
-        check_log(server)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under `nohup`
+    try:
+        with process(tiny_folder) as (server, _):
+            server.send_signal(signal.SIGHUP)
+            assert server.wait(20) == 0
+            check_log(server)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert not list((tmp_path / "servers").iterdir())
 
 

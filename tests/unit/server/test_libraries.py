@@ -18,6 +18,12 @@ from puna.server.watch.libraries import libraries_logged
 SECRET = "a confidence"
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the handlers of servers that run for other tests."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+
 def lines_of(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     text = capfd.readouterr().err
     assert SECRET not in text
