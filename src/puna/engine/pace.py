@@ -1,4 +1,4 @@
-"""How many tokens of a text a step computes: the fewer the more come before them, so that steps last alike.
+"""How many tokens of a text a step computes: the fewer the more come before them, so that no step lasts long.
 
 A token is compared with all before it, which soon takes longer than all matrices do. Others wait for a step,
 and so does whoever leaves.
@@ -14,6 +14,7 @@ from puna.models.config import ModelConfig
 __all__ = ["Pace", "pace_of"]
 
 _ROWS = 16  # tokens that attention and AMX's tiles take at once
+_LEAST = 64  # tokens of a slice, or its matrices would take much longer a token
 _SLOWER = 4  # a product of attention, in floats, than one of a matrix, in bytes: roughly, on all CPUs we have
 
 
@@ -37,8 +38,8 @@ class Pace:
         return n - n % _ROWS if position and n > _ROWS else n
 
     def next(self, n_tokens: int, position: int) -> int:
-        """As many as take as long as the first `n_tokens` of a text, but a tile where they fill one."""
-        return max(self.tokens(n_tokens, position), min(n_tokens, _ROWS))
+        """As many as take as long as the first `n_tokens` of a text, but enough for a matrix product."""
+        return max(self.tokens(n_tokens, position), min(n_tokens, _LEAST))
 
 
 def pace_of(config: ModelConfig) -> Pace:

@@ -120,7 +120,7 @@ def test_slices_are_shorter_deep_in_a_text(engine: NativeEngine, monkeypatch: py
     runner = Watched(engine)
     assert np.array_equal(engine.embed(text(600)).result(), expected)
     rows = [n for _, n in runner.calls]
-    assert rows == [256, 64, 48, 48, 48, 32, 32, 32, 32, 8]
+    assert rows == [256, 64, 64, 64, 64, 64, 24]
     assert sum(rows) == 600
 
 

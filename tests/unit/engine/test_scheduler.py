@@ -87,7 +87,7 @@ def test_prompts_of_one_length_come_in_order(scheduler: Scheduler) -> None:
 
 
 def test_steps_have_fewer_tokens_deep_in_a_text() -> None:
-    scheduler = Scheduler(BlockManager(1000, SIZE), 128, Pace(100), None)
+    scheduler = Scheduler(BlockManager(1000, SIZE), 512, Pace(100), None)
     scheduler.add(long := sequence(900))
     scheduler.add(other := sequence(700))
     steps = []
@@ -98,11 +98,11 @@ def test_steps_have_fewer_tokens_deep_in_a_text() -> None:
         steps.append({each: int(n) for each, n in zip(packed.sequences, packed.slices[:, 0], strict=True)})
         for each, n in steps[-1].items():
             scheduler.advance(each, n)
-        # A tile of the oldest is computed however deep it is, and nothing more then.
-        assert sum(costs) <= 128 or (list(steps[-1]) == [long] and steps[-1][long] <= 16)
-    assert steps[0] == {long: 64, other: 64}
-    assert 16 < steps[1][long] < 64
-    assert steps[-2] == {long: 16}
+        # So many of the oldest are computed however deep it is, and nothing more then.
+        assert sum(costs) <= 512 or (list(steps[-1]) == [long] and steps[-1][long] <= 64)
+    assert steps[0] == {long: 256, other: 256}
+    assert 64 <= steps[1][long] < 256
+    assert steps[-2] == {long: 64}
 
 
 def test_a_model_has_a_pace_of_its_own() -> None:
