@@ -15,7 +15,7 @@ from puna.server.answers.passes import embed_all
 from puna.server.errors import ApiError, about
 from puna.server.schemas.embeddings import Embeddings, EmbeddingsBody, EmbeddingUsage
 from puna.server.services import Client, Services, TheServices
-from puna.server.wire.reply import unless_gone
+from puna.server.wire.reply import unless_gone, written_reply
 from puna.server.wire.strict import StrictRoute
 
 __all__ = ["create_embeddings", "router"]
@@ -28,8 +28,7 @@ async def create_embeddings(
     request: Request, body: EmbeddingsBody, services: TheServices, client: Client
 ) -> Response:
     """Turn texts into vectors of length 1: the mean of the final hidden states over a text's tokens."""
-    reply = await unless_gone(request, _embed(services, body, client))
-    return Response(reply, media_type="application/json")
+    return written_reply(await unless_gone(request, _embed(services, body, client)))
 
 
 async def _embed(services: Services, body: EmbeddingsBody, client: str) -> str:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Response
 from puna.llama import Llama
 from puna.server.schemas.tokens import DetokenizeBody, Detokenized, TokenizeBody, Tokenized
 from puna.server.services import Client, TheServices
+from puna.server.wire.reply import written_reply
 from puna.server.wire.strict import StrictRoute
 
 __all__ = ["detokenize", "router", "tokenize"]
@@ -26,7 +27,7 @@ async def tokenize(body: TokenizeBody, services: TheServices, client: Client) ->
     """Turn a text into token ids, as `/completions` does."""
     async with services.pool.use(body.model) as model:
         work = partial(asyncio.to_thread, _tokenized, model.llama, body)
-        return _reply(await services.counting.run(client, work))
+        return written_reply(await services.counting.run(client, work))
 
 
 @router.post("/detokenize", response_model=Detokenized)
@@ -34,7 +35,7 @@ async def detokenize(body: DetokenizeBody, services: TheServices, client: Client
     """Turn token ids back into text."""
     async with services.pool.use(body.model) as model:
         work = partial(asyncio.to_thread, _detokenized, model.llama, body)
-        return _reply(await services.counting.run(client, work))
+        return written_reply(await services.counting.run(client, work))
 
 
 def _tokenized(llama: Llama, body: TokenizeBody) -> bytes:
@@ -54,7 +55,3 @@ def _written(value: Sequence[int] | str, between: bytes) -> bytes:
     return between.join(
         json.dumps(piece, ensure_ascii=False, separators=(",", ":"))[1:-1].encode() for piece in pieces
     )
-
-
-def _reply(document: bytes) -> Response:
-    return Response(document, media_type="application/json")

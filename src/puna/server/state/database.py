@@ -187,9 +187,8 @@ def _bring_up_to_date(engine: Engine, where: str) -> None:
             return
     with engine.execution_options(puna_writes=True).begin() as connection:
         if connection.dialect.name == "postgresql":
-            connection.execute(
-                text("SET LOCAL statement_timeout = 0")
-            )  # for large tables, and for the others
+            # Large tables take long, and so does waiting for another server that changes them.
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
         if _version(connection, where) != REVISIONS[-1]:  # nobody else was faster
             _migrate(connection)

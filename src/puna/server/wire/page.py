@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from puna.server.schemas.lists import ListReply, ends
 from puna.server.state.pages import PageOf
+from puna.server.wire.reply import written_reply
 
 __all__ = ["page_reply", "whole_reply"]
 
@@ -45,7 +46,7 @@ async def whole_reply(found: Sequence[T], entry_of: Callable[[T], _Written]) -> 
 
 def _whole(found: Sequence[T], entry_of: Callable[[T], _Written]) -> Response:
     texts = [entry_of(each).as_json() for each in found]
-    return Response(f'{{"data":[{",".join(texts)}]}}', media_type="application/json")
+    return written_reply(f'{{"data":[{",".join(texts)}]}}')
 
 
 def _page(page: PageOf[T], entry_of: Callable[[T], _Entry]) -> Response:
@@ -55,4 +56,4 @@ def _page(page: PageOf[T], entry_of: Callable[[T], _Entry]) -> Response:
         ids.append(entry.id)
         texts.append(entry.as_json())
     rest = ListReply(object="list", has_more=page.has_more, **ends(ids)).as_json()
-    return Response(f'{rest[:-1]},"data":[{",".join(texts)}]}}', media_type="application/json")
+    return written_reply(f'{rest[:-1]},"data":[{",".join(texts)}]}}')

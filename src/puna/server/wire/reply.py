@@ -15,7 +15,7 @@ from puna.server.errors import as_api_error, error_body, respond_to
 from puna.server.schemas.base import NamedEvent, Reply, Written
 from puna.server.wire.gone import UnlessGone
 
-__all__ = ["STREAMED", "event_stream", "json_reply", "stored_reply", "unless_gone"]
+__all__ = ["STREAMED", "event_stream", "json_reply", "stored_reply", "unless_gone", "written_reply"]
 
 T = TypeVar("T")
 Event = Reply | Written
@@ -39,12 +39,17 @@ STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-strea
 
 def json_reply(reply: Reply) -> Response:
     """A document as a response."""
-    return Response(reply.as_json(), media_type="application/json")
+    return written_reply(reply.as_json())
+
+
+def written_reply(document: str | bytes) -> Response:
+    """JSON that was written already, as a response."""
+    return Response(document, media_type="application/json")
 
 
 def stored_reply(values: Mapping[str, Any]) -> Response:
     """What the server has kept as it sent it, as a response; to check it again would take longer."""
-    return Response(json.dumps(values, separators=(",", ":")), media_type="application/json")
+    return written_reply(json.dumps(values, separators=(",", ":")))
 
 
 def event_stream(request: Request, replies: AsyncGenerator[Event], *, has_done: bool = True) -> Response:
