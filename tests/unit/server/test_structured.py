@@ -444,13 +444,17 @@ def test_what_a_response_cannot_be_held_to_is_the_client_s_mistake(
         assert refusal.value.code == "invalid_constraint"
 
 
+def respond_with_a_call(client: openai.OpenAI, max_tokens: int, *, stream: bool) -> Any:
+    tools: Any = [{"type": "function", **ADD["function"]}]
+    return client.responses.create(
+        model="tiny", input="hm", tools=tools, tool_choice="required", max_output_tokens=max_tokens,
+        parallel_tool_calls=False, stream=stream,
+    )  # fmt: skip
+
+
 def test_a_response_calls_what_is_required(client: openai.OpenAI) -> None:
     for stream in (False, True):
-        tools: Any = [{"type": "function", **ADD["function"]}]
-        answer: Any = client.responses.create(
-            model="tiny", input="hm", tools=tools, tool_choice="required", max_output_tokens=200,
-            parallel_tool_calls=False, stream=stream,
-        )  # fmt: skip
+        answer = respond_with_a_call(client, 200, stream=stream)
         if stream:
             answer = list(answer)[-1].response
         (call,) = answer.output
@@ -460,11 +464,7 @@ def test_a_response_calls_what_is_required(client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_response_is_incomplete_where_its_call_is_cut(client: openai.OpenAI, stream: bool) -> None:
-    tools: Any = [{"type": "function", **ADD["function"]}]
-    answer: Any = client.responses.create(
-        model="tiny", input="hm", tools=tools, tool_choice="required", max_output_tokens=46,
-        parallel_tool_calls=False, stream=stream,
-    )  # fmt: skip
+    answer = respond_with_a_call(client, 46, stream=stream)
     if stream:
         events = list(answer)
         kinds = [event.type for event in events]
