@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import commits, compare, overhead, refusals, servers, soak
+from benchmarks import commits, compare, neighbours, overhead, refusals, servers, soak
 from benchmarks.engines import Times, Unsupported
 from benchmarks.measures import MEASURES, Run, find
 from benchmarks.process import Failed
@@ -196,9 +196,9 @@ def test_every_option_and_measure_is_documented():
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     headings = (
         "## Two commits|## A server under load|## Beside llama.cpp's server|## What the server adds|"
-        "## How soon a full server refuses"
+        "## How soon a full server refuses|## How long an answer waits behind a prompt"
     )
-    modules = compare, commits, soak, servers, overhead, refusals
+    modules = compare, commits, soak, servers, overhead, refusals, neighbours
     for module, text in zip(modules, re.split(headings, page), strict=True):
         parser = module._parser()
         options = {o for action in parser._actions for o in action.option_strings if o[:2] == "--"}
