@@ -2,8 +2,8 @@
 
     python -m benchmarks.neighbours smollm2-135m-instruct
 
-Two engines of the same model in turn: one whose steps have fewer tokens deep in a text, as Puna's have, and one
-with as many everywhere.
+Two engines of the same model in turn: one whose steps have fewer tokens deep in a text, as Puna's have, and
+one with as many everywhere.
 """
 
 from __future__ import annotations
